@@ -1,0 +1,25 @@
+# Two commands on a fresh machine: `make ground` and `make test`. Both build .venv once and reuse it.
+PYTHON ?= python3
+BIN := .venv/bin
+PHOTO ?= $(shell $(BIN)/python -c "from importlib.resources import files; print(files('skimage.data') / 'astronaut.png')")
+PHRASES ?= a woman in an orange suit, her hair, an orange suit, a flag
+
+.PHONY: ground test lint clean
+
+ground: .venv/installed
+	$(BIN)/python -m grounding image=$(PHOTO) 'phrases=[$(PHRASES)]'
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv runs

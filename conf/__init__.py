@@ -1,0 +1,1 @@
+"""The configuration, composed by Hydra: one group a folder."""

@@ -1,0 +1,65 @@
+"""The measures of phrase localization: which boxes are right, and how soon they come."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from proposals.errors import InputError
+
+THRESHOLD = 0.5
+DEPTHS = (1, 5, 10)
+MISS = np.inf
+
+
+def inclusive(boxes: np.ndarray) -> np.ndarray:
+    """Half-open xyxy boxes (..., 4) by the first and last pixels in them, as ``predictions.jsonl`` has them."""
+    return boxes - np.array([0, 0, 1, 1])
+
+
+def overlap(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Intersection over union, last pixels included (the "+1" of the VOC and Entities programs).
+
+    Args:
+        boxes: (N, 4) and truth: (M, 4), inclusive xyxy.
+
+    Returns:
+        (N, M) in 0..1.
+    """
+    low = np.maximum(boxes[:, None, :2], truth[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], truth[None, :, 2:])
+    shared = (high - low + 1).clip(min=0).prod(2)
+    areas = [(b[:, 2:] - b[:, :2] + 1).clip(min=0).prod(1) for b in (boxes, truth)]
+    union = areas[0][:, None] + areas[1][None] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def first_correct(boxes: np.ndarray, truth: np.ndarray) -> float:
+    """The rank, from 1, of the first box (N, 4) that overlaps any of the truth (M, 4) by 0.5; infinity for none."""
+    correct = (overlap(boxes, truth) >= THRESHOLD).any(1)
+    return float(correct.argmax() + 1) if correct.any() else MISS
+
+
+def contains(boxes: np.ndarray, point: tuple[float, float] | None) -> bool:
+    """Whether a point (x, y), in pixels, lies in any of the half-open boxes (M, 4); None never does."""
+    if point is None:
+        return False
+    x, y = point
+    return bool(((boxes[:, 0] <= x) & (x < boxes[:, 2]) & (boxes[:, 1] <= y) & (y < boxes[:, 3])).any())
+
+
+def recall(ranks: Sequence[float]) -> dict[str, float | None]:
+    """R@1, R@5 and R@10: the percentage of phrases whose first correct box has at most this rank; None of no phrase."""
+    values = np.asarray(ranks, dtype=float)
+    return {str(k): percent(values <= k) for k in DEPTHS}
+
+
+def percent(hits: Sequence[bool] | np.ndarray) -> float | None:
+    """The share of hits, in percent; None of nothing."""
+    return 100 * float(np.mean(hits)) if len(hits) else None
+
+
+def mean_recall(recalls: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
+    """The mean over types, each type counting once (the last column of Table 5)."""
+    if not recalls:
+        raise InputError("no phrase to judge: the split's sentences mark none with a box")
+    return {str(k): float(np.mean([r[str(k)] for r in recalls])) for k in DEPTHS}

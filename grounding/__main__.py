@@ -1,0 +1,70 @@
+"""The command line: composes the configuration and calls one step by its name.
+
+    grounding image=photo.jpg 'phrases=[a cat, the red mug]'
+    grounding step=evaluate data.root=flickr30k_entities data.split=val
+
+Exit codes: 0; 2 for an input that cannot be used, told in one line; 1 for a fault of ours, with its traceback.
+"""
+
+import os
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from proposals.errors import InputError
+
+
+@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
+def run(config: DictConfig) -> None:
+    """Calls ``config.step``."""
+    try:
+        instantiate(config.step, _convert_="all")
+    except Exception as error:
+        # a job of a sweep reports through Hydra, so that the other jobs go on
+        if HydraConfig.get().mode == RunMode.MULTIRUN or _told(error) is None:
+            raise
+        raise SystemExit(_refuse(error)) from error
+
+
+def main() -> None:
+    """The console script ``grounding``."""
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # Hydra tells errors in several lines and exits with 1; this makes it raise them
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        run()
+    except (HydraException, OmegaConfBaseException, InputError) as error:
+        if wants_traceback or _told(error) is None:
+            raise
+        sys.exit(_refuse(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _told(error: BaseException) -> str | None:
+    """The one line for the user, None where the fault is ours.
+
+    Hydra wraps what a step raises; a step's own exceptions count only where they are an InputError.
+    """
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    ours = [link for link in chain if isinstance(link, InputError)]
+    if not ours and not all(isinstance(link, HydraException | OmegaConfBaseException) for link in chain):
+        return None
+    return ". ".join(line.strip() for line in str((ours or chain)[0]).splitlines() if line.strip())
+
+
+def _refuse(error: BaseException) -> int:
+    print(f"grounding: {_told(error)}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

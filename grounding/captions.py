@@ -1,0 +1,137 @@
+"""Captions from files: plain text, JSON lines, COCO, Flickr30k Entities."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from proposals.errors import InputError
+
+MARKUP = "[/EN#"
+
+
+class Caption(NamedTuple):
+    """One sentence about an image.
+
+    Attributes:
+        image: its name in the file; sentence: which of the image's captions, from 0.
+        text: as it stands in the file; marked: whether brackets mark its phrases, as in Flickr30k Entities.
+        where: file and line, for messages.
+    """
+
+    image: str
+    sentence: int
+    text: str
+    marked: bool
+    where: str
+
+
+def read_captions(source: str | Path) -> Iterator[Caption]:
+    """The captions of a file or folder, whose kind is told by its content; blank ones are left out.
+
+    - a folder of text files, or one with ``Sentences/`` in it (Flickr30k Entities): a file an image;
+    - a text file: a caption a line, of the image that the file is named after;
+    - JSON lines: ``{"image": "1.jpg", "caption": "..."}`` or ``{"image": "1.jpg", "captions": ["...", "..."]}``;
+    - COCO captions: ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}``.
+
+    Raises:
+        InputError: nothing to read, or a malformed line; the message names the file and the line.
+    """
+    source = Path(source)
+    try:
+        yield from _read_folder(source) if source.is_dir() else _read_file(source)
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror or error}") from error
+
+
+def _read_folder(folder: Path) -> Iterator[Caption]:
+    folder = folder / "Sentences" if (folder / "Sentences").is_dir() else folder
+    paths = sorted(folder.glob("*.txt"))
+    if not paths:
+        raise InputError(f"{folder} holds no .txt file: give captions, or a folder of Flickr30k Entities sentences")
+    marked = any(MARKUP in line for path in paths for _, line in _lines(path))
+    for path in paths:
+        yield from _read_text(path, marked)
+
+
+def _read_file(path: Path) -> Iterator[Caption]:
+    first = next((line for _, line in _lines(path) if line), "")
+    if not first.startswith("{"):
+        return _read_text(path, any(MARKUP in line for _, line in _lines(path)))
+    try:
+        is_line = "annotations" not in json.loads(first)
+    except (ValueError, RecursionError):
+        is_line = path.suffix == ".jsonl"
+    return _read_jsonl(path) if is_line else _read_coco(path)
+
+
+def _read_text(path: Path, marked: bool) -> Iterator[Caption]:
+    for number, line in _lines(path):
+        if line:
+            yield Caption(path.stem, number - 1, line, marked, f"{path}:{number}")
+
+
+def _read_jsonl(path: Path) -> Iterator[Caption]:
+    sentences: Counter[str] = Counter()
+    for number, line in _lines(path):
+        where = f"{path}:{number}"
+        if line:
+            image, captions = _image_and_captions(_parse(line, path, number), where)
+            yield from _number(image, captions, sentences, where)
+
+
+def _image_and_captions(entry: Any, where: str) -> tuple[str, list[str]]:
+    if isinstance(entry, dict) and isinstance(image := entry.get("image"), str) and image:
+        captions = entry["captions"] if "captions" in entry else [entry.get("caption")]
+        if isinstance(captions, list) and all(isinstance(caption, str) for caption in captions):
+            return image, captions
+    raise InputError(f'{where}: not of the form {{"image": "name", "caption": "text"}} (or "captions": a list)')
+
+
+def _read_coco(path: Path) -> Iterator[Caption]:
+    document = _parse("\n".join(line for _, line in _lines(path)), path)
+    try:
+        names = {image["id"]: image["file_name"] for image in document["images"]}
+        annotations = list(document["annotations"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f'{path}: COCO captions need "images" (id, file_name) and "annotations" in lists') from error
+    sentences: Counter[str] = Counter()
+    for number, annotation in enumerate(annotations):
+        where = f"{path}: annotation {number}"
+        try:
+            image, caption = names[annotation["image_id"]], annotation["caption"]
+        except (KeyError, TypeError) as error:
+            raise InputError(f'{where} needs a "caption" and the "image_id" of one of the images') from error
+        if not isinstance(image, str) or not isinstance(caption, str):
+            raise InputError(f"{where}: the file name and the caption must be text")
+        yield from _number(image, [caption], sentences, where)
+
+
+def _number(image: str, captions: list[str], sentences: Counter[str], where: str) -> Iterator[Caption]:
+    """Numbers an image's captions on from those that were read before."""
+    for text in captions:
+        if text.strip():
+            yield Caption(image, sentences[image], text, False, where)
+        sentences[image] += 1
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Line numbers from 1 and lines, without the white space at their ends."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise InputError(f"{path}:{number}: not UTF-8 text; save the file as UTF-8") from error
+
+
+def _parse(text: str, path: Path, line: int = 1) -> Any:
+    """The JSON value of a text that begins at a line of a file."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"{path}:{line - 1 + error.lineno}"
+        raise InputError(f"{where}: broken JSON at column {error.colno} ({error.msg})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}:{line}: JSON that cannot be read ({error})") from error

@@ -1,0 +1,201 @@
+"""Grounder: look at an image once, ask many phrases."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from grounding.attention import METHODS
+from grounding.images import Photo, read_image
+from grounding.phrases import Phrase
+from grounding.rescoring import rescore, thin
+from grounding.tagger import TagClassifier
+from grounding.topdown import Scene, TopDown
+from proposals import Proposals, SegmentProposer
+from proposals.errors import InputError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides an answer, besides the tagger and the proposals.
+
+    Attributes:
+        method: a name of ``grounding.attention.METHODS``.
+        target: the layer of the maps; None takes the tagger's own (the paper's).
+        side: pixels of the image's shorter side as the network sees it (the paper: 300).
+        gamma: the price of a proposal's area in S_R / A_R^gamma.
+        prior: how much the proposer's own belief in a region counts beside it; 0 is the paper's method.
+        nms: boxes that overlap a better one by more than this IoU are dropped.
+    """
+
+    method: str = "mwp"
+    target: str | None = None
+    side: int = 300
+    gamma: float = 0.6
+    prior: float = 0.35
+    nms: float = 0.7
+
+    def __post_init__(self):
+        if self.method not in METHODS:
+            raise InputError(f"there is no attention method {self.method!r}; choose one of {', '.join(METHODS)}")
+        if self.side < 224:
+            raise InputError(f"side={self.side}: the networks need at least 224 pixels")
+
+
+@dataclass(frozen=True, eq=False)
+class Grounding:
+    """The answer to one phrase.
+
+    Attributes:
+        phrase: the caller's text, its tags, and the words that no tag covers.
+        boxes: (K, 4) float64 xyxy, half-open, in pixels of the image, best first; empty if not groundable.
+        scores: (K,) S_R / A_R^gamma, non-increasing.
+        map: (h, w) the phrase's mass on the proposals' grid, None if not groundable.
+        size: (height, width) of the image.
+    """
+
+    phrase: Phrase
+    boxes: np.ndarray
+    scores: np.ndarray
+    map: np.ndarray | None
+    size: tuple[int, int]
+
+    @property
+    def groundable(self) -> bool:
+        """Whether the vocabulary knows any of the phrase's words."""
+        return self.map is not None
+
+    @cached_property
+    def heatmap(self) -> np.ndarray | None:
+        """(H, W) float64, the map at the image's own pixels with its mass kept."""
+        return None if self.map is None else resize_mass(torch.from_numpy(self.map)[None], self.size)[0].numpy()
+
+    @property
+    def point(self) -> tuple[float, float] | None:
+        """(x, y) in pixels of the image: where the map has its maximum, None if not groundable."""
+        if self.map is None:
+            return None
+        y, x = np.unravel_index(self.map.argmax(), self.map.shape)
+        height, width = self.map.shape
+        return (x + 0.5) * self.size[1] / width, (y + 0.5) * self.size[0] / height
+
+
+class Grounder:
+    """Finds in photos what phrases name.
+
+    Args:
+        tagger: the network whose tags the words are.
+        proposer: image -> proposals.
+        settings: method, layer, gamma, ...
+    """
+
+    def __init__(
+        self,
+        tagger: TagClassifier,
+        proposer: Callable[[np.ndarray], Proposals] | None = None,
+        settings: Settings | None = None,
+    ):
+        self.tagger, self.settings = tagger, settings or Settings()
+        self.proposer = proposer or SegmentProposer()
+        self.topdown = TopDown(tagger, self.settings.target or tagger.target)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | None = None,
+        proposer: Callable[[np.ndarray], Proposals] | None = None,
+        **settings: str | float | None,
+    ) -> "Grounder":
+        """A grounder from a tagger's file (the embedded tagger by default); further arguments are those of
+        :class:`Settings`.
+
+        Raises:
+            InputError: the file is no tagger, or a setting is out of range.
+        """
+        return cls(TagClassifier.load(path), proposer, Settings(**settings))
+
+    def look(self, image: Photo) -> "GroundingScene":
+        """One forward pass and one set of proposals.
+
+        Args:
+            image: a path, a PIL image, or an array (H, W, 3) uint8 RGB.
+
+        Raises:
+            InputError: the image cannot be read (see ``read_image``).
+        """
+        pixels = read_image(image)
+        tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+        resized = transforms.resize(tensor, [self.settings.side], antialias=True)
+        scene = self.topdown.look(self.tagger.preprocessing(resized))
+        return GroundingScene(self, pixels, scene, self.proposer(pixels))
+
+
+class GroundingScene:
+    """A photo that was looked at.
+
+    Attributes:
+        image: (H, W, 3) uint8; proposals: its proposals, best first by their own score.
+    """
+
+    def __init__(self, grounder: Grounder, image: np.ndarray, scene: Scene, proposals: Proposals):
+        self.image, self.proposals = image, proposals
+        self._grounder, self._scene = grounder, scene
+        self._maps: dict[str, np.ndarray] = {}
+
+    def ground(self, phrases: Sequence[str], gamma: float | None = None) -> list[Grounding]:
+        """The boxes of each phrase, in the order asked.
+
+        The maps of words are kept, so that asking again, under another gamma too, costs no further pass. A phrase
+        without any known word is answered as not groundable, never with a made-up box.
+
+        Args:
+            gamma: in place of the grounder's.
+
+        Raises:
+            InputError: no phrase, an empty one, or a gamma out of range.
+        """
+        if isinstance(phrases, str) or not len(phrases):
+            raise InputError("no phrase to ground: give a list of at least one")
+        gamma = self._grounder.settings.gamma if gamma is None else gamma
+        parsed = [Phrase.parse(text, self._grounder.tagger.vocabulary) for text in phrases]
+        self.attend(sorted({tag for phrase in parsed for tag in phrase.tags}))
+        return [self._answer(phrase, gamma) for phrase in parsed]
+
+    def attend(self, tags: Sequence[str]) -> list[np.ndarray]:
+        """The attention map of each tag on the proposals' grid: (h, w) float64, >= 0, its mass kept.
+
+        Raises:
+            InputError: the vocabulary has no such tag.
+        """
+        new = [tag for tag in tags if tag not in self._maps]
+        if new:
+            ids = [self._grounder.tagger.vocabulary.index(tag) for tag in new]
+            maps = self._scene.attend(ids, self._grounder.settings.method)[0]
+            self._maps |= zip(new, resize_mass(maps.double(), self.proposals.shape).numpy(), strict=True)
+        return [self._maps[tag] for tag in tags]
+
+    def _answer(self, phrase: Phrase, gamma: float) -> Grounding:
+        size = self.image.shape[:2]
+        if not phrase.tags:
+            return Grounding(phrase, np.zeros((0, 4)), np.zeros(0), None, size)
+        proposals = self.proposals
+        # "we simply average the word attention maps" (Sec. 4.3)
+        phrase_map = np.mean(self.attend(phrase.tags), axis=0)
+        masses, prior = proposals.integrate(phrase_map[None]), self._grounder.settings.prior
+        scores = rescore(masses, proposals.areas, gamma, proposals.scores, prior)[0]
+        kept = thin(proposals.boxes, scores, self._grounder.settings.nms)
+        return Grounding(phrase, proposals.boxes[kept], scores[kept], phrase_map, size)
+
+
+def resize_mass(maps: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Maps (W, h, w) >= 0 on another grid: (W, *shape), bicubic, clipped where that undershoots 0, each mass kept."""
+    mass = maps.sum((1, 2), keepdim=True)
+    resized = F.interpolate(maps[None], shape, mode="bicubic", antialias=True)[0].clamp(min=0)
+    total = resized.sum((1, 2), keepdim=True)
+    return resized * torch.where(total > 0, mass / total, 0)

@@ -1,0 +1,1 @@
+"""The embedded tagger and its model card."""

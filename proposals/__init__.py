@@ -1,0 +1,8 @@
+"""Proposals: the regions of a photo that may hold an object."""
+
+from proposals.boxes import Boxes, BoxProposer
+from proposals.errors import InputError
+from proposals.proposals import Proposals
+from proposals.segments import SegmentProposer, Segments
+
+__all__ = ["BoxProposer", "Boxes", "InputError", "Proposals", "SegmentProposer", "Segments"]

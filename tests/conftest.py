@@ -1,0 +1,26 @@
+"""What several tests share: real photos that scikit-image ships, and the real data where it is."""
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> Path:
+    return Path(str(files("skimage.data") / "astronaut.png"))
+
+
+@pytest.fixture(scope="session")
+def coffee() -> Path:
+    return Path(str(files("skimage.data") / "coffee.png"))
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data; a test that wants it is skipped where it is not."""
+    folder = Path(os.environ.get("GROUNDING_DATA", ""))
+    if not os.environ.get("GROUNDING_DATA") or not folder.is_dir():
+        pytest.skip("GROUNDING_DATA names no folder with flickr8k/, flickr30k_entities/, bvlc_googlenet/, ...")
+    return folder

@@ -1,0 +1,99 @@
+"""The command line as a user meets it: what it prints, what it writes, how it refuses."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from grounding.__main__ import main
+
+
+def grounding(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONWARNINGS": "default"}
+    environment.pop("HYDRA_FULL_ERROR", None)
+    command = [sys.executable, "-m", "grounding", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_a_photo_is_grounded(tmp_path, coffee):
+    done = grounding(tmp_path, f"image={coffee}", "phrases=[a cup of coffee, a xylophone]")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    known, unknown = done.stdout.splitlines()[1:3]
+    assert known.startswith("a cup of coffee")
+    assert "not groundable" in unknown
+    assert unknown.endswith("xylophone")
+    record = json.loads((tmp_path / "runs" / "ground" / "groundings.json").read_text())
+    assert [g["groundable"] for g in record["groundings"]] == [True, False]
+    assert (tmp_path / "runs" / "ground" / "01-a-cup-of-coffee.png").exists()
+
+
+def test_phrases_are_extracted_from_captions(tmp_path):
+    (tmp_path / "captions.txt").write_text("A man in a red shirt rides a brown horse .\n")
+    done = grounding(tmp_path, "step=phrases", "captions=captions.txt")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "runs" / "phrases" / "phrases.jsonl").read_text().splitlines()]
+    assert [line["text"] for line in lines] == ["A man", "a red shirt", "a brown horse"]
+    assert lines[1]["tags"] == ["red", "shirt"]
+
+
+def truncated(path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)).save(buffer, "JPEG")
+    path.write_bytes(buffer.getvalue()[:2000])
+
+
+REFUSALS = {
+    "no image": (["phrases=[a cat]"], "no image: say image=PHOTO"),
+    "missing image": (["image=nowhere.jpg", "phrases=[a cat]"], "nowhere.jpg: there is no such image"),
+    "text": (["image=text.jpg", "phrases=[a cat]"], "text.jpg is no image that can be read"),
+    "truncated": (["image=half.jpg", "phrases=[a cat]"], "half.jpg is truncated or corrupt"),
+    "no phrases": (["image=PHOTO", "phrases=[]"], "no phrase to ground"),
+    "empty phrase": (["image=PHOTO", "phrases=[a cat,'']"], "a phrase is empty"),
+    "unknown step": (["step=fly"], "Could not find 'step/fly'"),
+    "unknown key": (["imag=PHOTO"], "imag"),
+    "no tagger": (["image=PHOTO", "phrases=[a cat]", "tagger.path=text.jpg"], "no safetensors file"),
+    "no method": (["image=PHOTO", "phrases=[a cat]", "attention=magic"], "Could not find 'attention/magic'"),
+    "bad gamma": (["image=PHOTO", "phrases=[a cat]", "gamma=-1"], "gamma=-1 must be a number"),
+    "no annotations": (["step=evaluate", "data.root=."], "has no images: set data.root"),
+    "no shards": (["step=train", "data.root=."], "holds no .tar shards"),
+    "no captions": (["step=phrases", "captions=nowhere.txt"], "nowhere.txt cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_wrong_input_is_refused_in_one_line_with_exit_code_2(tmp_path, coffee, monkeypatch, capsys, name):
+    arguments, message = REFUSALS[name]
+    (tmp_path / "text.jpg").write_text("no photo")
+    truncated(tmp_path / "half.jpg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    # in this process, without log files that would outlive it
+    quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+    monkeypatch.setattr(sys, "argv", ["grounding", *(a.replace("PHOTO", str(coffee)) for a in arguments), *quiet])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    told = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert message in told
+    assert len(told.splitlines()) == 1
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_refusal_in_a_process_of_its_own(tmp_path):
+    done = grounding(tmp_path, "image=nowhere.jpg", "phrases=[a cat]")
+    assert done.returncode == 2
+    assert done.stderr == "grounding: nowhere.jpg: there is no such image\n"
+
+
+def test_a_fault_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["grounding", "step._target_=grounding.ground.no_such_function"])
+    with pytest.raises(Exception, match="no_such_function"):
+        main()

@@ -1,0 +1,173 @@
+"""The Entities reader on hand-made folders, and the evaluation step against plain loops."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.evaluate import Judged, evaluate, measure
+from eval.flickr30k import Flickr30kEntities, read_boxes
+from grounding import Grounder
+from proposals.errors import InputError
+
+XML = """<annotation><filename>{id}.jpg</filename>
+<size><width>{w}</width><height>{h}</height><depth>3</depth></size>{objects}</annotation>"""
+BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
+
+
+def thing(names: str, *corners: int, flag: str = "") -> str:
+    named = "".join(f"<name>{name}</name>" for name in names.split())
+    return f"<object>{named}{BOX.format(*corners) if corners else flag}</object>"
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """One photo: two types, several boxes, several names, nobox, scenes with and without a box, notvisual."""
+    for name in ("images", "Annotations", "Sentences"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "toy.txt").write_text("7\n")
+    objects = (
+        thing("1 2", 1, 1, 10, 20)
+        + thing("1", 31, 41, 60, 60)
+        + thing("3", flag="<scene>1</scene><nobndbox>0</nobndbox>")
+        + thing("4", 1, 1, 100, 80)
+        + thing("5", flag="<scene>0</scene><nobndbox>1</nobndbox>")
+    )
+    (tmp_path / "Annotations" / "7.xml").write_text(XML.format(id=7, w=100, h=80, objects=objects))
+    (tmp_path / "Sentences" / "7.txt").write_text(
+        "[/EN#1/people/other Two dogs] and [/EN#5/other a ghost] in [/EN#3/scene the sky] .\n"
+        "[/EN#0/notvisual It] shows [/EN#2/animals a dog] in [/EN#4/scene a park] and [/EN#9/other a lost chain] .\n"
+    )
+    pixels = np.random.default_rng(0).integers(0, 255, (80, 100, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "images" / "7.jpg")
+    return tmp_path
+
+
+def test_phrases_with_a_box_are_kept_under_their_numbers(root):
+    (image,) = Flickr30kEntities(root, "toy")
+    assert (image.id, image.size) == ("7", (80, 100))
+    found = [(e.sentence, e.phrase, e.text, e.types) for e in image.entities]
+    assert found == [
+        (0, 0, "Two dogs", ("people", "other")),
+        (1, 1, "a dog", ("animals",)),
+        (1, 2, "a park", ("scene",)),
+    ]
+    dogs, dog, park = image.entities
+    np.testing.assert_array_equal(dogs.boxes, [[0, 0, 10, 20], [30, 40, 60, 60]])
+    np.testing.assert_array_equal(dogs.union, [0, 0, 60, 60])
+    np.testing.assert_array_equal(dog.boxes, [[0, 0, 10, 20]])
+    np.testing.assert_array_equal(park.boxes, [[0, 0, 100, 80]])
+
+
+@pytest.mark.parametrize("part", ["images", "Annotations", "Sentences", "other.txt"])
+def test_a_missing_part_of_the_folder_is_told(root, part):
+    split = "toy"
+    if part == "other.txt":
+        split = "other"
+    else:
+        (root / part).rename(root / "elsewhere")
+    with pytest.raises(InputError, match=f"has no {part}: set data.root"):
+        Flickr30kEntities(root, split)
+
+
+BOMB = """<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "{}"><!ENTITY c "{}">]><annotation>&c;</annotation>"""
+ANNOTATIONS = {
+    "bomb": (BOMB.format("ha" * 50, "&b;" * 50), "declares entities or a DTD"),
+    "external": ('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]><annotation>&x;</annotation>', "declares"),
+    "long": ("<annotation>" + " " * 1_000_001, "has more than 1000000 bytes"),
+    "broken": ("<annotation><size>", "cannot be read"),
+    "sizeless": ("<annotation/>", "no size/height"),
+    "turned": (XML.format(id=1, w=50, h=50, objects=thing("1", 9, 1, 3, 5)), "object 1: the box .* ends before"),
+    "outside": (XML.format(id=1, w=50, h=50, objects=thing("1", 51, 1, 60, 5)), "outside the 50x50 image"),
+    "worded": (XML.format(id=1, w=50, h=50, objects=thing("1", 1, 1, "x", 5)), "needs four whole numbers"),
+}
+
+
+@pytest.mark.parametrize("name", ANNOTATIONS)
+def test_hostile_and_broken_annotations_are_refused(tmp_path, name):
+    content, message = ANNOTATIONS[name]
+    (tmp_path / f"{name}.xml").write_text(content)
+    with pytest.raises(InputError, match=message) as caught:
+        read_boxes(tmp_path / f"{name}.xml")
+    assert f"{name}.xml" in str(caught.value)
+
+
+def test_broken_markup_is_told_with_its_line(root):
+    (root / "Sentences" / "7.txt").write_text("[/EN#1/people A dog] .\n[/EN#1/people A dog\n")
+    with pytest.raises(InputError, match=r"7\.txt:2: "):
+        list(Flickr30kEntities(root, "toy"))
+
+
+def slow_recall(judged: list[Judged], k: int, of) -> float | None:
+    hits = total = 0
+    for phrase in judged:
+        total += 1
+        if of(phrase) <= k:
+            hits += 1
+    return 100 * hits / total if total else None
+
+
+def test_the_measures_are_their_definitions():
+    rng = np.random.default_rng(0)
+    names = ["people", "animals", "scene", "other"]
+    judged = [
+        Judged(
+            place=("1", 0, i), types=tuple(rng.choice(names, rng.integers(1, 3), replace=False)),
+            small=bool(rng.random() < 0.4), whole_rank=rng.choice([1, np.inf]), centred=bool(rng.random() < 0.5),
+            covered=bool(rng.random() < 0.9), pointed=bool(rng.random() < 0.6),
+            rank=rng.choice([1, 2, 5, 6, 11, np.inf]),
+        )
+        for i in range(300)
+    ]  # fmt: skip
+    metrics = measure(judged)
+    for k in (1, 5, 10):
+        assert metrics["recall"][str(k)] == pytest.approx(slow_recall(judged, k, lambda p: p.rank))
+        small = [p for p in judged if p.small]
+        assert metrics["recall_small"][str(k)] == pytest.approx(slow_recall(small, k, lambda p: p.rank))
+        per_type = []
+        for name in names:
+            of_type = [p for p in judged if name in p.types]
+            per_type.append(slow_recall(of_type, k, lambda p: p.rank))
+            assert metrics["recall_by_type"][name][str(k)] == pytest.approx(per_type[-1])
+        assert metrics["recall_type_mean"][str(k)] == pytest.approx(sum(per_type) / 4)
+    assert metrics["pointing"] == pytest.approx(100 * sum(p.pointed for p in judged) / 300)
+    assert metrics["coverage"] == pytest.approx(100 * sum(p.covered for p in judged) / 300)
+
+
+def test_nothing_to_judge_is_told():
+    with pytest.raises(InputError, match="no phrase to judge"):
+        measure([])
+
+
+@pytest.fixture(scope="module")
+def grounder() -> Grounder:
+    return Grounder.load()
+
+
+def test_the_step_writes_metrics_and_predictions(root, grounder, tmp_path, capsys):
+    (root / "toy.txt").write_text("7\n8\n")
+    for folder, suffix in (("Annotations", "xml"), ("Sentences", "txt")):
+        (root / folder / f"8.{suffix}").write_text((root / folder / f"7.{suffix}").read_text())
+    (root / "images" / "8.jpg").write_text("no photo")
+    metrics = evaluate(grounder, str(root), "toy", str(tmp_path / "out"))
+    assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (metrics["images"], metrics["phrases"], metrics["skipped_images"]) == (2, 6, ["8"])
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert [(p["image"], p["sentence"], p["phrase"]) for p in lines[:3]] == [("7", 0, 0), ("7", 1, 1), ("7", 1, 2)]
+    assert all(not p["boxes"] for p in lines[3:])
+    for prediction in lines[:3]:
+        boxes, scores = np.array(prediction["boxes"]), prediction["scores"]
+        assert scores == sorted(scores, reverse=True)
+        assert boxes.min() >= 0
+        assert boxes[:, [0, 2]].max() <= 99
+        assert boxes[:, [1, 3]].max() <= 79
+    assert metrics["baselines"]["whole_image"]["1"] == pytest.approx(100 * 2 / 6)
+    assert "could not be read, counted as misses: 8" in capsys.readouterr().out
+
+
+def test_the_real_split_has_its_phrases(data):
+    images = list(Flickr30kEntities(data / "flickr30k_entities", "val"))
+    assert len(images) == 247
+    assert sum(len(image.entities) for image in images) == 3239

@@ -1,0 +1,161 @@
+"""The whole chain on real photos that scikit-image ships, with the embedded tagger."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from grounding import Grounder
+from grounding.ground import ground
+from grounding.grounder import resize_mass
+from proposals import BoxProposer
+from proposals.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def grounder() -> Grounder:
+    return Grounder.load()
+
+
+@pytest.fixture(scope="module")
+def scene(grounder, astronaut):
+    return grounder.look(astronaut)
+
+
+def test_a_phrase_gets_boxes(scene):
+    (answer,) = scene.ground(["A woman in an orange suit"])
+    assert answer.phrase.text == "A woman in an orange suit"
+    assert "woman" in answer.phrase.tags
+    assert answer.boxes.shape == (len(answer.scores), 4)
+    assert (np.diff(answer.scores) <= 0).all()
+    assert (answer.boxes[:, :2] >= 0).all()
+    assert (answer.boxes[:, 2:] <= 512).all()
+    assert (answer.boxes[:, 2:] > answer.boxes[:, :2]).all()
+
+
+def test_the_suit_is_where_it_is(astronaut):
+    """The orange suit fills the lower left of the photo; the face and the rocket lie above y = 190."""
+    (answer,) = Grounder.load(method="c-mwp").look(astronaut).ground(["an orange suit"])
+    x, y = answer.point
+    assert x < 350
+    assert y > 200
+
+
+def test_unknown_words_are_named_and_never_boxed(scene):
+    known, unknown = scene.ground(["a woman with a xylophone", "a xylophone"])
+    assert known.groundable
+    assert known.phrase.skipped == ("xylophone",)
+    assert not unknown.groundable
+    assert unknown.phrase.skipped == ("xylophone",)
+    assert unknown.boxes.shape == (0, 4)
+    assert unknown.heatmap is None
+    assert unknown.point is None
+
+
+def test_scores_are_the_maps_mass_in_the_masks(scene, grounder):
+    (answer,) = scene.ground(["a woman"])
+    proposals = scene.proposals
+    by_box: dict[tuple, float] = {}
+    for i in range(len(proposals)):
+        mask = proposals.mask(i)
+        belief = proposals.scores[i] / proposals.scores.max()
+        score = answer.map[mask].sum() / mask.mean() ** grounder.settings.gamma * belief**grounder.settings.prior
+        key = tuple(proposals.boxes[i])
+        by_box[key] = max(score, by_box.get(key, 0))
+    for box, score in zip(answer.boxes[:20], answer.scores[:20], strict=True):
+        assert by_box[tuple(box)] == pytest.approx(score, rel=1e-9)
+
+
+def test_a_phrases_map_is_the_mean_of_its_words(scene):
+    (answer,) = scene.ground(["woman flag"])
+    np.testing.assert_allclose(answer.map, (scene.attend(["woman"])[0] + scene.attend(["flag"])[0]) / 2)
+
+
+def test_phrases_together_are_phrases_alone(grounder, astronaut):
+    together = grounder.look(astronaut).ground(["a woman", "a flag", "a woman"])
+    alone = [grounder.look(astronaut).ground([text])[0] for text in ("a woman", "a flag")]
+    for answer, expected in zip(together, [*alone, alone[0]], strict=True):
+        np.testing.assert_allclose(answer.scores[:10], expected.scores[:10], rtol=1e-4)
+
+
+def test_a_heatmap_lies_on_the_photo_and_keeps_its_mass(scene):
+    (answer,) = scene.ground(["a woman"])
+    assert answer.heatmap.shape == (512, 512)
+    assert answer.heatmap.sum() == pytest.approx(answer.map.sum())
+    assert answer.heatmap.min() >= 0
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (28, 28), (7, 9)])
+def test_resizing_keeps_mass(shape):
+    maps = torch.rand(3, 20, 30, dtype=torch.float64) ** 4
+    maps[2] = 0
+    resized = resize_mass(maps, shape)
+    assert resized.shape == (3, *shape)
+    assert resized.min() >= 0
+    torch.testing.assert_close(resized.sum((1, 2)), maps.sum((1, 2)))
+
+
+def test_another_gamma_takes_no_other_pass(scene):
+    (paper,) = scene.ground(["a woman"], gamma=0.5)
+    (dense,) = scene.ground(["a woman"], gamma=1)
+    (whole,) = scene.ground(["a woman"], gamma=0)
+    np.testing.assert_array_equal(paper.map, dense.map)
+    area = [np.prod(a.boxes[0, 2:] - a.boxes[0, :2]) for a in (whole, paper, dense)]
+    assert area[0] > area[2]
+
+
+def test_boxes_as_proposals(astronaut):
+    (answer,) = Grounder.load(proposer=BoxProposer(count=50), method="c-mwp").look(astronaut).ground(["a woman"])
+    assert 0 < len(answer.boxes) <= 50
+
+
+@pytest.mark.parametrize("size", [(1, 6), (30, 30), (300, 900)])
+def test_odd_photos(grounder, size):
+    pixels = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    (answer,) = grounder.look(pixels).ground(["a dog"])
+    assert len(answer.boxes)
+    assert (answer.boxes[:, 2:] <= (size[1], size[0])).all()
+
+
+def test_grey_photos_and_pictures(grounder, astronaut):
+    assert grounder.look(Image.open(astronaut).convert("L")).ground(["a woman"])[0].groundable
+
+
+def test_wrong_questions_are_told(scene):
+    for phrases in ([], "a woman"):
+        with pytest.raises(InputError, match="no phrase to ground"):
+            scene.ground(phrases)
+    with pytest.raises(InputError, match="a phrase is empty"):
+        scene.ground(["a woman", "  "])
+    with pytest.raises(InputError, match="the vocabulary has no tag"):
+        scene.attend(["xylophone"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"method": "saliency"}, "no attention method 'saliency'"), ({"side": 100}, "at least 224 pixels"),
+     ({"target": "pool9"}, "no layer 'pool9'")],
+)  # fmt: skip
+def test_wrong_settings_are_told(settings, message):
+    with pytest.raises(InputError, match=message):
+        Grounder.load(**settings)
+
+
+def test_the_step_writes_boxes_and_overlays(grounder, astronaut, tmp_path, capsys):
+    ground(grounder, str(astronaut), ["a woman", "a xylophone"], str(tmp_path))
+    record = json.loads((tmp_path / "groundings.json").read_text())
+    woman, unknown = record["groundings"]
+    assert record["size"] == [512, 512]
+    assert woman["groundable"]
+    assert not unknown["groundable"]
+    assert unknown["skipped"] == ["xylophone"]
+    assert len(woman["boxes"]) == len(woman["scores"]) == 10
+    overlays = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert overlays == ["01-a-woman.png"]
+    picture = np.asarray(Image.open(tmp_path / overlays[0]))
+    assert picture.shape[1] == 512
+    assert picture.std() > 20
+    printed = capsys.readouterr().out
+    assert "a xylophone  not groundable" in printed

@@ -1,0 +1,1 @@
+"""Trains taggers from images and the words around them."""
