@@ -163,7 +163,9 @@ class TagClassifier(nn.Module):
             "preprocessing": json.dumps(asdict(self.preprocessing)),
             "vocabulary": json.dumps(list(self.vocabulary), ensure_ascii=False),
         }
-        tensors = {name: tensor.detach().half().contiguous() for name, tensor in self.state_dict().items()}
+        # counters of batch norms stay whole numbers
+        state = {name: t.half() if t.is_floating_point() else t for name, t in self.state_dict().items()}
+        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
         with written_aside(path) as aside:
             save_file(tensors, aside, notes | about)
 

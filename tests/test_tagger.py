@@ -41,10 +41,14 @@ def test_a_saved_tagger_comes_back(saved):
     assert loaded.classifier.weight.requires_grad
 
 
-def test_other_preprocessing_is_kept(tmp_path):
+def test_other_networks_and_preprocessing_are_kept(tmp_path):
     own = Preprocessing((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), bgr=True)
-    TagClassifier("bvlc_googlenet", TAGS, own).save(tmp_path / "t.safetensors")
-    assert TagClassifier.load(tmp_path / "t.safetensors").preprocessing == own
+    tagger = TagClassifier("googlenet", TAGS, own)
+    tagger.trunk.conv1.bn.num_batches_tracked.fill_(100_001)
+    tagger.save(tmp_path / "t.safetensors")
+    loaded = TagClassifier.load(tmp_path / "t.safetensors")
+    assert loaded.preprocessing == own
+    assert loaded.trunk.conv1.bn.num_batches_tracked == 100_001
 
 
 def test_preprocessing_is_by_channel():
