@@ -6,7 +6,7 @@ PHRASES ?= a woman in an orange suit, a smiling woman, an orange suit, a flag
 # the contrastive maps tell the things of one photo apart; the default, MWP, has the better recall (README, Results)
 METHOD ?= attention=c-mwp experiment=paper gamma=0.25
 
-.PHONY: ground test lint clean
+.PHONY: ground test lint picture clean
 
 ground: .venv/installed
 	$(BIN)/python -m grounding image=$(PHOTO) 'phrases=[$(PHRASES)]' $(METHOD)
@@ -17,6 +17,10 @@ test: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# the README's pictures
+picture: ground
+	$(BIN)/python -c "from PIL import Image; [Image.open(f'runs/ground/{n}.png').save(f'docs/{n[3:]}.jpg', quality=85) for n in ('02-a-smiling-woman', '03-an-orange-suit')]"
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

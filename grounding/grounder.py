@@ -55,7 +55,7 @@ class Grounding:
     Attributes:
         phrase: the caller's text, its tags, and the words that no tag covers.
         boxes: (K, 4) float64 xyxy, half-open, in pixels of the image, best first; empty if not groundable.
-        scores: (K,) S_R / A_R^gamma, non-increasing.
+        scores: (K,) f(R) of ``grounding.rescoring``, non-increasing.
         map: (h, w) the phrase's mass on the proposals' grid, None if not groundable.
         size: (height, width) of the image.
     """

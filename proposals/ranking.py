@@ -1,4 +1,7 @@
-"""Ranking: the few regions that stand for a whole pool. Nothing here is trained; the few constants were set by hand.
+"""Ranking: the few regions that stand for a whole pool. Nothing here is trained.
+
+The few constants were set by hand, looking at how many annotated boxes of 100 COCO photos and of Flickr30k Entities
+`val` were met: figures on those photos are in-sample.
 
 What the merge trees find again and again at about the same place is worth a proposal, and a second proposal beside it
 is worth little. So regions are chosen by maximum coverage: each region of the pool is an object with some prior belief,
