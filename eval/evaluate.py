@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def evaluate(grounder: Grounder, root: str, split: str, output: str, limit: int 
     Raises:
         InputError: the folder is no Flickr30k Entities, or an annotation is malformed.
     """
-    images = [image for image, _ in zip(Flickr30kEntities(root, split), range(limit or 10**9), strict=False)]
+    images = list(islice(Flickr30kEntities(root, split), limit))
     judged: list[Judged] = []
     unread: list[str] = []
     for image in tqdm(images, "photos", unit="photo", disable=None):

@@ -210,7 +210,7 @@ class TagClassifier(nn.Module):
 
 
 def load_vocabulary(path: str | Path | None = None) -> Vocabulary:
-    """The vocabulary of a tagger's file (the embedded tagger's by default), without its weights.
+    """The vocabulary of a tagger's file (the embedded tagger's by default).
 
     Raises:
         InputError: no such file, or no tagger.

@@ -7,6 +7,7 @@ scene.attend([3, 17], method="c-mwp")      # (N, 2, h, w)
 
 import copy
 import difflib
+import functools
 import threading
 from collections.abc import Sequence
 
@@ -102,7 +103,7 @@ class TopDown:
         if node.op == "call_method":
             return lambda x, *a, **k: getattr(x, node.target)(*a, **k)
         if node.op == "get_attr":
-            return lambda: torch.fx.graph_module._get_attr(self._module, node.target)
+            return lambda: functools.reduce(getattr, node.target.split("."), self._module)
         return node.target
 
     def _rule(self, node: torch.fx.Node) -> Rule:

@@ -191,14 +191,12 @@ def test_a_residual_sum_and_its_relu_are_one_neuron():
     with torch.no_grad():
         x = net.stem(image).relu()
         y = (x + net.branch(x)).relu()
-        both = lambda t: t + net.branch(t)  # noqa: E731
         # a skip has weight one: the neuron's incoming weights are I + W, of which each connection counts by itself
         skip = torch.eye(x.numel(), dtype=torch.float64)
         positive = skip + dense(net.branch, x.shape[1:]).clamp(min=0)
         up = positive * x.flatten()
         up = torch.where(up.sum(1, keepdim=True) > 0, up / up.sum(1, keepdim=True), 0)
         top = net.classifier.weight[0].clamp(min=0).repeat_interleave(30) * y.flatten()
-        assert both(x).shape == y.shape
         expected = ((top / top.sum()) @ up).view(4, 5, 6).sum(0)
     torch.testing.assert_close(maps, expected, rtol=1e-10, atol=1e-14)
 

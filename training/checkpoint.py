@@ -63,9 +63,8 @@ def resume(path: Path, tagger: TagClassifier, optimizer: SGD, plateau: ReduceLRO
     weights = {name.removeprefix("weights."): t for name, t in tensors.items() if name.startswith("weights.")}
     tagger.take(weights, path)
     state = optimizer.state_dict()
-    for index in range(len(state["param_groups"]) and sum(len(g["params"]) for g in state["param_groups"])):
-        if f"momentum.{index}" in tensors:
-            state["state"][index] = {"momentum_buffer": tensors[f"momentum.{index}"]}
+    momenta = {name.removeprefix("momentum."): t for name, t in tensors.items() if name.startswith("momentum.")}
+    state["state"] = {int(index): {"momentum_buffer": tensor} for index, tensor in momenta.items()}
     for group, rate in zip(state["param_groups"], json.loads(about["rates"]), strict=True):
         group["lr"] = rate
     optimizer.load_state_dict(state)
