@@ -43,6 +43,14 @@ def test_phrases_are_extracted_from_captions(tmp_path):
     assert lines[1]["tags"] == ["red", "shirt"]
 
 
+def test_a_sweep_runs_every_job(tmp_path, coffee):
+    done = grounding(tmp_path, "-m", f"image={coffee}", "phrases=[a cup]", "attention=mwp,c-mwp", "gamma=0.25,0.75")
+    assert done.returncode == 0, done.stderr
+    records = sorted((tmp_path / "runs" / "ground-sweep").glob("*/groundings.json"))
+    assert [record.parent.name for record in records] == ["0", "1", "2", "3"]
+    assert len({record.read_text() for record in records}) == 4
+
+
 def truncated(path: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)).save(buffer, "JPEG")
