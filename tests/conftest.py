@@ -5,6 +5,11 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# the same examples in every run; HYPOTHESIS_SEARCH=1 looks for new ones
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("default" if os.environ.get("HYPOTHESIS_SEARCH") else "repeatable")
 
 
 @pytest.fixture(scope="session")

@@ -117,22 +117,37 @@ def test_contrast_is_the_difference_of_two_chains_truncated_at_the_end(seed):
     torch.testing.assert_close(maps, difference.clamp(min=0), rtol=1e-9, atol=1e-13)
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10**6), st.integers(7, 12), st.integers(7, 12))
-def test_mass_is_conserved(seed, height, width):
-    net = random_net(seed, channels=12)
-    # active neurons everywhere, so that no Z is 0 and no mass is lost
-    for layer in (net.first, net.norm, net.third):
-        layer.bias.data.fill_(1)
-    image = torch.randn(2, 3, height, width, dtype=torch.float64)
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 10**6), st.integers(7, 9), st.integers(7, 9))
+def test_mass_is_conserved_but_where_no_input_excites_a_winner(seed, height, width):
+    """Where some Z is 0 (random nets of four channels have such neurons) the chain loses the same mass."""
+    net = random_net(seed)
+    image = torch.randn(1, 3, height, width, dtype=torch.float64)
     scene = look(net, image)
-    maps = scene.attend([0, 1, 2], "mwp")
+    maps = scene.attend([0, 1, 2], "mwp")[0]
+    units, duals = ([chain_map(net, image, tag, dual).sum() for tag in range(3)] for dual in (False, True))
     assert maps.min() >= 0
-    torch.testing.assert_close(maps.sum((2, 3)), torch.ones(2, 3, dtype=torch.float64), rtol=0, atol=1e-12)
-    unit = torch.eye(3, dtype=torch.float64)
-    torch.testing.assert_close(
-        contrast(scene, unit, torch.arange(3)).sum((2, 3)), torch.zeros(2, 3, dtype=torch.float64), rtol=0, atol=1e-12
-    )
+    assert max(units + duals) <= 1 + 1e-12
+    torch.testing.assert_close(maps.sum((1, 2)), torch.stack(units), rtol=0, atol=1e-12)
+    balance = contrast(scene, torch.eye(3, dtype=torch.float64), torch.arange(3))[0].sum((1, 2))
+    torch.testing.assert_close(balance, torch.stack(units) - torch.stack(duals), rtol=0, atol=1e-12)
+
+
+def test_c_mwp_sums_to_zero_before_it_is_truncated():
+    """In a net whose every neuron has an active excitatory input, unit and dual both have mass 1."""
+    torch.manual_seed(0)
+    net = random_net(0, channels=12)
+    for layer in (net.first, net.second, net.third):
+        layer.weight.data.abs_()
+        layer.bias.data.fill_(1)
+    net.norm.weight.data.abs_()
+    net.norm.bias.data.fill_(2)
+    scene = look(net, torch.rand(2, 3, 11, 9, dtype=torch.float64))
+    mass = scene.attend([0, 1, 2], "mwp").sum((2, 3))
+    torch.testing.assert_close(mass, torch.ones(2, 3, dtype=torch.float64), rtol=0, atol=1e-12)
+    balance = contrast(scene, torch.eye(3, dtype=torch.float64), torch.arange(3)).sum((2, 3))
+    torch.testing.assert_close(balance, torch.zeros(2, 3, dtype=torch.float64), rtol=0, atol=1e-12)
+    assert (scene.attend([0, 1, 2], "c-mwp").sum((2, 3)) > 0).all()
 
 
 def test_words_and_images_in_a_batch_are_those_one_by_one():
