@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# before torch is imported: threads that spin while they wait make a busy machine many times slower
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # the same examples in every run; HYPOTHESIS_SEARCH=1 looks for new ones
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("default" if os.environ.get("HYPOTHESIS_SEARCH") else "repeatable")
