@@ -1,36 +1,153 @@
-"""The attention methods by name: which signal goes down, and what is kept of the map that arrives."""
+"""The attention methods by name: which signal goes down by which table, and what is read from the map that arrives.
 
-from collections.abc import Callable
+Symbols: s_t(p) the score of tag t at position p of the classifier, W_t its weights, x the target layer's values, g the
+signal that arrives there (``grounding.tables``), c its channels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from grounding.signals import each, merge
+from grounding.tables import (
+    AlphaBetaRelevance,
+    Deconvolution,
+    Excitation,
+    Gradient,
+    GuidedDeconvolution,
+    Relevance,
+    Table,
+    Unnormalised,
+)
 
 if TYPE_CHECKING:
-    from grounding.topdown import Scene
+    from grounding.topdown import Walk
 
-Method = Callable[["Scene", Tensor, Tensor], Tensor]
+IMAGE = "image"
+AVERAGED = "averaged"
 
 
-def mwp(scene: "Scene", signals: Tensor, used: Tensor) -> Tensor:
-    """Marginal winning probability (Eq. 1 and 2): a histogram over positions that sums to its signal.
+@dataclass(frozen=True)
+class Method:
+    """A way to turn a tag into a map.
 
-    Args:
-        signals: (W, T) over the T tags in use; used: (T,) the indices of these tags.
-
-    Returns:
-        (N, W, h, w), >= 0.
+    Attributes:
+        table: what happens at each layer.
+        maps: (walk, signals (W, T), tags in use (T,)) -> the maps (N, W, h, w), one for each target.
+        equation, source: what it computes, and where that stands.
+        target: where its maps are read by default: None, the architecture's layer (the paper's); ``IMAGE``; or
+            ``AVERAGED``, the layer whose average the classifier reads (nothing else, for it is CAM's definition).
+        sharp: whether the paper blurs its maps, with :func:`blur`.
     """
-    return scene.descend(scene.prior(signals, used))
+
+    table: Table
+    maps: Callable[["Walk", Tensor, Tensor], list[Tensor]]
+    equation: str
+    source: str
+    target: str | None = None
+    sharp: bool = False
 
 
-def contrast(scene: "Scene", signals: Tensor, used: Tensor) -> Tensor:
-    """The MWP of the units minus that of their duals, in one pass (Sec. 3.3): (N, W, h, w), sums to 0."""
-    return scene.descend(scene.prior(signals, used) - scene.prior(signals, used, dual=True))
+def mwp(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
+    """Marginal winning probability: histograms over positions, each with its signal's sum."""
+    return walk.mass(walk.enter(signals, used))
 
 
-def contrastive_mwp(scene: "Scene", signals: Tensor, used: Tensor) -> Tensor:
-    """c-MWP: the contrast, truncated at 0 at the very end and nowhere before: (N, W, h, w), >= 0."""
-    return contrast(scene, signals, used).clamp(min=0)
+def contrast(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
+    """The units' maps minus their duals', in one pass, before the truncation: sums 0."""
+    unit, dual = walk.enter(signals, used), walk.enter(signals, used, dual=True)
+    return walk.mass(merge(unit, each(torch.neg, dual)))
 
 
-METHODS: dict[str, Method] = {"mwp": mwp, "c-mwp": contrastive_mwp}
+def contrastive(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
+    """The same, truncated at 0 at the very end and nowhere before."""
+    return [m.clamp(min=0) for m in contrast(walk, signals, used)]
+
+
+def unnormalised_contrast(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
+    """A contrast whose scale means nothing: what the truncation leaves of it sums to 1."""
+    return [_normalised(m) for m in contrastive(walk, signals, used)]
+
+
+def contrast_afterwards(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
+    """The units' maps of mass minus their duals', both L1-normalised first, truncated at 0."""
+    return _subtract(*(walk.mass(walk.enter(signals, used, dual)) for dual in (False, True)))
+
+
+def magnitude(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
+    """max over c of |g|."""
+    return walk.magnitude(walk.enter(signals, used))
+
+
+def contrast_of_magnitudes(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
+    """The units' maps of magnitude minus their duals', both L1-normalised first, truncated at 0."""
+    return _subtract(*(walk.magnitude(walk.enter(signals, used, dual)) for dual in (False, True)))
+
+
+def class_activation(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
+    """sum over c of W_t,c x_c; signed."""
+    return walk.weighted_by(signals, used)
+
+
+def contrastive_class_activation(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
+    """The unit's map minus its dual's, which is its negation, so twice the map, truncated at 0."""
+    return [2 * m.clamp(min=0) for m in class_activation(walk, signals, used)]
+
+
+def _subtract(unit: Sequence[Tensor], dual: Sequence[Tensor]) -> list[Tensor]:
+    return [(_normalised(u) - _normalised(d)).clamp(min=0) for u, d in zip(unit, dual, strict=True)]
+
+
+def _normalised(maps: Tensor) -> Tensor:
+    total = maps.abs().sum((2, 3), keepdim=True)
+    return maps / torch.where(total > 0, total, 1)
+
+
+def blur(maps: Tensor, share: float = 0.02) -> Tensor:
+    """Maps (N, W, h, w) under a Gaussian of sigma = share . max(h, w), as the paper blurs Grad, Deconv and LRP."""
+    sigma = share * max(maps.shape[2:])
+    reach = min(int(4 * sigma + 0.5), min(maps.shape[2:]) - 1)
+    return transforms.gaussian_blur(maps, [2 * reach + 1] * 2, [sigma] * 2) if reach else maps
+
+
+ZHANG, ZHANG_2 = "Zhang et al. 2016, Eq. 1, 2 and Sec. 3.3", "Zhang et al. 2016, Table 2"
+# the tables have no state: one of each serves every walk
+EXCITATION, UNNORMALISED, GRADIENT, GUIDED = Excitation(), Unnormalised(), Gradient(), GuidedDeconvolution()
+
+METHODS: dict[str, Method] = {
+    "mwp": Method(EXCITATION, mwp, "p_x = x . W+^T (p_a / z), z = W+ x; sum over c of p_x", ZHANG),
+    "c-mwp": Method(EXCITATION, contrastive, "max(MWP(t) - MWP(dual of t), 0), the dual's weights -W_t", ZHANG),
+    "c-mwp-postnorm": Method(
+        UNNORMALISED, contrast_afterwards, "Z = 1 in Eq. 2; both maps L1-normalised, then max(t - dual, 0)", ZHANG_2
+    ),
+    "c-mwp-nonorm": Method(
+        UNNORMALISED, unnormalised_contrast, "Z = 1 in Eq. 2: p_x = x . W+^T p_a, of t and -dual together", ZHANG_2
+    ),
+    "grad": Method(GRADIENT, magnitude, "max over c of |d s_t / d x_c|", "Simonyan et al. 2014", IMAGE, True),
+    "deconv": Method(
+        GUIDED, magnitude, "Grad whose ReLUs pass max(g, 0) where a > 0", "Springenberg et al. 2015", IMAGE, True
+    ),
+    "deconv-plain": Method(
+        Deconvolution(), magnitude, "Grad whose ReLUs pass max(g, 0)", "Zeiler and Fergus 2014", IMAGE, True
+    ),
+    "c-deconv": Method(
+        GUIDED, contrast_of_magnitudes, "deconv of t and of its dual, L1-normalised, subtracted", ZHANG_2, IMAGE, True
+    ),
+    "lrp": Method(
+        Relevance(), mwp, "R_x = x . W^T (R / (v + eps sign v)), v = W x + b", "Bach et al. 2015, Eq. 58", IMAGE, True
+    ),
+    "lrp-alpha-beta": Method(
+        AlphaBetaRelevance(),
+        mwp,
+        "R_x = 2 (xw)+ / sum (xw)+ . R - (xw)- / sum (xw)- . R",
+        "Bach et al. 2015, Eq. 60",
+        IMAGE,
+        True,
+    ),
+    "cam": Method(GRADIENT, class_activation, "sum over c of W_t,c x_c", "Zhou et al. 2016, Eq. 2", AVERAGED),
+    "c-cam": Method(GRADIENT, contrastive_class_activation, "CAM(t) - CAM(dual of t)", ZHANG_2, AVERAGED),
+}

@@ -1,58 +1,81 @@
-"""What each layer does to the mass that comes down to it (Excitation Backprop, Zhang et al. 2016, Eq. 2).
+"""How each kind of layer is walked, upwards once an image and downwards once for all its words.
 
-For an activation neuron a = relu(W x + b) let z = W+ x, with the positive weights and without the bias. Its winning
-probability p_a is handed to its inputs as
+Going up, a value travels as a :class:`Stream`. Going down, a signal g (``grounding.signals``) travels against it. What
+the two do at a weighted layer and at a nonlinearity is the business of a method's table (``grounding.tables``); what
+follows from the layer alone (which weights, which winner of a maximum, which part of a concatenation) stands here.
 
-    p_x = x . W+^T (p_a / z)                 (0 where z = 0)
+A rule is a function ``(table, operation, *arguments, **keywords) -> (Stream, descend)``: the operation is the module,
+or the function itself; the arguments are those of the call, with streams in the place of tensors; ``descend(g)`` gives
+one g an input stream (None where nothing goes). To teach the walk a new layer, decorate such a function with
+:func:`rule`:
 
-We carry g = p / x down instead of p. A neuron then does two things to g: at its ReLU the **gate** r = a / z multiplies
-it, at its linear layer W+^T does:
+    @rule(MyScaling)
+    def my_scaling(table, module, stream):
+        return table.scaled(stream, module.factor)
 
-    g_x = W+^T (g_a . r)
+    rule(nn.Mish)(nonlinearity)          # an element-wise function needs no more
 
-Both depend on the image only, not on the word, so one pass takes all words at once, and g is multiplied by x once, at
-the target. Going up, every value therefore travels as a :class:`Stream`: the true activation, and the excitation z of
-the neuron that is still open (its ReLU not met yet). Sums, averages, concatenations and maxima act on both alike, which
-makes a residual sum followed by its ReLU one neuron.
-
-A rule is a function ``(operation, *arguments, **keywords) -> (Stream, descend)``: the operation is the module, or the
-function itself; the arguments are those of the call, with streams in the place of tensors; ``descend(g)`` gives one g
-per input stream. To teach the walk a new layer, decorate such a function with :func:`rule`.
-
-The gradients used below (``conv2d_input``, the backward of a maximum) are only the transposes of linear maps.
+``descend`` gets a dense g (N * W, channels, h, w), unless it is marked with :func:`on_rows`, which says that it takes
+signals of either form.
 """
 
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
+from torchvision.ops import StochasticDepth
 
+from grounding import kernels
 from grounding.googlenet import ResponseNorm
+from grounding.signals import AnySignal, Routes, Signal, Winners, by_position, dense, grouped, transpose
+from proposals.errors import InputError
 
-Descend = Callable[[Tensor], Sequence[Tensor]]
+Descend = Callable[[AnySignal], Sequence[AnySignal | None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stream:
-    """A value on its way up: ``value`` (N, C, h, w) as the network computes it; ``excitation``, the z of the neuron
-    that it is part of, or None where the last neuron is closed and ``value`` >= 0 is an activation."""
+    """A value on its way up.
+
+    Attributes:
+        value: (N, C, h, w) or (N, C), as the network computes it.
+        excitation: the z of the neuron that it is part of, where that is still open (its ReLU not met yet) or the value
+            signed; None where ``value`` >= 0 is an activation, and always outside of Excitation Backprop.
+        rectified: whether a signal to a neuron with ``value`` <= 0 is void, so that only winners need it.
+    """
 
     value: Tensor
     excitation: Tensor | None = None
+    rectified: bool = True
 
     @property
     def z(self) -> Tensor:
         """What competes: the open neuron's excitation, or the activation itself."""
         return self.value if self.excitation is None else self.excitation
 
-    @property
+    @cached_property
     def activation(self) -> Tensor:
         """What the next layer sees of it: only the positive part can win (A1 of the paper)."""
         return self.value if self.excitation is None else self.value.clamp(min=0)
+
+    @cached_property
+    def winners(self) -> Winners | None:
+        """The neurons that a signal can matter to, where rows pay: one image, on the CPU."""
+        value = self.value
+        if not self.rectified or len(value) > 1 or value.ndim not in (2, 4) or value.device.type != "cpu":
+            return None
+        return Winners(value) if value.dtype in (torch.float32, torch.float64) else None
+
+    def like(self, function: Callable[[Tensor], Tensor]) -> "Stream":
+        """The stream after a function that is linear without a bias, its weights >= 0."""
+        excitation = None if self.excitation is None else function(self.excitation)
+        return Stream(function(self.value), excitation, self.rectified)
 
 
 Rule = Callable[..., tuple[Stream, Descend]]
@@ -69,129 +92,253 @@ def rule(*kinds: object) -> Callable[[Rule], Rule]:
     return register
 
 
-def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """numerator / denominator, 0 where the denominator is 0 (the paper's Z = 0)."""
-    return torch.where(denominator == 0, 0, numerator / denominator)
+def on_rows(descend: Descend) -> Descend:
+    """Marks a ``descend`` that takes signals as rows too."""
+    descend.on_rows = True
+    return descend
 
 
-def per_image(g: Tensor, factor: Tensor) -> Tensor:
-    """g (N * W, ...), words fastest, times a factor (N, ...) that is the same for all words of an image."""
-    return (g.unflatten(0, (len(factor), -1)) * factor.unsqueeze(1)).flatten(0, 1)
+class Weights:
+    """A layer that is linear but for its bias: a convolution, a linear layer or a lone batch norm.
+
+    ``sign`` chooses among W (0), W+ = max(W, 0) (1) and W- = max(-W, 0) (-1).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        self.weight, self.bias = weight, bias
+        self._parts: dict[int, Tensor] = {0: weight}
+
+    def part(self, sign: int) -> Tensor:
+        """W, W+ or W-; made once."""
+        if sign not in self._parts:
+            self._parts[sign] = (self.weight * sign).clamp(min=0)
+        return self._parts[sign]
+
+    def value(self, x: Tensor) -> Tensor:
+        """W x + b."""
+        return self.up(x, 0, self.bias)
+
+    def up(self, x: Tensor, sign: int, bias: Tensor | None = None) -> Tensor:
+        """The part of W that ``sign`` says, times x."""
+        raise NotImplementedError
+
+    def down(self, g: AnySignal, inputs: Stream, sign: int) -> AnySignal:
+        """Its transpose times g, at the input's winners where there are such."""
+        raise NotImplementedError
 
 
-def close(stream: Stream) -> Tensor | None:
-    """The gate r = a / z of a neuron that ends here, None where none is open."""
-    return None if stream.excitation is None else ratio(stream.activation, stream.excitation)
+class Convolution(Weights):
+    """A convolution with zero padding, which is ordinary padding here."""
+
+    def __init__(self, module: nn.Conv2d):
+        super().__init__(module.weight.contiguous(memory_format=torch.channels_last), module.bias)
+        if module.padding_mode != "zeros":
+            raise InputError(f"a convolution pads with {module.padding_mode!r}: only zeros have a rule")
+        # as PyTorch itself resolves "same" and "valid": (left, right, top, bottom)
+        reach = module._reversed_padding_repeated_twice
+        self.padding = (reach[2], reach[0]) if isinstance(module.padding, str) else module.padding
+        if reach[0] != reach[1] or reach[2] != reach[3]:
+            raise InputError("a convolution pads one side more than the other: only even padding has a rule")
+        self.stride, self.dilation, self.groups = module.stride, module.dilation, module.groups
+
+    def up(self, x: Tensor, sign: int, bias: Tensor | None = None) -> Tensor:
+        return F.conv2d(x, self.part(sign), bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def down(self, g: AnySignal, inputs: Stream, sign: int) -> AnySignal:
+        if isinstance(g, Signal) and inputs.winners is not None and self.groups == 1:
+            return transpose(g, self.part(sign), (self.stride, self.padding, self.dilation), inputs.winners)
+        g = dense(g)
+        shape = (len(g), *inputs.value.shape[1:])
+        return conv2d_input(shape, self.part(sign), g, self.stride, self.padding, self.dilation, self.groups)
 
 
-def through(gate: Tensor | None, g: Tensor) -> Tensor:
-    """g past a gate."""
-    return g if gate is None else per_image(g, gate)
+class Linear(Weights):
+    """A linear layer on (N, C)."""
+
+    def up(self, x: Tensor, sign: int, bias: Tensor | None = None) -> Tensor:
+        return F.linear(x, self.part(sign), bias)
+
+    def down(self, g: AnySignal, inputs: Stream, sign: int) -> AnySignal:
+        if isinstance(g, Signal) and inputs.winners is not None:
+            return transpose(g, self.part(sign)[:, :, None, None], ((1, 1), (0, 0), (1, 1)), inputs.winners)
+        return dense(g) @ self.part(sign)
 
 
-@rule(nn.ReLU, F.relu, torch.relu, "relu", "relu_")
-def relu(_: object, stream: Stream, **__: object) -> tuple[Stream, Descend]:
-    """The end of a neuron: g times r. A second ReLU changes nothing."""
-    gate = close(stream)
-    return Stream(stream.activation), lambda g: [through(gate, g)]
-
-
-@rule(nn.Conv2d)
-def conv2d(module: nn.Conv2d, stream: Stream) -> tuple[Stream, Descend]:
-    """z = W+ x, without the bias; zero padding is ordinary padding."""
-    geometry = (module.stride, module.padding, module.dilation, module.groups)
-    positive = module.weight.clamp(min=0)
-    x, gate = stream.activation, close(stream)
-    value = F.conv2d(stream.value, module.weight, module.bias, *geometry)
-    excitation = F.conv2d(x, positive, None, *geometry)
-
-    def descend(g: Tensor) -> list[Tensor]:
-        return [through(gate, conv2d_input((len(g), *x.shape[1:]), positive, g, *geometry))]
-
-    return Stream(value, excitation), descend
-
-
-@rule(nn.Linear)
-def linear(module: nn.Linear, stream: Stream) -> tuple[Stream, Descend]:
-    """z = W+ x, as for a convolution."""
-    positive, gate = module.weight.clamp(min=0), close(stream)
-    value = F.linear(stream.value, module.weight, module.bias)
-    return Stream(value, F.linear(stream.activation, positive)), lambda g: [through(gate, g @ positive)]
-
-
-@rule(nn.BatchNorm2d)
-def batch_norm(module: nn.BatchNorm2d, stream: Stream) -> tuple[Stream, Descend]:
+class Diagonal(Weights):
     """A batch norm that no convolution could take up: one input a neuron, its weight the scale."""
-    scale = (module.weight / (module.running_var + module.eps).sqrt())[:, None, None]
-    value = stream.value * scale + (module.bias - module.running_mean * scale[:, 0, 0])[:, None, None]
-    gate, positive = close(stream), scale.clamp(min=0)
-    return Stream(value, stream.activation * positive), lambda g: [through(gate, g * positive)]
+
+    def up(self, x: Tensor, sign: int, bias: Tensor | None = None) -> Tensor:
+        scaled = x * self.part(sign)[:, None, None]
+        return scaled if bias is None else scaled + bias[:, None, None]
+
+    def down(self, g: AnySignal, inputs: Stream, sign: int) -> AnySignal:
+        return dense(g) * self.part(sign)[:, None, None]
+
+
+def weights(module: nn.Module) -> Weights:
+    """The weights of a module, made once and kept on it (the walk has a private copy of the model)."""
+    if "grounding_weights" not in module.__dict__:
+        if isinstance(module, nn.Conv2d):
+            made = Convolution(module)
+        elif isinstance(module, nn.Linear):
+            made = Linear(module.weight, module.bias)
+        else:
+            scale = module.weight / (module.running_var + module.eps).sqrt()
+            made = Diagonal(scale, module.bias - module.running_mean * scale)
+        module.__dict__["grounding_weights"] = made
+    return module.__dict__["grounding_weights"]
+
+
+@rule(nn.Conv2d, nn.Linear, nn.BatchNorm2d)
+def weighted(table, module: nn.Module, stream: Stream) -> tuple[Stream, Descend]:
+    """A sum of weighted inputs."""
+    return table.weighted(weights(module), stream)
+
+
+RECTIFIERS = (nn.ReLU, nn.ReLU6, F.relu, F.relu6, torch.relu, "relu", "relu_")
+SQUASHERS = (nn.Sigmoid, nn.Hardsigmoid, torch.sigmoid, F.hardsigmoid, "sigmoid")
+SIGNED = (nn.SiLU, nn.Hardswish, nn.GELU, nn.ELU, nn.Tanh, nn.LeakyReLU, F.silu, F.hardswish, F.gelu, F.elu, torch.tanh)
+
+
+@rule(*RECTIFIERS)
+def rectifier(table, function: Callable, stream: Stream, **__: object) -> tuple[Stream, Descend]:
+    """A ReLU: 0 below 0."""
+    if table.closed(stream) and not isinstance(function, nn.ReLU6):
+        return stream, on_rows(lambda g: [g])
+    return table.activated(stream, _apply(function, stream.value), function, rectifies=True)
+
+
+@rule(*SQUASHERS, *SIGNED)
+def nonlinearity(table, function: Callable, stream: Stream, **__: object) -> tuple[Stream, Descend]:
+    """Any other function of each element by itself."""
+    return table.activated(stream, _apply(function, stream.value), function, rectifies=False)
+
+
+def _apply(function: Callable, value: Tensor) -> Tensor:
+    """The function, never in place: the value may still be read."""
+    if isinstance(function, nn.Module) and getattr(function, "inplace", False):
+        function.inplace = False
+    return function(value)
 
 
 @rule(nn.MaxPool2d)
-def max_pool(module: nn.MaxPool2d, stream: Stream) -> tuple[Stream, Descend]:
-    """The mass goes to the winner of the forward pass; where windows overlap it adds."""
+def max_pool(table, module: nn.MaxPool2d, stream: Stream) -> tuple[Stream, Descend]:
+    """Everything goes to the winner of the forward pass; where windows overlap it adds."""
     geometry = (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
-    value, winners = F.max_pool2d(stream.value, *geometry, return_indices=True)
-    open_ = stream.excitation is not None
-    excitation = stream.excitation.flatten(2).gather(2, winners.flatten(2)).view_as(value) if open_ else None
-    inputs = stream.value
+    value, where = F.max_pool2d(stream.value, *geometry, return_indices=True)
+    won = lambda z: z.flatten(2).gather(2, where.flatten(2)).view_as(where)  # noqa: E731
+    pooled = Stream(value, None if stream.excitation is None else won(stream.excitation), stream.rectified)
+    inputs, winners = stream.winners, pooled.winners
+    if winners is not None:
+        targets = np.empty(len(winners), np.int32)
+        kernels.find_targets(*winners.layout[1:3], by_position(where).numpy(), inputs.row, targets)
+        routes = Routes.to(inputs, targets)
     sizes = [[n, n] if isinstance(n, int) else list(n) for n in geometry[:4]]
+    shape = stream.value.shape[1:]
 
-    def descend(g: Tensor) -> list[Tensor]:
-        words = len(g) // len(inputs)
-        x, where = (t.repeat_interleave(words, 0) for t in (inputs, winners))
-        return [torch.ops.aten.max_pool2d_with_indices_backward(g, x, *sizes, module.ceil_mode, where)]
+    def descend(g: AnySignal) -> list[AnySignal]:
+        if isinstance(g, Signal) and winners is not None:
+            return [routes(g.on(winners))]
+        g = dense(g)
+        repeated = where.repeat_interleave(len(g) // len(where), 0)
+        blank = g.new_empty(1).expand(len(g), *shape)
+        return [torch.ops.aten.max_pool2d_with_indices_backward(g, blank, *sizes, module.ceil_mode, repeated)]
 
-    return Stream(value, excitation), descend
+    return pooled, on_rows(descend)
+
+
+@rule(F.max_pool2d)
+def max_pool_function(table, _: Callable, stream: Stream, *sizes: object, **more: object) -> tuple[Stream, Descend]:
+    """The same, called as a function."""
+    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+    return max_pool(table, nn.MaxPool2d(**dict(zip(names, sizes, strict=False)), **more), stream)
 
 
 @rule(nn.LocalResponseNorm)
-def local_response_norm(module: nn.LocalResponseNorm, stream: Stream) -> tuple[Stream, Descend]:
+def local_response_norm(table, module: nn.LocalResponseNorm, stream: Stream) -> tuple[Stream, Descend]:
     """An element-wise scaling: p passes unchanged, so g is multiplied by the factor itself."""
     x = stream.value
     squares = F.pad(x.square(), (0, 0, 0, 0, module.size // 2, (module.size - 1) // 2))
     total = sum(squares[:, i : i + x.shape[1]] for i in range(module.size))
-    return scaled(stream, (module.k + module.alpha / module.size * total) ** -module.beta)
+    return table.scaled(stream, (module.k + module.alpha / module.size * total) ** -module.beta, module)
 
 
 @rule(ResponseNorm)
-def response_norm(module: ResponseNorm, stream: Stream) -> tuple[Stream, Descend]:
+def response_norm(table, module: ResponseNorm, stream: Stream) -> tuple[Stream, Descend]:
     """The same, as our GoogLeNet computes it."""
-    return scaled(stream, module.factor(stream.value))
+    return table.scaled(stream, module.factor(stream.value), module)
 
 
-def scaled(stream: Stream, factor: Tensor) -> tuple[Stream, Descend]:
-    """A stream times a factor > 0 that is held fixed."""
-    excitation = None if stream.excitation is None else stream.excitation * factor
-    return Stream(stream.value * factor, excitation), lambda g: [per_image(g, factor)]
+@rule(torch.mul, operator.mul, operator.imul, "mul", "mul_")
+def multiply(table, _: Callable, left: Stream | float, right: Stream | float) -> tuple[Stream, Descend]:
+    """A product, as of squeeze and excitation: the larger side carries the signal, the smaller is a factor held fixed.
+
+    A gate computed from the features is part of the image's side, like a response norm.
+    """
+    if not (isinstance(left, Stream) and isinstance(right, Stream)):
+        stream, number = (left, right) if isinstance(left, Stream) else (right, left)
+        scaled, descend = table.scaled(stream, torch.full_like(stream.value, number), lambda x: x * number)
+        return scaled, descend
+    return table.product(left, right)
 
 
-@rule(nn.Dropout, nn.Identity, F.dropout)
-def identity(_: object, stream: Stream, *__: object, **___: object) -> tuple[Stream, Descend]:
+@rule(nn.Dropout, nn.Dropout2d, nn.Identity, StochasticDepth, F.dropout, "contiguous")
+def identity(table, _: object, stream: Stream, *__: object, **___: object) -> tuple[Stream, Descend]:
     """Nothing happens outside of training."""
-    return stream, lambda g: [g]
+    return stream, on_rows(lambda g: [g])
 
 
-AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, torch.flatten, torch.mean, F.avg_pool2d)
+AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, torch.mean, F.avg_pool2d, F.adaptive_avg_pool2d, "mean")
+SUMS = (torch.sum, "sum")
+SHAPES = (nn.Flatten, torch.flatten, torch.transpose, torch.permute, torch.reshape)
+SHAPE_METHODS = ("flatten", "view", "reshape", "transpose", "permute", "unsqueeze", "squeeze")
 
 
-@rule(*AVERAGES, F.adaptive_avg_pool2d, "flatten", "mean")
-def average(function: Callable[..., Tensor], stream: Stream, *rest: object, **keywords: object):
-    """Averages and reshapings are linear with weights >= 0 and no bias: their transpose, as autograd gives it."""
-    excitation = None if stream.excitation is None else function(stream.excitation, *rest, **keywords)
-    x = stream.value
+@rule(*AVERAGES, *SUMS, *SHAPES, *SHAPE_METHODS)
+def average(table, function: Callable, stream: Stream, *rest: object, **keywords: object) -> tuple[Stream, Descend]:
+    """Averages, sums and reshapings are linear with weights >= 0 and no bias: their transpose, as autograd gives it."""
+    call = lambda x: function(x, *rest, **keywords)  # noqa: E731
+    shape, total = stream.value.shape[1:], stream.like(call)
+    windows = _windows(function, stream.value, total.value)
+    routes = None
+    if windows and stream.winners is not None and total.winners is not None:
+        routes = Routes.out_of_windows(stream.winners, total.winners, *windows)
 
-    def descend(g: Tensor) -> list[Tensor]:
-        with torch.enable_grad():
-            zeros = x.new_zeros(len(g), *x.shape[1:]).requires_grad_()
-            return list(torch.autograd.grad(function(zeros, *rest, **keywords), zeros, g))
+    def descend(g: AnySignal) -> list[AnySignal]:
+        if isinstance(g, Signal) and routes:
+            return [routes(g.on(total.winners))]
+        g = dense(g)
+        return [vector_jacobian(_per_sample(call, len(stream.value)), g.new_zeros(len(g), *shape), g)]
 
-    return Stream(function(x, *rest, **keywords), excitation), descend
+    return total, on_rows(descend)
+
+
+def _windows(function: Callable, x: Tensor, y: Tensor) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Size and stride of an average's windows, where they are plain: within the image, all of one size."""
+    if x.ndim != 4 or y.shape[1:2] != x.shape[1:2]:
+        return None
+    if isinstance(function, nn.AvgPool2d):
+        pair = lambda n: (n, n) if isinstance(n, int) else tuple(n)  # noqa: E731
+        plain = pair(function.padding) == (0, 0) and not function.ceil_mode and function.divisor_override is None
+        return (pair(function.kernel_size), pair(function.stride)) if plain else None
+    averages = function in (torch.mean, F.adaptive_avg_pool2d, "mean") or isinstance(function, nn.AdaptiveAvgPool2d)
+    return (tuple(x.shape[2:]), (1, 1)) if averages and y[0, 0].numel() == 1 else None
+
+
+def _per_sample(call: Callable[[Tensor], Tensor], images: int) -> Callable[[Tensor], Tensor]:
+    """The function on any number of words: what was traced may name the batch size (``x.view(1, 2, 58, 28, 28)``)."""
+    return lambda x: torch.cat([call(part) for part in x.split(images)])
+
+
+def vector_jacobian(function: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) -> Tensor:
+    """g times the derivative of a function at x, as autograd gives it."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(function(x), x, g)[0]
 
 
 @rule(torch.cat)
-def concatenate(_: object, streams: Sequence[Stream], dim: int = 0) -> tuple[Stream, Descend]:
+def concatenate(table, _: object, streams: Sequence[Stream], dim: int = 0) -> tuple[Stream, Descend]:
     """Each part takes its own share back."""
     if dim not in (1, -3):
         raise NotImplementedError("only a concatenation of channels has a rule")
@@ -199,11 +346,46 @@ def concatenate(_: object, streams: Sequence[Stream], dim: int = 0) -> tuple[Str
     open_ = any(s.excitation is not None for s in streams)
     value = torch.cat([s.value for s in streams], 1)
     excitation = torch.cat([s.z for s in streams], 1) if open_ else None
-    return Stream(value, excitation), lambda g: g.split(parts, 1)
+    whole = Stream(value, excitation, all(s.rectified for s in streams))
+    routes = _routes_to_parts(whole, streams)
+
+    def descend(g: AnySignal) -> list[AnySignal]:
+        if isinstance(g, Signal) and routes:
+            return [route(g.on(whole.winners)) for route in routes]
+        return dense(g).split(parts, 1)
+
+    return whole, on_rows(descend)
+
+
+def _routes_to_parts(whole: Stream, parts: Sequence[Stream]) -> list[Routes]:
+    """How the rows of a concatenation go to its parts: none where it has no rows."""
+    if whole.winners is None:
+        return []
+    part_of = np.repeat(np.arange(len(parts), dtype=np.int32), [part.value.shape[1] for part in parts])
+    ends, rows = grouped(part_of[whole.winners.layout[2]], len(parts))
+    alone = [np.arange(len(part.winners) + 1, dtype=np.int32) for part in parts]
+    return [Routes(alone[i], rows[ends[i] : ends[i + 1]], part.winners) for i, part in enumerate(parts)]
+
+
+@rule(torch.chunk, "chunk")
+def chunk(table, _: object, stream: Stream, chunks: int, dim: int = 0) -> tuple[tuple[Stream, ...], Descend]:
+    """The channels in equal parts: what comes down to the parts, side by side."""
+    if dim not in (1, -3):
+        raise NotImplementedError("only channels are cut in a way that has a rule")
+    values = stream.value.chunk(chunks, 1)
+    zs = [None] * len(values) if stream.excitation is None else stream.excitation.chunk(chunks, 1)
+    streams = tuple(Stream(v, z, stream.rectified) for v, z in zip(values, zs, strict=True))
+
+    def descend(parts: dict[int, AnySignal]) -> list[Tensor]:
+        known = {i: dense(g) for i, g in parts.items()}
+        like = next(iter(known.values()))
+        blank = [like.new_zeros(len(like), *v.shape[1:]) for v in values]
+        return [torch.cat([known.get(i, blank[i]) for i in range(len(values))], 1)]
+
+    return streams, on_rows(descend)
 
 
 @rule(torch.add, operator.add, operator.iadd, "add", "add_")
-def add(_: object, left: Stream, right: Stream) -> tuple[Stream, Descend]:
-    """One neuron with the inputs of both: z = z_left + z_right, closed by the ReLU that follows."""
-    open_ = left.excitation is not None or right.excitation is not None
-    return Stream(left.value + right.value, left.z + right.z if open_ else None), lambda g: [g, g]
+def add(table, _: object, left: Stream, right: Stream) -> tuple[Stream, Descend]:
+    """A residual sum: each side takes what comes down."""
+    return table.added(left, right)

@@ -5,24 +5,23 @@ scene.logits                               # (N, tags)
 scene.attend([3, 17], method="c-mwp")      # (N, 2, h, w)
 """
 
-import copy
-import difflib
 import functools
-import threading
 from collections.abc import Sequence
 
 import torch
 import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from grounding.attention import METHODS
-from grounding.rules import RULES, Descend, Rule, Stream, close, ratio, through
+from grounding import network
+from grounding.attention import AVERAGED, METHODS, Method
+from grounding.kernels import LANES
+from grounding.rules import RULES, Descend, Rule, Stream, Weights
+from grounding.signals import AnySignal, Signal, dense, each, integrate, merge, workspace
+from grounding.tables import Table
 from proposals.errors import InputError
 
-# torch.fx patches module calls of the whole process while it traces
-_TRACING = threading.Lock()
+Node = torch.fx.Node
 
 
 class TopDown:
@@ -32,87 +31,64 @@ class TopDown:
     given is never modified, nothing is stored here afterwards, and threads may share it.
 
     Args:
-        model: any ``nn.Module`` that torch.fx can trace and whose layers between target and classifier have a rule.
-        target: the layer whose neurons' marginal winning probability is the map; a module's name, or its end where
-            that is unique ("pool2" for "trunk.pool2").
-        classifier: the ``nn.Linear`` or 1x1 ``nn.Conv2d`` whose outputs are the tags.
+        model: any ``nn.Module`` that torch.fx can trace and whose layers between target and classifier have a rule, or
+            what ``torch.compile`` made of one.
+        target: the layer whose neurons' mass is the map: a module's name, its end where that is unique ("pool2" for
+            "trunk.pool2"), the paper's ("pool4" is the fourth max pool, "conv5" the fifth convolution with its ReLU,
+            "image" the input), or a list of such names, which gives a map for each out of one pass. By default each
+            method takes its own, and Excitation Backprop the architecture's.
+        classifier: the ``nn.Linear`` or 1x1 ``nn.Conv2d`` whose outputs are the tags; by default the architecture's.
         chunk: how many (image, word) pairs go down at once; bounds the memory.
 
     Raises:
-        InputError: an unknown layer (the nearest names are offered), a target that does not lie below the classifier,
-            or a layer between the two that has no rule.
+        InputError: an unknown layer (the nearest names are offered), a target that does not lie below the classifier, a
+            layer between the two that has no rule, weights that are not finite, or float16.
     """
 
-    def __init__(self, model: nn.Module, target: str, classifier: str = "classifier", chunk: int = 32):
-        self._module = _trace(model)
-        self._chunk = chunk
-        nodes = list(self._module.graph.nodes)
-        head, self._target = _find(nodes, classifier), _find(nodes, target)
-        layer = self._operation(head)
-        if not isinstance(layer, nn.Linear) and not (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)):
-            raise InputError(f"classifier={classifier} is neither a linear layer nor a 1x1 convolution")
-        self._weight, self._bias = layer.weight.flatten(1), layer.bias
-        self._features = head.all_input_nodes[0]
-        self._above = _between(nodes, self._target, self._features)
-        self._nodes = nodes[: nodes.index(head)]
-        self._last_read = _last_read(self._nodes, keep={self._target, self._features})
-        for node in self._above:
-            self._rule(node)
+    def __init__(
+        self,
+        model: nn.Module,
+        target: str | Sequence[str] | None = None,
+        classifier: str | None = None,
+        chunk: int = 32,
+    ):
+        self.network = network.Network(model, classifier)
+        self._target, self._chunk = target, chunk
+        self._weight, self._bias = self.network.weight, self.network.bias
+        if target is not None or self.network.default_target:
+            self._plan(METHODS["mwp"])
 
-    def look(self, images: Tensor) -> "Scene":
+    def look(self, images: Tensor, method: str = "c-mwp") -> "Scene":
         """Runs the network once.
 
         Args:
-            images: (N, 3, h, w), preprocessed as the model expects, of the dtype of its weights.
+            images: (N, 3, h, w), preprocessed as the model expects, of the dtype and on the device of its weights.
+            method: which method's rules this pass prepares; others are prepared when they are first asked for.
 
         Raises:
-            InputError: images of another shape or dtype.
+            InputError: images of another shape, dtype or device, images too small for the network, or an unknown
+                method.
         """
-        if images.ndim != 4 or images.dtype != self._weight.dtype:
-            raise InputError(f"images must be (N, 3, h, w) of {self._weight.dtype}, not {images.dtype} "
-                             f"{tuple(images.shape)}")  # fmt: skip
-        with torch.no_grad():
-            return self._ascend(images.contiguous(memory_format=torch.channels_last))
+        like = self._weight
+        if images.ndim != 4 or (images.dtype, images.device.type) != (like.dtype, like.device.type) or not len(images):
+            raise InputError(f"images must be (N, 3, h, w) of {like.dtype} on {like.device}, not {images.dtype} "
+                             f"{tuple(images.shape)} on {images.device}")  # fmt: skip
+        return Scene(self, images.contiguous(memory_format=torch.channels_last), _method(method))
 
-    def _ascend(self, images: Tensor) -> "Scene":
-        streams: dict[torch.fx.Node, Stream] = {}
-        walk: list[tuple[torch.fx.Node, Descend]] = []
-        for node in self._nodes:
-            if node.op == "placeholder":
-                streams[node] = Stream(images)
-            elif node in self._above:
-                arguments, keywords = torch.fx.node.map_arg((node.args, node.kwargs), streams.__getitem__)
-                streams[node], descend = self._rule(node)(self._operation(node), *arguments, **keywords)
-                walk.append((node, descend))
-            else:
-                streams[node] = self._plain(node, streams)
-            for used in self._last_read[node]:
-                del streams[used]
-        return Scene(self, streams[self._target], streams[self._features], walk)
-
-    def _plain(self, node: torch.fx.Node, streams: dict[torch.fx.Node, Stream]) -> Stream:
-        """A layer that no mass passes. Of a signed target only the positive part can win."""
-        values = {used: streams[used].value for used in node.all_input_nodes}
-        arguments, keywords = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-        value = self._operation(node)(*arguments, **keywords)
-        return Stream(value, value.clamp(min=0)) if node is self._target and value.min() < 0 else Stream(value)
-
-    def _operation(self, node: torch.fx.Node):
-        if node.op == "call_module":
-            return self._module.get_submodule(node.target)
-        if node.op == "call_method":
-            return lambda x, *a, **k: getattr(x, node.target)(*a, **k)
-        if node.op == "get_attr":
-            return lambda: functools.reduce(getattr, node.target.split("."), self._module)
-        return node.target
-
-    def _rule(self, node: torch.fx.Node) -> Rule:
-        key = type(self._operation(node)) if node.op == "call_module" else node.target
-        if key not in RULES:
-            name = key if isinstance(key, str) else getattr(key, "__name__", str(key))
-            raise InputError(f"{node.name}: no rule says how mass passes down {name}; choose a target above it, or "
-                             "add one with grounding.rules.rule")  # fmt: skip
-        return RULES[key]
+    def _plan(self, method: Method) -> list[Node]:
+        """The targets' nodes, checked: every layer above them has a rule."""
+        names = self._target
+        if method.target == AVERAGED:
+            return [self.network.averaged()]
+        if names is None:
+            names = method.target or self.network.default_target
+        if names is None:
+            raise InputError("say target=LAYER: this architecture has no default; grounding step=layers lists them")
+        nodes = [self.network.find(name) for name in ([names] if isinstance(names, str) else names)]
+        for node in self.network.above(tuple(nodes)):
+            if not self.network.scalar(node) and not network.is_item(node):
+                _rule(self.network, node)
+        return nodes
 
 
 class Scene:
@@ -120,79 +96,55 @@ class Scene:
 
     Attributes:
         score_maps: (N, tags, h', w'), what the classifier says at each of its positions (1 x 1 at 224 pixels).
+        logits: (N, tags), what the model itself returns (an average over positions where it returns score maps).
     """
 
-    def __init__(self, topdown: TopDown, target: Stream, features: Stream, walk: list):
-        self._topdown, self._target, self._features, self._walk = topdown, target, features, walk
-        flat = features.value.flatten(2) if features.value.ndim == 4 else features.value.unsqueeze(2)
-        scores = torch.einsum("tc,ncp->ntp", topdown._weight, flat)
-        scores = scores if topdown._bias is None else scores + topdown._bias[:, None]
-        positions = features.value.shape[2:] if features.value.ndim == 4 else (1, 1)
-        self.score_maps = scores.unflatten(2, positions)
-
-    @property
-    def logits(self) -> Tensor:
-        """(N, tags): the classifier's outputs, averaged over its positions."""
-        return self.score_maps.mean((2, 3))
+    def __init__(self, topdown: TopDown, images: Tensor, method: Method):
+        self._topdown, self._images = topdown, images
+        self._walks: dict[tuple[Table, tuple[Node, ...]], list[Walk]] = {}
+        first = self._walked(method)
+        self.score_maps = torch.cat([walk.scores for walk in first])
+        self.logits = torch.cat([walk.logits for walk in first])
 
     @torch.no_grad()
-    def attend(self, units: Sequence[int] | Tensor, method: str = "c-mwp") -> Tensor:
+    def attend(self, units: Sequence[int] | Tensor, method: str = "c-mwp") -> Tensor | list[Tensor]:
         """The attention maps of words at the target layer.
 
         Args:
             units: W indices of tags, or a (W, tags) matrix of top-down signals, each a distribution P(A_0) over the
                 output units (any finite numbers: a map is linear in its signal until c-MWP is truncated).
-            method: a name of ``grounding.attention.METHODS``.
+            method: a name of ``grounding.attention.METHODS``, which says what each computes.
 
         Returns:
-            (N, W, h, w); a map of "mwp" is >= 0 and sums to the sum of its signal (less only where some Z is 0); one
-            of "c-mwp" is >= 0.
+            (N, W, h, w), or a list of such, one for each target, where the targets were given as a list. A map of "mwp"
+            is >= 0 and sums to the sum of its signal (less only where some Z is 0); contrastive ones are >= 0; those of
+            "lrp" and "cam" are signed.
 
         Raises:
-            InputError: no unit, a unit that the classifier does not have, or an unknown method.
+            InputError: no unit, a unit that the classifier does not have, an unknown method, or one that this network
+                does not allow.
         """
-        if method not in METHODS:
-            raise InputError(f"there is no attention method {method!r}; choose one of {', '.join(METHODS)}")
+        chosen = _method(method)
         signals = self._signals(units)
         used = signals.any(0).nonzero()[:, 0]
-        # words share one pass, and passes share the memory bound
-        words = max(1, self._topdown._chunk // len(self.score_maps))
-        parts = [METHODS[method](self, part[:, used], used) for part in signals.split(words)]
-        return torch.cat(parts, 1)
+        images = []
+        for walk in self._walked(chosen):
+            words = max(1, min(self._topdown._chunk // walk.images, LANES[-1]))
+            parts = [_pass(chosen, walk, part[:, used], used) for part in signals.split(words)]
+            images.append([torch.cat(maps, 1) for maps in zip(*parts, strict=True)])
+        maps = [torch.cat(parts) for parts in zip(*images, strict=True)]
+        several = not (isinstance(self._topdown._target, str) or self._topdown._target is None)
+        return maps if several and chosen.target != AVERAGED else maps[0]
 
-    def prior(self, signals: Tensor, used: Tensor, dual: bool = False) -> Tensor:
-        """The signals' g at the classifier's input: sum over tags of s_t . share . W+_t / (W+_t . x).
-
-        The share of a position is the softmax over positions of the tag's own score map. The dual unit (Sec. 3.3) has
-        the negated weights, W- = max(-W, 0), and the same shares.
-
-        Args:
-            signals: (W, T) over the T tags that are used; used: (T,) their indices; dual: of the dual units.
-
-        Returns:
-            (N, W, *features), mass ``signals.sum(1)`` a word and image.
-        """
-        weight = self._topdown._weight[used]
-        weight = (-weight if dual else weight).clamp(min=0)
-        features = self._features.activation
-        flat = features.flatten(2) if features.ndim == 4 else features.unsqueeze(2)
-        share = self.score_maps[:, used].flatten(2).softmax(2)
-        winning = ratio(share, torch.einsum("tc,ncp->ntp", weight, flat))
-        g = torch.einsum("wt,ntp,tc->nwcp", signals, winning, weight)
-        return g.reshape(*g.shape[:2], *features.shape[1:])
-
-    def descend(self, g: Tensor) -> Tensor:
-        """Sends g (N, W, *features) down to the target: (N, W, h, w), the marginal winning probability of its
-        neurons, p = x . g, summed over channels (Sec. 3.2)."""
-        images, words = g.shape[:2]
-        waiting = {self._topdown._features: through(close(self._features), g.flatten(0, 1))}
-        for node, step in reversed(self._walk):
-            if node not in waiting:
-                continue
-            for source, share in zip(node.all_input_nodes, step(waiting.pop(node)), strict=True):
-                waiting[source] = waiting[source] + share if source in waiting else share
-        mass = waiting[self._topdown._target].unflatten(0, (images, words))
-        return torch.einsum("nchw,nvchw->nvhw", self._target.z, mass)
+    @torch.no_grad()
+    def _walked(self, method: Method) -> list["Walk"]:
+        """The images' walks by a method's table: on the CPU, where only winners cost, one each."""
+        targets = tuple(self._topdown._plan(method))
+        key = (method.table, targets)
+        if key not in self._walks:
+            parts = self._images.split(1) if self._images.device.type == "cpu" else [self._images]
+            self._walks[key] = [Walk(self._topdown.network, method.table, targets, part) for part in parts]
+        return self._walks[key]
 
     def _signals(self, units: Sequence[int] | Tensor) -> Tensor:
         weight = self._topdown._weight
@@ -209,74 +161,179 @@ class Scene:
         return F.one_hot(ids, len(weight)).to(weight)
 
 
-class _Tracer(torch.fx.Tracer):
-    """Takes every layer that has a rule as a whole."""
+class Walk:
+    """Images that went up by one table, ready for signals to go down.
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in RULES or super().is_leaf_module(m, module_qualified_name)
+    Attributes:
+        images: how many; scores: (N, tags, h', w'); logits: (N, tags).
+    """
+
+    def __init__(self, net: "network.Network", table: Table, targets: tuple[Node, ...], images: Tensor):
+        self.images, self._net, self._table, self._targets = len(images), net, table, targets
+        self._steps: list[tuple[Node, list[Node], Descend | None]] = []
+        self._streams: dict[Node, Stream] = {}
+        above, plainly = net.above(targets), lambda node: _plain(values[node])
+        values: dict[Node, object] = {}
+        for node in net.nodes:
+            if node.op == "placeholder":
+                values[node] = images
+            elif node in above:
+                values[node] = self._ascend(node, values)
+            else:
+                values[node] = net.run(node, torch.fx.node.map_arg((node.args, node.kwargs), plainly))
+            if node in targets:
+                stream = values[node]
+                values[node] = table.target(stream) if isinstance(stream, Stream) else table.source(stream)
+                self._streams[node] = values[node]
+            if node is net.features:
+                self._features = values[node] if isinstance(values[node], Stream) else table.source(values[node])
+            if node is net.head:
+                self.scores = _at_positions(_plain(values[node]))
+            for unread in net.last_read[node]:
+                del values[unread]
+        self.logits = _logits(_plain(values[net.output]), self.scores)
+
+    def _ascend(self, node: Node, values: dict[Node, object]) -> object:
+        arguments, keywords = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: self._stream(values[n]))
+        sources = [n for n in _arguments(node) if isinstance(values[n], Stream | Tensor | tuple)]
+        if network.measures(node) or not sources:
+            return self._net.run(node, torch.fx.node.map_arg((node.args, node.kwargs), lambda n: _plain(values[n])))
+        if network.is_item(node):
+            self._steps.append((node, sources, None))
+            return arguments[0][arguments[1]]
+        stream, descend = _rule(self._net, node)(self._table, self._net.operation(node), *arguments, **keywords)
+        self._steps.append((node, sources, descend))
+        return stream
+
+    def _stream(self, value: object) -> object:
+        """What goes around the targets comes as a tensor: a source like theirs, whose share of the mass is lost."""
+        return self._table.source(value) if isinstance(value, Tensor) else value
+
+    def enter(self, signals: Tensor, used: Tensor, dual: bool = False) -> AnySignal:
+        """What words send to the classifier's inputs.
+
+        A word's share of each position is the softmax over positions of its own score map. The dual unit (Sec. 3.3) has
+        the negated weights, and the same shares.
+
+        Args:
+            signals: (W, T) over the T tags that are used; used: (T,) their indices; dual: of the dual units.
+        """
+        sign = -1 if dual else 1
+        bias = None if self._net.bias is None else sign * self._net.bias[used]
+        units = Units(sign * self._net.weight[used], bias)
+        shares = self.scores[:, used].flatten(2).softmax(2).view(self.images, len(used), *self.scores.shape[2:])
+        asked = torch.einsum("wt,nt...->nwt...", signals, shares).flatten(0, 1)
+        if self._features.value.ndim == 2:
+            asked = asked.flatten(1)
+        return self._table.entered(units, self._features, asked)
+
+    def mass(self, g: AnySignal) -> list[Tensor]:
+        """p = x . g at each target, summed over channels (Sec. 3.2): (N, W, h, w) each."""
+        return [self._mass(self._streams[node].z, arrived) for node, arrived in self._descend(g)]
+
+    def _mass(self, x: Tensor, g: AnySignal) -> Tensor:
+        if isinstance(g, Signal):
+            return integrate(g, x)[None]
+        return torch.einsum("nchw,nvchw->nvhw", x, g.unflatten(0, (self.images, -1)))
+
+    def magnitude(self, g: AnySignal) -> list[Tensor]:
+        """max over channels of |g| at each target: (N, W, h, w) each."""
+        return [dense(a).abs().amax(1).unflatten(0, (self.images, -1)) for _, a in self._descend(g)]
+
+    def weighted_by(self, signals: Tensor, used: Tensor) -> list[Tensor]:
+        """The targets' channels weighted as the classifier weighs its inputs: (N, W, h, w) each."""
+        values = [self._streams[node].value for node in self._targets]
+        return [torch.einsum("vc,nchw->nvhw", signals @ self._net.weight[used], x) for x in values]
+
+    def _descend(self, g: AnySignal) -> list[tuple[Node, AnySignal]]:
+        """Sends g from the classifier's inputs down: what arrives at each target."""
+        waiting: dict[Node, AnySignal] = {self._net.features: g}
+        arrived: dict[Node, AnySignal] = {}
+        for node, sources, descend in reversed(self._steps):
+            if node not in waiting:
+                continue
+            g = waiting.pop(node)
+            if node in self._targets:
+                arrived[node] = g
+            if descend is None:
+                waiting.setdefault(sources[0], {})[node.args[1]] = g
+                continue
+            shares = descend(g if getattr(descend, "on_rows", False) else dense(g))
+            for source, share in zip(sources, shares, strict=True):
+                if share is not None:
+                    waiting[source] = merge(waiting[source], share) if source in waiting else share
+            if self._table.rescaled:
+                waiting = _rescaled(waiting)
+        arrived |= {node: waiting[node] for node in self._targets if node in waiting}
+        return [(node, arrived[node]) for node in self._targets]
 
 
-def _trace(model: nn.Module) -> torch.fx.GraphModule:
-    """A private copy in evaluation mode, traced, with every batch norm after a convolution folded into it."""
-    with _TRACING:
-        model = copy.deepcopy(model).eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        try:
-            traced = torch.fx.GraphModule(model, _Tracer().trace(model))
-        except torch.fx.proxy.TraceError as error:
-            raise InputError(f"torch.fx cannot trace this model: {error}") from error
-    for node in list(traced.graph.nodes):
-        if node.op == "call_module" and type(traced.get_submodule(node.target)) is nn.BatchNorm2d:
-            _fold(traced, node)
-    return traced
+class Units(Weights):
+    """The classifier's units in use: weights (T, C), at every position of (N, C) or (N, C, h, w)."""
+
+    def up(self, x: Tensor, sign: int, bias: Tensor | None = None) -> Tensor:
+        scores = torch.einsum("tc,nc...->nt...", self.part(sign), x)
+        return scores if bias is None else scores + bias.view(-1, *[1] * (x.ndim - 2))
+
+    def down(self, g: AnySignal, inputs: Stream, sign: int) -> AnySignal:
+        return torch.einsum("tc,nt...->nc...", self.part(sign), dense(g))
 
 
-def _fold(traced: torch.fx.GraphModule, norm: torch.fx.Node) -> None:
-    """Takes a batch norm into the convolution before it, in a module of its own: the convolution may be shared."""
-    before = norm.args[0]
-    if before.op != "call_module" or len(before.users) > 1:
-        return
-    convolution = traced.get_submodule(before.target)
-    if type(convolution) is not nn.Conv2d:
-        return
-    folded = f"{before.name}_folded"
-    traced.add_submodule(folded, fuse_conv_bn_eval(convolution, traced.get_submodule(norm.target)))
-    before.target = folded
-    before.meta["nn_module_stack"] = {**before.meta["nn_module_stack"], **norm.meta["nn_module_stack"]}
-    norm.replace_all_uses_with(before)
-    traced.graph.erase_node(norm)
+def _method(name: str) -> Method:
+    if name not in METHODS:
+        raise InputError(f"there is no attention method {name!r}; choose one of {', '.join(METHODS)}")
+    return METHODS[name]
 
 
-def _find(nodes: list[torch.fx.Node], name: str) -> torch.fx.Node:
-    """The node whose output is that of the layer with this name, or with the one name that ends in it."""
-    names: dict[str, torch.fx.Node] = {}
-    for node in nodes:
-        names |= dict.fromkeys(node.meta.get("nn_module_stack", {}), node)
-        if node.op == "call_function":
-            names[node.name] = node
-    found = [name] if name in names else [known for known in names if known.endswith(f".{name}")]
-    if len(found) != 1:
-        near = difflib.get_close_matches(name, names, 5, 0.3) or list(names)[:20]
-        raise InputError(f"the model has {'more than one' if found else 'no'} layer {name!r}; near it: "
-                         f"{', '.join(found or near)}")  # fmt: skip
-    return names[found[0]]
+def _pass(method: Method, walk: Walk, signals: Tensor, used: Tensor) -> list[Tensor]:
+    with workspace():
+        return method.maps(walk, signals, used)
 
 
-def _between(nodes: list[torch.fx.Node], target: torch.fx.Node, features: torch.fx.Node) -> set[torch.fx.Node]:
-    """The nodes that mass passes on its way from the classifier's input to the target, without the target."""
-    above = {target}
-    for node in nodes[nodes.index(target) :]:
-        if above & set(node.all_input_nodes):
-            above.add(node)
-    below = {features}
-    for node in reversed(nodes):
-        if node in below:
-            below.update(node.all_input_nodes)
-    if features not in above:
-        raise InputError(f"target {target.name} does not lie below the classifier")
-    return (above & below) - {target}
+def _rule(net: "network.Network", node: Node) -> Rule:
+    kind = net.kind(node)
+    if kind not in RULES:
+        raise InputError(f"{node.name}: {network.refusal(kind)}; choose a target above it, or add a rule with "
+                         "grounding.rules.rule")  # fmt: skip
+    return RULES[kind]
 
 
-def _last_read(nodes: list[torch.fx.Node], keep: set[torch.fx.Node]) -> dict[torch.fx.Node, list[torch.fx.Node]]:
-    """What each node is the last to read, so that the forward pass holds no activation longer than it must."""
-    last = {used: node for node in nodes for used in node.all_input_nodes if used not in keep}
-    return {node: [used for used, reader in last.items() if reader is node] for node in nodes}
+def _plain(value: object) -> object:
+    """What the network itself would see."""
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return value.value if isinstance(value, Stream) else value
+
+
+def _arguments(node: Node) -> list[Node]:
+    """The nodes among a call's arguments, in order, as often as they stand there."""
+    found: list[Node] = []
+    torch.fx.node.map_arg((node.args, node.kwargs), found.append)
+    return found
+
+
+def _at_positions(scores: Tensor) -> Tensor:
+    return scores if scores.ndim == 4 else scores[:, :, None, None]
+
+
+def _logits(output: object, scores: Tensor) -> Tensor:
+    fits = isinstance(output, Tensor) and output.shape[:2] == scores.shape[:2]
+    return (output if fits else scores).flatten(2).mean(2) if not fits or output.ndim > 2 else output
+
+
+def _rescaled(waiting: dict[Node, AnySignal]) -> dict[Node, AnySignal]:
+    """All signals over one common scalar a word: they keep their proportions."""
+    largest = functools.reduce(torch.maximum, [_largest(g) for g in waiting.values()])
+    scale = torch.where(largest > 0, largest, 1)
+    return {node: _over(g, scale) for node, g in waiting.items()}
+
+
+def _largest(g: AnySignal) -> Tensor:
+    return g.values[:, : g.words].abs().amax(0) if isinstance(g, Signal) else g.flatten(1).abs().amax(1)
+
+
+def _over(g: AnySignal, scale: Tensor) -> AnySignal:
+    if isinstance(g, Signal):
+        padded = F.pad(scale, (0, g.values.shape[1] - g.words), value=1)
+        return each(lambda v: v / padded, g)
+    return g / scale.view(-1, *[1] * (g.ndim - 1))

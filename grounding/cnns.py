@@ -1,0 +1,44 @@
+"""CNN-S, the slow network of Chatfield et al., *Return of the Devil in the Details*, 2014 (Table 1), as a plain module.
+
+The first of the paper's three networks. No weights are at hand here; the module is for those who have them. Caffe
+rounds the size of a pool up, and so do these.
+"""
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+from grounding.googlenet import conv
+
+
+class CNNS(nn.Module):
+    """Five convolutions and three fully connected layers.
+
+    Input (N, 3, 224, 224), BGR, 0..255 minus the mean; output (N, tags).
+
+    Args:
+        tags: the number of outputs.
+    """
+
+    def __init__(self, tags: int = 1000):
+        super().__init__()
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        layers["conv1"] = conv(3, 96, 7, stride=2)
+        layers["norm1"] = nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
+        layers["pool1"] = nn.MaxPool2d(3, 3, ceil_mode=True)
+        layers["conv2"] = conv(96, 256, 5, padding=1)
+        layers["pool2"] = nn.MaxPool2d(2, 2, ceil_mode=True)
+        layers["conv3"] = conv(256, 512, 3, padding=1)
+        layers["conv4"] = conv(512, 512, 3, padding=1)
+        layers["conv5"] = conv(512, 512, 3, padding=1)
+        layers["pool5"] = nn.MaxPool2d(3, 3, ceil_mode=True)
+        self.features = nn.Sequential(layers)
+        self.fc6, self.relu6, self.dropout6 = nn.Linear(512 * 6 * 6, 4096), nn.ReLU(), nn.Dropout()
+        self.fc7, self.relu7, self.dropout7 = nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout()
+        self.fc8 = nn.Linear(4096, tags)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images to logits."""
+        x = self.features(images).flatten(1)
+        x = self.dropout6(self.relu6(self.fc6(x)))
+        return self.fc8(self.dropout7(self.relu7(self.fc7(x))))
