@@ -41,7 +41,7 @@ class Method:
         equation, source: what it computes, and where that stands.
         target: where its maps are read by default: None, the architecture's layer (the paper's); ``IMAGE``; or
             ``AVERAGED``, the layer whose average the classifier reads (nothing else, for it is CAM's definition).
-        sharp: whether the paper blurs its maps, with :func:`blur`.
+        blurred: whether the paper blurs its maps, with :func:`blur`; ``Scene.attend`` leaves them as they are.
     """
 
     table: Table
@@ -49,7 +49,7 @@ class Method:
     equation: str
     source: str
     target: str | None = None
-    sharp: bool = False
+    blurred: bool = False
 
 
 def mwp(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:

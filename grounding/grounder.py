@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from grounding.attention import METHODS
+from grounding.atlas import Atlas
+from grounding.attention import METHODS, blur
 from grounding.images import Photo, read_image
 from grounding.phrases import Phrase
 from grounding.rescoring import rescore, thin
@@ -27,7 +28,7 @@ class Settings:
 
     Attributes:
         method: a name of ``grounding.attention.METHODS``.
-        target: the layer of the maps; None takes the tagger's own (the paper's).
+        target: the layer of the maps; None takes the method's own (the paper's).
         side: pixels of the image's shorter side as the network sees it (the paper: 300).
         gamma: the price of a proposal's area in S_R / A_R^gamma.
         prior: how much the proposer's own belief in a region counts beside it; 0 is the paper's method.
@@ -103,7 +104,7 @@ class Grounder:
     ):
         self.tagger, self.settings = tagger, settings or Settings()
         self.proposer = proposer or SegmentProposer()
-        self.topdown = TopDown(tagger, self.settings.target or tagger.target)
+        self.topdown = TopDown(tagger, self.settings.target)
 
     @classmethod
     def load(
@@ -130,10 +131,13 @@ class Grounder:
             InputError: the image cannot be read (see ``read_image``).
         """
         pixels = read_image(image)
-        tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
-        resized = transforms.resize(tensor, [self.settings.side], antialias=True)
-        scene = self.topdown.look(self.tagger.preprocessing(resized))
+        scene = self.topdown.look(self.prepared(pixels, [self.settings.side]), self.settings.method)
         return GroundingScene(self, pixels, scene, self.proposer(pixels))
+
+    def prepared(self, pixels: np.ndarray, size: list[int]) -> Tensor:
+        """(H, W, 3) uint8 as the network takes it: (1, 3, h, w), of this shorter side or (height, width)."""
+        tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+        return self.tagger.preprocessing(transforms.resize(tensor, size, antialias=True))
 
 
 class GroundingScene:
@@ -176,9 +180,33 @@ class GroundingScene:
         new = [tag for tag in tags if tag not in self._maps]
         if new:
             ids = [self._grounder.tagger.vocabulary.index(tag) for tag in new]
-            maps = self._scene.attend(ids, self._grounder.settings.method)[0]
-            self._maps |= zip(new, resize_mass(maps.double(), self.proposals.shape).numpy(), strict=True)
+            method = self._grounder.settings.method
+            maps = self._scene.attend(ids, method).clamp(min=0)
+            maps = (blur(maps) if METHODS[method].blurred else maps)[0].double()
+            self._maps |= zip(new, resize_mass(maps, self.proposals.shape).numpy(), strict=True)
         return [self._maps[tag] for tag in tags]
+
+    def words(self, box: Sequence[float], count: int = 10) -> list[tuple[str, float]]:
+        """What is here? The tags whose attention is most concentrated in a box, of the whole vocabulary.
+
+        The network looks once more, at 224 x 224 pixels, the first time that this is asked (see ``grounding.atlas``).
+
+        Args:
+            box: (x1, y1, x2, y2), half-open, in pixels of the image; count: how many tags.
+
+        Returns:
+            (tag, the share of its map's mass that lies in the box), best first.
+
+        Raises:
+            InputError: a box that is empty or leaves the image.
+        """
+        vocabulary = self._grounder.tagger.vocabulary
+        return [(vocabulary[tag], share) for tag, share in self._atlas.words(box, count)]
+
+    @cached_property
+    def _atlas(self) -> Atlas:
+        scene = self._grounder.topdown.look(self._grounder.prepared(self.image, [224, 224]))
+        return scene.atlas(size=self.image.shape[:2])
 
     def _answer(self, phrase: Phrase, gamma: float) -> Grounding:
         size = self.image.shape[:2]

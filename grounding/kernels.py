@@ -2,7 +2,7 @@
 
 A layer's signal is a matrix (rows, lanes): one row a neuron that can win, in the order of position and channel, one
 lane a word. Only rows are read and written, so a pass costs what the active neurons cost. The lanes are a vector
-register's: :func:`accumulate` keeps eight rows of them in registers while it runs over the winners above. Kernels that
+register's: :func:`accumulate` keeps a block of rows in registers while it runs over the winners above. Kernels that
 take ``share`` and ``shares`` do one share of the work, so that as many threads as there are shares do all of it.
 """
 
@@ -12,53 +12,59 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 # how many words one row may hold; a signal of fewer words is padded to the next of these
-LANES = (4, 16, 32)
-BLOCK = 8
+LANES = (4, 16, 32, 64)
+# rows kept in registers together, largest first; a register holds 16 numbers, and there are 32
+BLOCKS = (8, 4, 2, 1)
 # rows that one of several threads takes at a time
 PIECE = 64
 
 
 @intrinsic(prefer_literal=True)
-def accumulate(typingctx, rows, lanes, dtype, out, signal, weights, stride, channels, above, count):
-    """out[i, :] += sum over j < count of weights[channels[i] + stride * above[j]] * signal[j, :]
+def accumulate(typingctx, lanes, dtype, out, rows, signal, weights, stride, channels, above, count):
+    """out[i, :] += sum over j < count of weights[channels[i] + stride * above[j]] * signal[j, :], for i < rows.
 
-    for i < rows. ``rows`` and ``lanes`` are literals; ``dtype`` is an array whose type is that of the numbers; ``out``,
-    ``signal``, ``weights`` are addresses of numbers, ``channels`` and ``above`` of int32; ``stride`` counts numbers.
+    ``lanes`` is a literal, ``dtype`` an array of the numbers' type; ``out``, ``signal`` and ``weights`` are addresses
+    of such numbers, ``channels`` and ``above`` of int32; ``stride`` counts numbers.
     """
-    height, width, scalar = rows.literal_value, lanes.literal_value, dtype.dtype
-    given = [rows, lanes, dtype, *[types.int64] * 7]
+    width, scalar = lanes.literal_value, dtype.dtype
+    given = [lanes, dtype, *[types.int64] * 8]
 
     def codegen(context, builder, signature, arguments):
-        _, _, _, out, signal, weights, stride, channels, above, count = arguments
+        _, _, out, rows, signal, weights, stride, channels, above, count = arguments
         number, i32, i64 = context.get_value_type(scalar), ir.IntType(32), ir.IntType(64)
-        vector = ir.VectorType(number, width)
+        vector, size = ir.VectorType(number, width), scalar.bitwidth // 8
         undefined, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(i32, width), [0] * width)
-        size = scalar.bitwidth // 8
 
         def at(address, kind):
             return builder.inttoptr(address, kind.as_pointer())
 
-        def load(pointer, index):
-            return builder.load(builder.gep(pointer, [index]), align=size)
+        def id_at(address, index):
+            return builder.zext(builder.load(builder.gep(at(address, i32), [index])), i64)
 
-        outputs, signals, ids = at(out, vector), at(signal, vector), at(above, i32)
-        sources = []
-        for i in range(height):
-            channel = builder.zext(builder.load(builder.gep(at(channels, i32), [i64(i)])), i64)
-            sources.append(builder.gep(at(weights, number), [channel]))
-        sums = [cgutils.alloca_once(builder, vector) for _ in range(height)]
-        for i in range(height):
-            builder.store(load(outputs, i64(i)), sums[i])
-        with cgutils.for_range(builder, count) as loop:
-            row = load(signals, loop.index)
-            offset = builder.mul(builder.zext(builder.load(builder.gep(ids, [loop.index])), i64), stride)
-            for source, total in zip(sources, sums, strict=True):
-                weight = builder.load(builder.gep(source, [offset]))
-                lanes_of = builder.shuffle_vector(builder.insert_element(undefined, weight, i32(0)), undefined, zeros)
-                product = builder.fmul(lanes_of, row, flags=("contract",))
-                builder.store(builder.fadd(product, builder.load(total), flags=("contract",)), total)
-        for i in range(height):
-            builder.store(builder.load(sums[i]), builder.gep(outputs, [i64(i)]), align=size)
+        def block(height, first):
+            """Rows first..first + height, their sums in registers."""
+            targets = [builder.gep(at(out, vector), [builder.add(first, i64(i))]) for i in range(height)]
+            ids = [id_at(channels, builder.add(first, i64(i))) for i in range(height)]
+            sources = [builder.gep(at(weights, number), [channel]) for channel in ids]
+            sums = [cgutils.alloca_once(builder, vector) for _ in range(height)]
+            for target, total in zip(targets, sums, strict=True):
+                builder.store(builder.load(target, align=size), total)
+            with cgutils.for_range(builder, count) as loop:
+                row = builder.load(builder.gep(at(signal, vector), [loop.index]), align=size)
+                offset = builder.mul(id_at(above, loop.index), stride)
+                for source, total in zip(sources, sums, strict=True):
+                    weight = builder.insert_element(undefined, builder.load(builder.gep(source, [offset])), i32(0))
+                    product = builder.fmul(builder.shuffle_vector(weight, undefined, zeros), row, flags=("contract",))
+                    builder.store(builder.fadd(product, builder.load(total), flags=("contract",)), total)
+            for target, total in zip(targets, sums, strict=True):
+                builder.store(builder.load(total), target, align=size)
+
+        done = i64(0)
+        for height in (h for h in BLOCKS if h * width * size <= 2048):
+            times = builder.udiv(builder.sub(rows, done), i64(height))
+            with cgutils.for_range(builder, times) as loop:
+                block(height, builder.add(done, builder.mul(loop.index, i64(height))))
+            done = builder.add(done, builder.mul(times, i64(height)))
         return context.get_dummy_value()
 
     return types.void(*given), codegen
@@ -92,8 +98,10 @@ def add_row(out, i, factor, values, row):
         add_lanes(4, out, target, factor, source)
     elif lanes == 16:
         add_lanes(16, out, target, factor, source)
-    else:
+    elif lanes == 32:
         add_lanes(32, out, target, factor, source)
+    else:
+        add_lanes(64, out, target, factor, source)
 
 
 @njit(nogil=True, cache=True)
@@ -196,24 +204,15 @@ def transpose(share, shares, here, above, signal, weights, geometry, out):
             taps = weights.ctypes.data + tap * weights.shape[3] * size
             rows_above = signal.ctypes.data + start * lanes * size
             ids_above = channels_above.ctypes.data + start * 4
-            row = begin
-            while row < end:
-                block = BLOCK if row + BLOCK <= end else 1
-                target, ids = out.ctypes.data + row * lanes * size, channels.ctypes.data + row * 4
-                if block == BLOCK:
-                    if lanes == 4:
-                        accumulate(8, 4, out, target, rows_above, taps, fan, ids, ids_above, count)
-                    elif lanes == 16:
-                        accumulate(8, 16, out, target, rows_above, taps, fan, ids, ids_above, count)
-                    else:
-                        accumulate(8, 32, out, target, rows_above, taps, fan, ids, ids_above, count)
-                elif lanes == 4:
-                    accumulate(1, 4, out, target, rows_above, taps, fan, ids, ids_above, count)
-                elif lanes == 16:
-                    accumulate(1, 16, out, target, rows_above, taps, fan, ids, ids_above, count)
-                else:
-                    accumulate(1, 32, out, target, rows_above, taps, fan, ids, ids_above, count)
-                row += block
+            target, ids, rows = out.ctypes.data + begin * lanes * size, channels.ctypes.data + begin * 4, end - begin
+            if lanes == 4:
+                accumulate(4, out, target, rows, rows_above, taps, fan, ids, ids_above, count)
+            elif lanes == 16:
+                accumulate(16, out, target, rows, rows_above, taps, fan, ids, ids_above, count)
+            elif lanes == 32:
+                accumulate(32, out, target, rows, rows_above, taps, fan, ids, ids_above, count)
+            else:
+                accumulate(64, out, target, rows, rows_above, taps, fan, ids, ids_above, count)
         # on to the next of this share's pieces
         begin = end if end % PIECE else end + stride - PIECE
 

@@ -5,10 +5,12 @@ import difflib
 import functools
 import operator
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.fx
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from grounding.rules import AVERAGES, RULES, SHAPE_METHODS, SHAPES
@@ -53,6 +55,7 @@ class Network:
 
     Args:
         model: the model; it is not modified. classifier: the layer whose outputs are the tags, by name.
+        compiled: whether torch.compile takes the part below the targets.
 
     Attributes:
         nodes: all nodes in their order; head: the classifier's; features: its input's; output: the model's own.
@@ -63,15 +66,15 @@ class Network:
         InputError: see ``TopDown``.
     """
 
-    def __init__(self, model: nn.Module, classifier: str | None = None):
+    def __init__(self, model: nn.Module, classifier: str | None = None, compiled: bool = False):
         # torch.compile wraps the model that it was given
         model = getattr(model, "_orig_mod", model)
         default_classifier, default_target = DEFAULTS.get(type(model).__name__, (None, None))
         self.default_target = default_target or getattr(model, "target", None)
-        self._module = _trace(model)
+        self.module = _trace(model)
         self.operation = functools.cache(self._operation)
-        self.nodes = [node for node in self._module.graph.nodes if node.op != "output"]
-        _check_weights(self._module)
+        self.nodes = [node for node in self.module.graph.nodes if node.op != "output"]
+        _check_weights(self.module)
         self._names = self._name_layers()
         name = classifier or default_classifier or "classifier"
         if name == "classifier" != classifier and name not in self._names:
@@ -83,21 +86,22 @@ class Network:
             raise InputError(f"classifier={name} is neither a linear layer nor a 1x1 convolution")
         self.weight, self.bias = layer.weight.flatten(1), layer.bias
         self.features = self.head.all_input_nodes[0]
-        (output,) = (node for node in self._module.graph.nodes if node.op == "output")
+        (output,) = (node for node in self.module.graph.nodes if node.op == "output")
         self.output = output.args[0] if isinstance(output.args[0], Node) else self.head
-        self.last_read = self._last_read()
+        self._compiled = compiled
         self.above = functools.cache(self._above)
+        self.split = functools.cache(self._split)
 
     def _operation(self, node: Node):
         """What a node computes: its module, or a function."""
         if node.op == "call_module":
-            return self._module.get_submodule(node.target)
+            return self.module.get_submodule(node.target)
         if node.op == "call_method":
             # what views in one memory format may have to be copied in another
             method = "reshape" if node.target == "view" else node.target
             return lambda x, *a, **k: getattr(x, method)(*a, **k)
         if node.op == "get_attr":
-            return lambda: functools.reduce(getattr, node.target.split("."), self._module)
+            return lambda: functools.reduce(getattr, node.target.split("."), self.module)
         return node.target
 
     def run(self, node: Node, arguments: tuple) -> object:
@@ -191,10 +195,39 @@ class Network:
         return measures(node) or bool(node.op == "call_function" and node.all_input_nodes
                                       and all(map(self.scalar, node.all_input_nodes)))  # fmt: skip
 
-    def _last_read(self) -> dict[Node, list[Node]]:
-        """What each node is the last to read, so that a forward pass holds no activation longer than it must."""
-        last = {used: node for node in self.nodes for used in node.all_input_nodes if used is not self.output}
-        return {node: [used for used, reader in last.items() if reader is node] for node in self.nodes}
+    def _split(self, targets: tuple[Node, ...]) -> "Split":
+        """The network in two: what no mass passes, and the rest."""
+        later = set(self.above(targets))
+        for node in self.nodes:
+            if later & set(node.all_input_nodes):
+                later.add(node)
+        stem = [node for node in self.nodes if node not in later]
+        kept = {*targets, self.features, self.head, self.output}
+        outputs = [node for node in stem if node in kept or later & set(node.users)]
+        module = self._part(stem, outputs)
+        rest = [node for node in self.nodes if node in later]
+        return Split(torch.compile(module) if self._compiled else module, outputs, rest)
+
+    def _part(self, nodes: list[Node], outputs: list[Node]) -> torch.fx.GraphModule:
+        graph, copies = torch.fx.Graph(), {}
+        for node in nodes:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+        graph.output(tuple(copies[node] for node in outputs))
+        return torch.fx.GraphModule(self.module, graph)
+
+
+@dataclass(frozen=True)
+class Split:
+    """A network in two.
+
+    Attributes:
+        stem: images -> the values of ``outputs``, the nodes that the rest reads, or that are asked for.
+        rest: the other nodes, in their order.
+    """
+
+    stem: Callable[[Tensor], tuple[object, ...]]
+    outputs: list[Node]
+    rest: list[Node]
 
 
 def is_item(node: Node) -> bool:

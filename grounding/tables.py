@@ -50,6 +50,10 @@ class Table:
         positions) what each word asks of each unit at each position, 1 in all for the word "unit t"."""
         return self.weighted(layer, x)[1](shares)[0]
 
+    def begun(self, g: Tensor, x: Stream) -> AnySignal:
+        """A dense signal to the classifier's inputs, in the form that the walk takes on."""
+        return g
+
     def scaled(self, x: Stream, factor: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Stream, Descend]:
         """x times a factor (N, *shape) that is held fixed (``function`` says how it comes about): p passes unchanged,
         so g is multiplied by the factor itself (not by f(x) / x, which is 0 / 0 at 0)."""
@@ -106,7 +110,10 @@ class Excitation(Table):
     def entered(self, layer: Weights, x: Stream, shares: Tensor) -> AnySignal:
         z = layer.up(x.activation, 1)
         winning = (shares.unflatten(0, (len(z), -1)) * ratio(torch.ones_like(z), z).unsqueeze(1)).flatten(0, 1)
-        g = self._gate(x)(layer.down(winning, x, 1))
+        return self.begun(layer.down(winning, x, 1), x)
+
+    def begun(self, g: Tensor, x: Stream) -> AnySignal:
+        g = self._gate(x)(g)
         return Signal.of(g, x.winners) if x.winners is not None and isinstance(g, Tensor) else g
 
     def _gate(self, x: Stream) -> Callable[[AnySignal], AnySignal]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grounding import network
+from grounding.atlas import Atlas
 from grounding.attention import AVERAGED, METHODS, Method
 from grounding.kernels import LANES
 from grounding.rules import RULES, Descend, Rule, Stream, Weights
@@ -39,6 +40,7 @@ class TopDown:
             method takes its own, and Excitation Backprop the architecture's.
         classifier: the ``nn.Linear`` or 1x1 ``nn.Conv2d`` whose outputs are the tags; by default the architecture's.
         chunk: how many (image, word) pairs go down at once; bounds the memory.
+        compiled: whether torch.compile takes the part of the network below the target (it needs a C++ compiler).
 
     Raises:
         InputError: an unknown layer (the nearest names are offered), a target that does not lie below the classifier, a
@@ -51,8 +53,9 @@ class TopDown:
         target: str | Sequence[str] | None = None,
         classifier: str | None = None,
         chunk: int = 32,
+        compiled: bool = False,
     ):
-        self.network = network.Network(model, classifier)
+        self.network = network.Network(model, classifier, compiled)
         self._target, self._chunk = target, chunk
         self._weight, self._bias = self.network.weight, self.network.bias
         if target is not None or self.network.default_target:
@@ -137,6 +140,21 @@ class Scene:
         return maps if several and chosen.target != AVERAGED else maps[0]
 
     @torch.no_grad()
+    def atlas(self, method: str = "c-mwp", size: tuple[int, int] | None = None) -> Atlas:
+        """The maps of the whole vocabulary of the one image, see ``grounding.atlas``.
+
+        Args:
+            method: "mwp" or "c-mwp"; size: (height, width) of the image in the pixels of the boxes that will be asked
+                about, by default the pixels that the network saw.
+
+        Raises:
+            InputError: another method, several images, or an image with several positions of the classifier.
+        """
+        if len(self._images) > 1:
+            raise InputError("an atlas is of one image: look at it alone")
+        return Atlas(self._walked(_method(method))[0], method, size or tuple(self._images.shape[2:]))
+
+    @torch.no_grad()
     def _walked(self, method: Method) -> list["Walk"]:
         """The images' walks by a method's table: on the CPU, where only winners cost, one each."""
         targets = tuple(self._topdown._plan(method))
@@ -172,32 +190,33 @@ class Walk:
         self.images, self._net, self._table, self._targets = len(images), net, table, targets
         self._steps: list[tuple[Node, list[Node], Descend | None]] = []
         self._streams: dict[Node, Stream] = {}
-        above, plainly = net.above(targets), lambda node: _plain(values[node])
+        above, split = net.above(targets), net.split(targets)
         values: dict[Node, object] = {}
-        for node in net.nodes:
-            if node.op == "placeholder":
-                values[node] = images
-            elif node in above:
-                values[node] = self._ascend(node, values)
-            else:
-                values[node] = net.run(node, torch.fx.node.map_arg((node.args, node.kwargs), plainly))
-            if node in targets:
-                stream = values[node]
-                values[node] = table.target(stream) if isinstance(stream, Stream) else table.source(stream)
-                self._streams[node] = values[node]
-            if node is net.features:
-                self._features = values[node] if isinstance(values[node], Stream) else table.source(values[node])
-            if node is net.head:
-                self.scores = _at_positions(_plain(values[node]))
-            for unread in net.last_read[node]:
-                del values[unread]
+        for node, value in zip(split.outputs, split.stem(images), strict=True):
+            values[node] = self._settle(node, value)
+        for node in split.rest:
+            values[node] = self._settle(node, self._ascend(node, values) if node in above else self._run(node, values))
+        self.scores = _at_positions(_plain(values[net.head]))
         self.logits = _logits(_plain(values[net.output]), self.scores)
+
+    def _settle(self, node: Node, value: object) -> object:
+        """A node's value, noted where it is a target or the classifier's input."""
+        if node in self._targets:
+            value = self._table.target(value) if isinstance(value, Stream) else self._table.source(value)
+            self._streams[node] = value
+        if node is self._net.features:
+            self._features = value if isinstance(value, Stream) else self._table.source(value)
+        return value
+
+    def _run(self, node: Node, values: dict[Node, object]) -> object:
+        """A node that no mass passes."""
+        return self._net.run(node, torch.fx.node.map_arg((node.args, node.kwargs), lambda n: _plain(values[n])))
 
     def _ascend(self, node: Node, values: dict[Node, object]) -> object:
         arguments, keywords = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: self._stream(values[n]))
         sources = [n for n in _arguments(node) if isinstance(values[n], Stream | Tensor | tuple)]
         if network.measures(node) or not sources:
-            return self._net.run(node, torch.fx.node.map_arg((node.args, node.kwargs), lambda n: _plain(values[n])))
+            return self._run(node, values)
         if network.is_item(node):
             self._steps.append((node, sources, None))
             return arguments[0][arguments[1]]
@@ -226,6 +245,20 @@ class Walk:
         if self._features.value.ndim == 2:
             asked = asked.flatten(1)
         return self._table.entered(units, self._features, asked)
+
+    @property
+    def features(self) -> Tensor:
+        """(N, C, h', w') or (N, C): the classifier's inputs, as far as they are above 0."""
+        return self._features.activation
+
+    @property
+    def weight(self) -> Tensor:
+        """(tags, C): the classifier's."""
+        return self._net.weight
+
+    def begin(self, g: Tensor) -> AnySignal:
+        """A signal (N * W, *features) at the classifier's inputs, ready to go down."""
+        return self._table.begun(g, self._features)
 
     def mass(self, g: AnySignal) -> list[Tensor]:
         """p = x . g at each target, summed over channels (Sec. 3.2): (N, W, h, w) each."""

@@ -1,0 +1,140 @@
+"""Every tag at once: the maps of the whole vocabulary of one image, through a basis.
+
+Where the classifier has one position (224 x 224 pixels), a map is linear in the signal at its C inputs (pool5: 1024
+channels). The map of each input by itself, a basis map, is one top-down signal; after that the map of any tag is a
+product of C numbers with the basis: B = (C, h * w), maps = coefficients (T, C) . B.
+
+    atlas = scene.atlas()
+    atlas.maps([3, 17])                  # (2, h, w)
+    for tags, maps in atlas: ...         # all of them, a block at a time
+    atlas.words((40, 30, 120, 180))      # what is here? the tags whose mass is most concentrated in a box
+
+The other way round, one bottom-up tangent for each of the h * w positions costs 784 passes at pool2 in place of at
+most 1024, less what its small support saves in the lower blocks. But tangents of different positions share no row, and
+an input with activation 0 needs no basis map at all (a photo leaves some 800 of 1024). So the signals go down.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from grounding.kernels import LANES
+from grounding.signals import ratio, workspace
+from proposals.errors import InputError
+
+if TYPE_CHECKING:
+    from grounding.topdown import Walk
+
+CONTRASTS = {"mwp": False, "c-mwp": True}
+# tags whose maps are made at once
+BLOCK = 1024
+
+
+class Atlas:
+    """The maps of all tags of one image.
+
+    Args:
+        walk: one image, gone up by the rules of Excitation Backprop; method: "mwp" or "c-mwp".
+        size: (height, width) of the image, in the pixels that boxes are given in.
+
+    Attributes:
+        basis: (C', h, w), the map of each of the C' active inputs of the classifier.
+        scores: (tags,) what the classifier says of each tag.
+
+    Raises:
+        InputError: another method, or an image with more than one position.
+    """
+
+    def __init__(self, walk: "Walk", method: str, size: tuple[int, int]):
+        if method not in CONTRASTS:
+            raise InputError(f"an atlas is of {' or '.join(CONTRASTS)}, not {method!r}: other maps are not linear")
+        if walk.images > 1 or walk.scores[0, 0].numel() > 1:
+            raise InputError("an atlas needs one image with one position of the classifier: give it 224 x 224 pixels")
+        self._contrastive, self._size, self.scores = CONTRASTS[method], size, walk.scores.flatten()
+        features, weight = walk.features.flatten(), walk.weight
+        active = features.nonzero()[:, 0]
+        self._features, self._weight = features[active], weight[:, active]
+        self.basis = torch.cat([self._pass(walk, part) for part in self._parts(active)])
+
+    @staticmethod
+    def _parts(active: Tensor) -> Iterator[Tensor]:
+        return tqdm(active.split(LANES[-1]), "basis", leave=False, disable=None, delay=2)
+
+    @staticmethod
+    def _pass(walk: "Walk", channels: Tensor) -> Tensor:
+        signals = walk.features.new_zeros(len(channels), *walk.features.shape[1:])
+        signals.view(len(channels), -1)[torch.arange(len(channels)), channels] = 1
+        with workspace():
+            return walk.mass(walk.begin(signals))[0][0]
+
+    def __len__(self) -> int:
+        return len(self._weight)
+
+    def __iter__(self) -> Iterator[tuple[range, Tensor]]:
+        """All maps, a block of tags at a time: (their indices, (T, h, w))."""
+        for start in range(0, len(self), BLOCK):
+            tags = range(start, min(start + BLOCK, len(self)))
+            yield tags, self.maps(tags)
+
+    @torch.no_grad()
+    def maps(self, tags: Sequence[int]) -> Tensor:
+        """The maps of some tags, as ``Scene.attend`` gives them: (T, h, w).
+
+        Raises:
+            InputError: a tag that the classifier does not have.
+        """
+        ids = torch.as_tensor(list(tags), dtype=torch.long)
+        if not len(ids) or ids.min() < 0 or ids.max() >= len(self):
+            raise InputError(f"an atlas has the tags 0 to {len(self) - 1}")
+        maps = (self._coefficients(self._weight[ids]) @ self.basis.flatten(1)).unflatten(1, self.basis.shape[1:])
+        return maps.clamp(min=0) if self._contrastive else maps
+
+    def _coefficients(self, weight: Tensor) -> Tensor:
+        """Each tag's g at the classifier's inputs, W+ / (W+ . x), less its dual's."""
+        own = self._shares(weight.clamp(min=0))
+        return own - self._shares((-weight).clamp(min=0)) if self._contrastive else own
+
+    def _shares(self, weight: Tensor) -> Tensor:
+        return ratio(weight, (weight @ self._features)[:, None])
+
+    def concentration(self, box: Sequence[float]) -> Tensor:
+        """What share of each tag's mass lies in a box: (tags,) in 0..1, 0 for a tag without mass.
+
+        Args:
+            box: (x1, y1, x2, y2), half-open, in pixels of the image.
+
+        Raises:
+            InputError: a box that is empty or outside of the image.
+        """
+        inside = self._coverage(box).flatten()
+        parts = [ratio(m.flatten(1) @ inside, m.sum((1, 2))) for _, m in self]
+        return torch.cat(parts)
+
+    def words(self, box: Sequence[float], count: int = 10, likely: float = 0.25) -> list[tuple[int, float]]:
+        """What is here? The tags whose mass is most concentrated in a box, and how much.
+
+        A tag that the image does not show has a map, too: concentration is weighed with the tagger's own belief.
+
+        Args:
+            box: as in :meth:`concentration`; count: how many tags.
+            likely: the exponent of the tag's probability beside its concentration; 0 leaves it out.
+
+        Returns:
+            (tag, concentration in 0..1), best first.
+        """
+        concentration = self.concentration(box)
+        order = (concentration * self.scores.sigmoid() ** likely).argsort(descending=True, stable=True)[:count]
+        return [(int(tag), float(concentration[tag])) for tag in order]
+
+    def _coverage(self, box: Sequence[float]) -> Tensor:
+        """The share of each cell that lies in the box: (h, w)."""
+        sides = []
+        for low, high, length, cells in zip(box[:2], box[2:], self._size[::-1], self.basis.shape[:0:-1], strict=True):
+            if not 0 <= low < high <= length:
+                raise InputError(f"the box {tuple(box)} is empty or leaves the image of {self._size[::-1]} pixels")
+            edges = torch.arange(cells + 1).to(self.basis) * length / cells
+            sides.append((edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)).clamp(min=0) * cells / length)
+        return sides[1][:, None] * sides[0]
