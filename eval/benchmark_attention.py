@@ -1,7 +1,7 @@
 """c-MWP beside its peers: TorchRay, zennit, Captum, plain autograd, and what the arithmetic must cost.
 
 Networks: the embedded tagger's BVLC GoogLeNet on a photo; torchvision's GoogLeNet and VGG16, He-initialised, on the
-same photo. TorchRay and Captum take one class at a time; zennit and autograd take words as a batch. zennit has no contrast:
+same photo. TorchRay and Captum take one class at a time; zennit and autograd a batch. zennit has no contrast:
 its time is of plain MWP. Captum's LRP goes down to the image, and only through networks without concatenations.
 """
 

@@ -14,20 +14,20 @@ most 1024, less what its small support saves in the lower blocks. But tangents o
 an input with activation 0 needs no basis map at all (a photo leaves some 800 of 1024). So the signals go down.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from grounding.kernels import LANES
-from grounding.signals import ratio, workspace
+from grounding.signals import ratio
 from proposals.errors import InputError
 
 if TYPE_CHECKING:
     from grounding.topdown import Walk
 
+Passes = Callable[[Callable[[tuple["Walk", Tensor]], Tensor], Sequence[tuple["Walk", Tensor]]], list[Tensor]]
 CONTRASTS = {"mwp": False, "c-mwp": True}
 # tags whose maps are made at once
 BLOCK = 1024
@@ -39,6 +39,7 @@ class Atlas:
     Args:
         walk: one image, gone up by the rules of Excitation Backprop; method: "mwp" or "c-mwp".
         size: (height, width) of the image, in the pixels that boxes are given in.
+        passes: runs top-down passes, see ``grounding.topdown.run_passes``.
 
     Attributes:
         basis: (C', h, w), the map of each of the C' active inputs of the classifier.
@@ -48,7 +49,7 @@ class Atlas:
         InputError: another method, or an image with more than one position.
     """
 
-    def __init__(self, walk: "Walk", method: str, size: tuple[int, int]):
+    def __init__(self, walk: "Walk", method: str, size: tuple[int, int], passes: Passes):
         if method not in CONTRASTS:
             raise InputError(f"an atlas is of {' or '.join(CONTRASTS)}, not {method!r}: other maps are not linear")
         if walk.images > 1 or walk.scores[0, 0].numel() > 1:
@@ -57,18 +58,7 @@ class Atlas:
         features, weight = walk.features.flatten(), walk.weight
         active = features.nonzero()[:, 0]
         self._features, self._weight = features[active], weight[:, active]
-        self.basis = torch.cat([self._pass(walk, part) for part in self._parts(active)])
-
-    @staticmethod
-    def _parts(active: Tensor) -> Iterator[Tensor]:
-        return tqdm(active.split(LANES[-1]), "basis", leave=False, disable=None, delay=2)
-
-    @staticmethod
-    def _pass(walk: "Walk", channels: Tensor) -> Tensor:
-        signals = walk.features.new_zeros(len(channels), *walk.features.shape[1:])
-        signals.view(len(channels), -1)[torch.arange(len(channels)), channels] = 1
-        with workspace():
-            return walk.mass(walk.begin(signals))[0][0]
+        self.basis = torch.cat(passes(_basis, [(walk, part) for part in active.split(LANES[-1])]))
 
     def __len__(self) -> int:
         return len(self._weight)
@@ -138,3 +128,11 @@ class Atlas:
             edges = torch.arange(cells + 1).to(self.basis) * length / cells
             sides.append((edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)).clamp(min=0) * cells / length)
         return sides[1][:, None] * sides[0]
+
+
+def _basis(job: tuple["Walk", Tensor]) -> Tensor:
+    """The maps of some inputs of the classifier, each by itself: (channels, h, w)."""
+    walk, channels = job
+    signals = walk.features.new_zeros(len(channels), *walk.features.shape[1:])
+    signals.view(len(channels), -1)[torch.arange(len(channels)), channels] = 1
+    return walk.mass(walk.begin(signals))[0][0]

@@ -308,18 +308,22 @@ def _resized(image: np.ndarray, side: int) -> Tensor:
     return transforms.resize(torch.from_numpy(image.copy()).permute(2, 0, 1)[None], [side], antialias=True)
 
 
+class _Shapes(torch.fx.Interpreter):
+    """Runs a network and notes the shape of every tensor."""
+
+    def run_node(self, n: Node) -> object:
+        value = super().run_node(n)
+        self.found[n] = tuple(value.shape) if isinstance(value, Tensor) else ()
+        return value
+
+
 @torch.no_grad()
 def _shapes(network: Network, images: Tensor) -> dict[Node, tuple[int, ...]]:
     """The shapes of all tensors in one forward pass."""
-    values: dict[Node, object] = {}
-    found: dict[Node, tuple[int, ...]] = {}
-    for node in network.nodes:
-        arguments = torch.fx.node.map_arg((node.args, node.kwargs), lambda source: values[source])
-        values[node] = images if node.op == "placeholder" else network.run(node, arguments)
-        found[node] = tuple(values[node].shape) if isinstance(values[node], Tensor) else ()
-        for unread in network.last_read[node]:
-            del values[unread]
-    return found
+    run = _Shapes(network.module)
+    run.found = {}
+    run.run(images)
+    return run.found
 
 
 def _settled(network: Network, node: Node) -> bool:

@@ -13,6 +13,7 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from grounding import rules
 from grounding.rules import AVERAGES, RULES, SHAPE_METHODS, SHAPES
 from proposals.errors import InputError
 
@@ -42,6 +43,9 @@ DEFAULTS = {
     "VGG": ("classifier.6", "pool4"),
 }
 
+# their output is open where an input is
+PASSING = (rules.average, rules.max_pool, rules.max_pool_function, rules.concatenate, rules.identity, rules.chunk)
+
 REFUSED = {
     nn.LayerNorm: "a layer norm subtracts the mean of all channels, so that no input's share in an output is its own",
     nn.GroupNorm: "a group norm subtracts means of the image, so that no input's share in an output is its own",
@@ -69,8 +73,7 @@ class Network:
     def __init__(self, model: nn.Module, classifier: str | None = None, compiled: bool = False):
         # torch.compile wraps the model that it was given
         model = getattr(model, "_orig_mod", model)
-        default_classifier, default_target = DEFAULTS.get(type(model).__name__, (None, None))
-        self.default_target = default_target or getattr(model, "target", None)
+        default_classifier, self.default_target = _defaults(model)
         self.module = _trace(model)
         self.operation = functools.cache(self._operation)
         self.nodes = [node for node in self.module.graph.nodes if node.op != "output"]
@@ -82,7 +85,12 @@ class Network:
                              f"not known here; its last layers are {', '.join(list(self._names)[-4:])}")  # fmt: skip
         self.head = self.find(name)
         layer = self.operation(self.head)
-        if not isinstance(layer, nn.Linear) and not (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)):
+        pointwise = isinstance(layer, nn.Conv2d) and (layer.kernel_size, layer.stride, layer.groups) == (
+            (1, 1),
+            (1, 1),
+            1,
+        )
+        if not isinstance(layer, nn.Linear) and not pointwise:
             raise InputError(f"classifier={name} is neither a linear layer nor a 1x1 convolution")
         self.weight, self.bias = layer.weight.flatten(1), layer.bias
         self.features = self.head.all_input_nodes[0]
@@ -97,8 +105,8 @@ class Network:
         if node.op == "call_module":
             return self.module.get_submodule(node.target)
         if node.op == "call_method":
-            # what views in one memory format may have to be copied in another
-            method = "reshape" if node.target == "view" else node.target
+            # what views in one memory format may have to be copied in another; and nothing works in place
+            method = "reshape" if node.target == "view" else node.target.rstrip("_")
             return lambda x, *a, **k: getattr(x, method)(*a, **k)
         if node.op == "get_attr":
             return lambda: functools.reduce(getattr, node.target.split("."), self.module)
@@ -174,7 +182,27 @@ class Network:
             if self.features not in above:
                 raise InputError(f"target {target.name} does not lie below the classifier")
             reached |= (above & below) - {target}
-        return frozenset(reached)
+        return frozenset(reached | self._unfinished(reached, targets))
+
+    def _unfinished(self, reached: set[Node], targets: tuple[Node, ...]) -> set[Node]:
+        """Below these, what is needed to know the excitation of a neuron whose nonlinearity lies above."""
+        found, waiting = (
+            set(),
+            [n for node in reached for n in node.all_input_nodes if n not in reached] + list(targets),
+        )
+        while waiting:
+            node = waiting.pop()
+            if node not in found and node not in reached and self._open(node):
+                found.add(node)
+                waiting += node.all_input_nodes
+        return found
+
+    def _open(self, node: Node) -> bool:
+        """Whether a node's value is a sum that a nonlinearity further up makes a neuron of."""
+        rule = RULES.get(self.kind(node))
+        if rule in (rules.weighted, rules.add):
+            return True
+        return rule in PASSING and any(map(self._open, node.all_input_nodes))
 
     def averaged(self) -> Node:
         """The layer whose average over positions the classifier reads, as class activation maps need it.
@@ -230,6 +258,15 @@ class Split:
     rest: list[Node]
 
 
+def _defaults(model: nn.Module) -> tuple[str | None, str | None]:
+    """Classifier and target of a known model: torchvision's, timm's by what they say of themselves, or ours."""
+    if hasattr(model, "feature_info") and hasattr(model, "default_cfg"):
+        stages = [stage["module"] for stage in model.feature_info if stage["reduction"] == 8]
+        return model.default_cfg.get("classifier"), stages[-1] if stages else None
+    classifier, target = DEFAULTS.get(type(model).__name__, (None, None))
+    return classifier, target or getattr(model, "target", None)
+
+
 def is_item(node: Node) -> bool:
     """Whether a node takes one of several values."""
     return node.op == "call_function" and node.target is operator.getitem
@@ -269,6 +306,9 @@ def _trace(model: nn.Module) -> torch.fx.GraphModule:
     for node in list(traced.graph.nodes):
         if node.op == "call_module" and type(traced.get_submodule(node.target)) is nn.BatchNorm2d:
             _fold(traced, node)
+    for node in traced.graph.nodes:
+        if _in_place(traced, node):
+            _redirect(traced, node)
     return traced
 
 
@@ -281,6 +321,22 @@ def _split_norms(model: nn.Module) -> None:
                 plain.load_state_dict(norm.state_dict())
                 plain.to(norm.weight).eval().requires_grad_(False)
                 setattr(parent, name, nn.Sequential(plain, norm.act))
+
+
+def _in_place(traced: torch.fx.GraphModule, node: Node) -> bool:
+    """Whether a node changes its argument."""
+    if node.op == "call_module":
+        return getattr(traced.get_submodule(node.target), "inplace", False) is True
+    named = node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__")
+    return named or node.kwargs.get("inplace") is True
+
+
+def _redirect(traced: torch.fx.GraphModule, node: Node) -> None:
+    """Who reads the argument of an operation in place after it reads its result."""
+    order = {n: i for i, n in enumerate(traced.graph.nodes)}
+    for reader in list(node.args[0].users):
+        if order[reader] > order[node]:
+            reader.replace_input_with(node.args[0], node)
 
 
 def _fold(traced: torch.fx.GraphModule, norm: Node) -> None:

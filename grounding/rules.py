@@ -19,6 +19,7 @@ one g an input stream (None where nothing goes). To teach the walk a new layer, 
 signals of either form.
 """
 
+import functools
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from torchvision.ops import StochasticDepth
 
 from grounding import kernels
 from grounding.googlenet import ResponseNorm
-from grounding.signals import AnySignal, Routes, Signal, Winners, by_position, dense, grouped, transpose
+from grounding.signals import AnySignal, Parts, Routes, Signal, Winners, by_position, dense, grouped, transpose
 from proposals.errors import InputError
 
 Descend = Callable[[AnySignal], Sequence[AnySignal | None]]
@@ -71,6 +72,11 @@ class Stream:
         if not self.rectified or len(value) > 1 or value.ndim not in (2, 4) or value.device.type != "cpu":
             return None
         return Winners(value) if value.dtype in (torch.float32, torch.float64) else None
+
+    @property
+    def settled(self) -> Winners | None:
+        """The winners of a closed neuron. An open one excites whatever the sign of its value: rows would miss some."""
+        return self.winners if self.excitation is None else None
 
     def like(self, function: Callable[[Tensor], Tensor]) -> "Stream":
         """The stream after a function that is linear without a bias, its weights >= 0."""
@@ -183,8 +189,8 @@ def weights(module: nn.Module) -> Weights:
         elif isinstance(module, nn.Linear):
             made = Linear(module.weight, module.bias)
         else:
-            scale = module.weight / (module.running_var + module.eps).sqrt()
-            made = Diagonal(scale, module.bias - module.running_mean * scale)
+            scale = (module.running_var + module.eps).rsqrt() * (1 if module.weight is None else module.weight)
+            made = Diagonal(scale, (0 if module.bias is None else module.bias) - module.running_mean * scale)
         module.__dict__["grounding_weights"] = made
     return module.__dict__["grounding_weights"]
 
@@ -201,24 +207,27 @@ SIGNED = (nn.SiLU, nn.Hardswish, nn.GELU, nn.ELU, nn.Tanh, nn.LeakyReLU, F.silu,
 
 
 @rule(*RECTIFIERS)
-def rectifier(table, function: Callable, stream: Stream, **__: object) -> tuple[Stream, Descend]:
-    """A ReLU: 0 below 0."""
-    if table.closed(stream) and not isinstance(function, nn.ReLU6):
+def rectifier(table, function: Callable, stream: Stream, *_: object, **__: object) -> tuple[Stream, Descend]:
+    """A ReLU: 0 below 0. Whether it works in place is of no account here: the walk never does."""
+    if table.closed(stream) and not isinstance(function, nn.ReLU6) and function is not F.relu6:
         return stream, on_rows(lambda g: [g])
-    return table.activated(stream, _apply(function, stream.value), function, rectifies=True)
+    function = _out_of_place(function)
+    return table.activated(stream, function(stream.value), function, rectifies=True)
 
 
 @rule(*SQUASHERS, *SIGNED)
-def nonlinearity(table, function: Callable, stream: Stream, **__: object) -> tuple[Stream, Descend]:
+def nonlinearity(table, function: Callable, stream: Stream, *rest: object, **more: object) -> tuple[Stream, Descend]:
     """Any other function of each element by itself."""
-    return table.activated(stream, _apply(function, stream.value), function, rectifies=False)
+    more.pop("inplace", None)
+    whole = functools.partial(_out_of_place(function), **more)
+    return table.activated(stream, whole(stream.value, *rest), lambda x: whole(x, *rest), rectifies=False)
 
 
-def _apply(function: Callable, value: Tensor) -> Tensor:
-    """The function, never in place: the value may still be read."""
+def _out_of_place(function: Callable) -> Callable:
+    """The function, never in place: its argument may still be read."""
     if isinstance(function, nn.Module) and getattr(function, "inplace", False):
         function.inplace = False
-    return function(value)
+    return function
 
 
 @rule(nn.MaxPool2d)
@@ -228,7 +237,7 @@ def max_pool(table, module: nn.MaxPool2d, stream: Stream) -> tuple[Stream, Desce
     value, where = F.max_pool2d(stream.value, *geometry, return_indices=True)
     won = lambda z: z.flatten(2).gather(2, where.flatten(2)).view_as(where)  # noqa: E731
     pooled = Stream(value, None if stream.excitation is None else won(stream.excitation), stream.rectified)
-    inputs, winners = stream.winners, pooled.winners
+    inputs, winners = stream.settled, pooled.settled
     if winners is not None:
         targets = np.empty(len(winners), np.int32)
         kernels.find_targets(*winners.layout[1:3], by_position(where).numpy(), inputs.row, targets)
@@ -301,7 +310,7 @@ def average(table, function: Callable, stream: Stream, *rest: object, **keywords
     shape, total = stream.value.shape[1:], stream.like(call)
     windows = _windows(function, stream.value, total.value)
     routes = None
-    if windows and stream.winners is not None and total.winners is not None:
+    if windows and stream.settled is not None and total.settled is not None:
         routes = Routes.out_of_windows(stream.winners, total.winners, *windows)
 
     def descend(g: AnySignal) -> list[AnySignal]:
@@ -334,7 +343,8 @@ def vector_jacobian(function: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) 
     """g times the derivative of a function at x, as autograd gives it."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        return torch.autograd.grad(function(x), x, g)[0]
+        # a copy, for a function that works in place
+        return torch.autograd.grad(function(x.clone()), x, g)[0]
 
 
 @rule(torch.cat)
@@ -359,7 +369,7 @@ def concatenate(table, _: object, streams: Sequence[Stream], dim: int = 0) -> tu
 
 def _routes_to_parts(whole: Stream, parts: Sequence[Stream]) -> list[Routes]:
     """How the rows of a concatenation go to its parts: none where it has no rows."""
-    if whole.winners is None:
+    if whole.settled is None:
         return []
     part_of = np.repeat(np.arange(len(parts), dtype=np.int32), [part.value.shape[1] for part in parts])
     ends, rows = grouped(part_of[whole.winners.layout[2]], len(parts))
@@ -376,8 +386,8 @@ def chunk(table, _: object, stream: Stream, chunks: int, dim: int = 0) -> tuple[
     zs = [None] * len(values) if stream.excitation is None else stream.excitation.chunk(chunks, 1)
     streams = tuple(Stream(v, z, stream.rectified) for v, z in zip(values, zs, strict=True))
 
-    def descend(parts: dict[int, AnySignal]) -> list[Tensor]:
-        known = {i: dense(g) for i, g in parts.items()}
+    def descend(parts: Parts) -> list[Tensor]:
+        known = {i: dense(g) for i, g in parts.signals.items()}
         like = next(iter(known.values()))
         blank = [like.new_zeros(len(like), *v.shape[1:]) for v in values]
         return [torch.cat([known.get(i, blank[i]) for i in range(len(values))], 1)]
@@ -386,6 +396,11 @@ def chunk(table, _: object, stream: Stream, chunks: int, dim: int = 0) -> tuple[
 
 
 @rule(torch.add, operator.add, operator.iadd, "add", "add_")
-def add(table, _: object, left: Stream, right: Stream) -> tuple[Stream, Descend]:
-    """A residual sum: each side takes what comes down."""
-    return table.added(left, right)
+def add(table, _: object, left: Stream | float, right: Stream | float, **more: object) -> tuple[Stream, Descend]:
+    """A residual sum: each side takes what comes down. A number is a bias."""
+    if more:
+        raise InputError(f"a sum with {', '.join(more)} has no rule")
+    if isinstance(left, Stream) and isinstance(right, Stream):
+        return table.added(left, right)
+    stream, number = (left, right) if isinstance(left, Stream) else (right, left)
+    return table.shifted(stream, number)

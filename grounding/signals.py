@@ -7,11 +7,12 @@ signal is a dense tensor (N * W, channels, h, w), words fastest. Both say the sa
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -81,7 +82,13 @@ class Workspace(threading.local):
     """Memory for the signals of one pass, used again by the next one of the same thread.
 
     Fresh memory costs the system as much as the pass itself: it is handed out page by page, each cleared first.
+
+    Attributes:
+        alone: whether other threads run passes beside this one, which then shares its work with none.
+        spilled: how often a signal of rows had to become a dense one.
     """
+
+    alone, spilled = False, 0
 
     def __init__(self):
         self._block, self._used, self._open = torch.empty(0, dtype=torch.uint8), 0, False
@@ -146,18 +153,35 @@ class Signal:
 AnySignal = Tensor | Signal
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What comes down to a layer that was cut into parts, by their numbers."""
+
+    signals: dict[int, AnySignal]
+
+
+Job, Result = TypeVar("Job"), TypeVar("Result")
+
+
 def dense(g: AnySignal) -> Tensor:
     """A signal as (N * W, *shape)."""
-    return g.dense() if isinstance(g, Signal) else g
+    if isinstance(g, Tensor):
+        return g
+    workspace.spilled += 1
+    return g.dense()
 
 
-def each(function: Callable[[Tensor], Tensor], g: AnySignal) -> AnySignal:
-    """A function of the numbers, such as a truncation, on a signal of either form."""
+def each(function: Callable[[Tensor], Tensor], g: AnySignal | Parts) -> AnySignal | Parts:
+    """A function of the numbers, such as a truncation, on a signal of any form."""
+    if isinstance(g, Parts):
+        return Parts({i: each(function, part) for i, part in g.signals.items()})
     return Signal(function(g.values), g.winners, g.words) if isinstance(g, Signal) else function(g)
 
 
-def merge(a: AnySignal, b: AnySignal) -> AnySignal:
+def merge(a: AnySignal | Parts, b: AnySignal | Parts) -> AnySignal | Parts:
     """The sum of two signals to one layer."""
+    if isinstance(a, Parts):
+        return Parts(a.signals | {i: merge(a.signals[i], g) if i in a.signals else g for i, g in b.signals.items()})
     if isinstance(a, Signal) and isinstance(b, Signal) and a.winners is b.winners:
         values = workspace.empty(len(a.values), a.values)
         arrays = a.values.numpy(), b.values.numpy(), values.numpy()
@@ -278,6 +302,27 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "top-down")
 
 
+def spread(work: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
+    """[work(job) for job in jobs], whole passes side by side in as many threads as torch uses.
+
+    A pass by itself is cut at every layer, and threads that wait for one another lose time; passes do not wait. Only
+    for passes that never spill: torch's dense operations have threads of their own.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or len(jobs) < 2 or workspace.alone:
+        return [work(job) for job in jobs]
+
+    @torch.no_grad()
+    def by_itself(job: Job) -> Result:
+        workspace.alone = True
+        try:
+            return work(job)
+        finally:
+            workspace.alone = False
+
+    return list(_pool(threads).map(by_itself, jobs))
+
+
 def shared(work: Callable[[int, int], None], rows: int, least: int) -> None:
     """Calls work(share, shares) for every share of the rows, as many as torch uses threads; this thread takes one.
 
@@ -285,7 +330,7 @@ def shared(work: Callable[[int, int], None], rows: int, least: int) -> None:
     """
     threads = torch.get_num_threads()
     shares = min(threads, rows // least)
-    if shares < 2:
+    if shares < 2 or workspace.alone:
         work(0, 1)
         return
     others = [_pool(threads - 1).submit(work, share, shares) for share in range(1, shares)]

@@ -8,12 +8,14 @@ bias), Eq. 2 reads p_x = x . W+^T (p_a / z), 0 where z = 0; so g_x = W+^T (g_a .
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from grounding.rules import Descend, Stream, Weights, on_rows, vector_jacobian
 from grounding.signals import AnySignal, Factor, Signal, dense, each, merge, ratio
+from proposals.errors import InputError
 
 
 class Table:
@@ -57,9 +59,15 @@ class Table:
     def scaled(self, x: Stream, factor: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Stream, Descend]:
         """x times a factor (N, *shape) that is held fixed (``function`` says how it comes about): p passes unchanged,
         so g is multiplied by the factor itself (not by f(x) / x, which is 0 / 0 at 0)."""
+        if (factor < 0).any():
+            raise InputError("a scaling by a factor below 0 has no rule")
         excitation = None if x.excitation is None else x.excitation * factor
         times = Factor(factor)
         return Stream(x.value * factor, excitation, x.rectified), on_rows(lambda g: [times(g)])
+
+    def shifted(self, x: Stream, number: float) -> tuple[Stream, Descend]:
+        """x plus a number: a bias, which enters only through activations."""
+        return replace(x, value=x.value + number, excitation=x.z), on_rows(lambda g: [g])
 
     def product(self, x: Stream, gate: Stream) -> tuple[Stream, Descend]:
         """Squeeze and excitation: the gate is a factor; which of the two it is, its size tells."""
@@ -130,12 +138,18 @@ class Unnormalised(Table):
     rescaled = True
 
     def source(self, value: Tensor) -> Stream:
-        return Stream(value)
+        return Stream(value, value.clamp(min=0)) if value.min() < 0 else Stream(value)
+
+    def target(self, stream: Stream) -> Stream:
+        return self.source(stream.value)
+
+    def shifted(self, x: Stream, number: float) -> tuple[Stream, Descend]:
+        return Stream(x.value + number), on_rows(lambda g: [g])
 
     def weighted(self, layer: Weights, x: Stream) -> tuple[Stream, Descend]:
         value = layer.value(x.value)
-        winning = Factor(value.clamp(min=0))
-        return Stream(value), on_rows(lambda g: [layer.down(winning(g), x, 1)])
+        winning, alive = Factor(value.clamp(min=0)), self._alive(x)
+        return Stream(value), on_rows(lambda g: [alive(layer.down(winning(g), x, 1))])
 
     def activated(self, x: Stream, value: Tensor, function: Callable, rectifies: bool) -> tuple[Stream, Descend]:
         activation = Stream(value)
@@ -143,7 +157,15 @@ class Unnormalised(Table):
         return activation, on_rows(lambda g: [gate(g)])
 
     def entered(self, layer: Weights, x: Stream, shares: Tensor) -> AnySignal:
-        return layer.down(shares, x, 1)
+        return self._alive(x)(layer.down(shares, x, 1))
+
+    def added(self, left: Stream, right: Stream) -> tuple[Stream, Descend]:
+        sides = self._alive(left), self._alive(right)
+        return Stream(left.value + right.value), on_rows(lambda g: [alive(g) for alive in sides])
+
+    def _alive(self, x: Stream) -> Factor:
+        """Only the positive part can win."""
+        return Factor((x.value > 0).to(x.value), winners=x.winners)
 
 
 class Gradient(Table):
@@ -172,6 +194,9 @@ class Gradient(Table):
             return [vector_jacobian(function, x.value.repeat_interleave(words, 0), g)]
 
         return Stream(x.value * factor, rectified=x.rectified), on_rows(descend)
+
+    def shifted(self, x: Stream, number: float) -> tuple[Stream, Descend]:
+        return Stream(x.value + number, rectified=False), on_rows(lambda g: [g])
 
     def product(self, x: Stream, gate: Stream) -> tuple[Stream, Descend]:
         def descend(g: Tensor) -> list[Tensor]:
@@ -210,6 +235,9 @@ class Relevance(Table):
     v = W x + b; a nonlinearity passes R as it is."""
 
     epsilon = 1e-6
+
+    def shifted(self, x: Stream, number: float) -> tuple[Stream, Descend]:
+        return Stream(x.value + number, rectified=False), on_rows(lambda g: [g])
 
     def source(self, value: Tensor) -> Stream:
         return Stream(value, rectified=False)

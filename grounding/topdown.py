@@ -6,7 +6,8 @@ scene.attend([3, 17], method="c-mwp")      # (N, 2, h, w)
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.fx
@@ -18,11 +19,12 @@ from grounding.atlas import Atlas
 from grounding.attention import AVERAGED, METHODS, Method
 from grounding.kernels import LANES
 from grounding.rules import RULES, Descend, Rule, Stream, Weights
-from grounding.signals import AnySignal, Signal, dense, each, integrate, merge, workspace
+from grounding.signals import AnySignal, Parts, Signal, dense, each, integrate, merge, spread, workspace
 from grounding.tables import Table
 from proposals.errors import InputError
 
 Node = torch.fx.Node
+Result = TypeVar("Result")
 
 
 class TopDown:
@@ -105,7 +107,17 @@ class Scene:
     def __init__(self, topdown: TopDown, images: Tensor, method: Method):
         self._topdown, self._images = topdown, images
         self._walks: dict[tuple[Table, tuple[Node, ...]], list[Walk]] = {}
-        first = self._walked(method)
+        try:
+            first = self._walked(method)
+        except RuntimeError as error:
+            # PyTorch's words for an image that is used up before the last layer
+            if not any(
+                sign in str(error) for sign in ("too small", "Kernel size can't be greater", "cannot be multiplied")
+            ):
+                raise
+            size = " x ".join(map(str, images.shape[2:]))
+            raise InputError(f"images of {size} pixels are too small for this network, or not of the one size that it "
+                             f"takes ({str(error).splitlines()[0]})") from error  # fmt: skip
         self.score_maps = torch.cat([walk.scores for walk in first])
         self.logits = torch.cat([walk.logits for walk in first])
 
@@ -130,12 +142,12 @@ class Scene:
         chosen = _method(method)
         signals = self._signals(units)
         used = signals.any(0).nonzero()[:, 0]
-        images = []
-        for walk in self._walked(chosen):
-            words = max(1, min(self._topdown._chunk // walk.images, LANES[-1]))
-            parts = [_pass(chosen, walk, part[:, used], used) for part in signals.split(words)]
-            images.append([torch.cat(maps, 1) for maps in zip(*parts, strict=True)])
-        maps = [torch.cat(parts) for parts in zip(*images, strict=True)]
+        walks = self._walked(chosen)
+        words = signals.split(max(1, min(self._topdown._chunk // walks[0].images, LANES[-1])))
+        jobs = [(walk, part[:, used]) for walk in walks for part in words]
+        passes = run_passes(lambda job: chosen.maps(*job, used), jobs)
+        images = [passes[i : i + len(words)] for i in range(0, len(passes), len(words))]
+        maps = [torch.cat([torch.cat([p[t] for p in parts], 1) for parts in images]) for t in range(len(passes[0]))]
         several = not (isinstance(self._topdown._target, str) or self._topdown._target is None)
         return maps if several and chosen.target != AVERAGED else maps[0]
 
@@ -152,7 +164,8 @@ class Scene:
         """
         if len(self._images) > 1:
             raise InputError("an atlas is of one image: look at it alone")
-        return Atlas(self._walked(_method(method))[0], method, size or tuple(self._images.shape[2:]))
+        size = size or tuple(self._images.shape[2:])
+        return Atlas(self._walked(_method(method))[0], method, size, run_passes)
 
     @torch.no_grad()
     def _walked(self, method: Method) -> list["Walk"]:
@@ -184,12 +197,17 @@ class Walk:
 
     Attributes:
         images: how many; scores: (N, tags, h', w'); logits: (N, tags).
+        spills: whether a pass has to turn rows into dense signals; None before the first.
     """
+
+    spills: bool | None = None
 
     def __init__(self, net: "network.Network", table: Table, targets: tuple[Node, ...], images: Tensor):
         self.images, self._net, self._table, self._targets = len(images), net, table, targets
         self._steps: list[tuple[Node, list[Node], Descend | None]] = []
         self._streams: dict[Node, Stream] = {}
+        self._numbers: dict[Node, int] = {}
+        self.on_cpu = images.device.type == "cpu"
         above, split = net.above(targets), net.split(targets)
         values: dict[Node, object] = {}
         for node, value in zip(split.outputs, split.stem(images), strict=True):
@@ -219,6 +237,7 @@ class Walk:
             return self._run(node, values)
         if network.is_item(node):
             self._steps.append((node, sources, None))
+            self._numbers[sources[0]] = len(arguments[0])
             return arguments[0][arguments[1]]
         stream, descend = _rule(self._net, node)(self._table, self._net.operation(node), *arguments, **keywords)
         self._steps.append((node, sources, descend))
@@ -289,7 +308,8 @@ class Walk:
             if node in self._targets:
                 arrived[node] = g
             if descend is None:
-                waiting.setdefault(sources[0], {})[node.args[1]] = g
+                part = Parts({node.args[1] % self._numbers[sources[0]]: g})
+                waiting[sources[0]] = merge(waiting[sources[0]], part) if sources[0] in waiting else part
                 continue
             shares = descend(g if getattr(descend, "on_rows", False) else dense(g))
             for source, share in zip(sources, shares, strict=True):
@@ -318,9 +338,22 @@ def _method(name: str) -> Method:
     return METHODS[name]
 
 
-def _pass(method: Method, walk: Walk, signals: Tensor, used: Tensor) -> list[Tensor]:
-    with workspace():
-        return method.maps(walk, signals, used)
+def run_passes(go: Callable[[tuple[Walk, Tensor]], Result], jobs: Sequence[tuple[Walk, Tensor]]) -> list[Result]:
+    """go(walk, signals) for every job, side by side once a first pass has shown that none has to become dense."""
+
+    def one(job: tuple[Walk, Tensor]) -> Result:
+        spilled = workspace.spilled
+        with workspace():
+            result = go(job)
+        job[0].spills = workspace.spilled > spilled
+        return result
+
+    unknown = next((i for i, (walk, _) in enumerate(jobs) if walk.spills is None), None)
+    first = [] if unknown is None else [one(jobs[0])]
+    rest = jobs[len(first) :]
+    if jobs[0][0].on_cpu and not jobs[0][0].spills:
+        return first + spread(one, rest)
+    return first + [one(job) for job in rest]
 
 
 def _rule(net: "network.Network", node: Node) -> Rule:
@@ -361,11 +394,15 @@ def _rescaled(waiting: dict[Node, AnySignal]) -> dict[Node, AnySignal]:
     return {node: _over(g, scale) for node, g in waiting.items()}
 
 
-def _largest(g: AnySignal) -> Tensor:
+def _largest(g: AnySignal | Parts) -> Tensor:
+    if isinstance(g, Parts):
+        return functools.reduce(torch.maximum, map(_largest, g.signals.values()))
     return g.values[:, : g.words].abs().amax(0) if isinstance(g, Signal) else g.flatten(1).abs().amax(1)
 
 
-def _over(g: AnySignal, scale: Tensor) -> AnySignal:
+def _over(g: AnySignal | Parts, scale: Tensor) -> AnySignal | Parts:
+    if isinstance(g, Parts):
+        return Parts({i: _over(part, scale) for i, part in g.signals.items()})
     if isinstance(g, Signal):
         padded = F.pad(scale, (0, g.values.shape[1] - g.words), value=1)
         return each(lambda v: v / padded, g)

@@ -1,0 +1,84 @@
+"""Every tag at once: the same maps as one by one, and what lies in a box."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from grounding import Grounder, TopDown
+from grounding.images import read_image
+from grounding.tagger import TagClassifier
+from proposals.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def scene(astronaut):
+    tagger = TagClassifier.load()
+    pixels = torch.from_numpy(read_image(astronaut).copy()).permute(2, 0, 1)[None].float()
+    small = nn.functional.interpolate(pixels, size=(224, 224), mode="bilinear", antialias=True)
+    return TopDown(tagger, "pool3").look(tagger.preprocessing(small))
+
+
+@pytest.fixture(scope="module")
+def atlas(scene):
+    return scene.atlas()
+
+
+@pytest.mark.parametrize("method", ["mwp", "c-mwp"])
+def test_all_maps_are_those_asked_for_one_by_one(scene, method):
+    tags = [0, 3, 700, 1427]
+    maps, direct = scene.atlas(method).maps(tags), scene.attend(tags, method)[0]
+    assert ((maps - direct).abs().amax((1, 2)) <= 1e-5 * direct.amax((1, 2))).all()
+
+
+def test_the_whole_vocabulary_is_streamed_in_blocks(atlas):
+    assert sum(len(tags) for tags, _ in atlas) == len(atlas) == 1428
+    tags, maps = list(atlas)[1]
+    assert tags == range(1024, 1428)
+    torch.testing.assert_close(maps[0], atlas.maps([1024])[0])
+
+
+def test_concentration_is_the_share_of_mass_in_the_box(atlas):
+    concentration = atlas.concentration((16, 32, 112, 160))
+    maps = atlas.maps([5, 9])
+    inside = maps[:, 2:10, 1:7].sum((1, 2)) / maps.sum((1, 2))
+    torch.testing.assert_close(concentration[[5, 9]], inside)
+    torch.testing.assert_close(atlas.concentration((0, 0, 224, 224)), torch.ones(1428), rtol=1e-5, atol=1e-5)
+
+
+def test_a_box_may_cut_cells(atlas):
+    left, right = (atlas.concentration(box) for box in ((0, 0, 71.5, 224), (71.5, 0, 224, 224)))
+    torch.testing.assert_close(left + right, torch.ones(1428), rtol=1e-5, atol=1e-5)
+
+
+def test_the_words_of_a_box_are_the_most_concentrated(atlas):
+    words = atlas.words((0, 0, 100, 100), 5, likely=0)
+    concentration = atlas.concentration((0, 0, 100, 100))
+    assert [tag for tag, _ in words] == concentration.argsort(descending=True, stable=True)[:5].tolist()
+    assert words[0][1] == pytest.approx(float(concentration.max()))
+
+
+def test_a_photos_box_is_answered_in_words(astronaut):
+    scene = Grounder.load().look(astronaut)
+    words = scene.words((100, 210, 400, 512), 8)
+    assert {"man", "wearing"} & {word for word, _ in words}
+    assert all(0 <= share <= 1 for _, share in words)
+    assert [word for word, _ in words] != [word for word, _ in scene.words((300, 20, 420, 200), 8)]
+
+
+@pytest.mark.parametrize("box", [(5, 5, 5, 9), (-1, 0, 5, 5), (0, 0, 225, 5), (9, 0, 3, 5), (0, 0, np.nan, 5)])
+def test_a_box_outside_of_the_image_is_told(atlas, box):
+    with pytest.raises(InputError, match="is empty or leaves the image of"):
+        atlas.concentration(box)
+
+
+def test_what_has_no_atlas_is_told(scene, atlas):
+    with pytest.raises(InputError, match="an atlas is of mwp or c-mwp, not 'grad'"):
+        scene.atlas("grad")
+    with pytest.raises(InputError, match="an atlas has the tags 0 to 1427"):
+        atlas.maps([1428])
+    tagger = TagClassifier.load()
+    with pytest.raises(InputError, match="one position of the classifier: give it 224 x 224 pixels"):
+        TopDown(tagger).look(torch.zeros(1, 3, 224, 288)).atlas()
+    with pytest.raises(InputError, match="an atlas is of one image"):
+        TopDown(tagger).look(torch.zeros(2, 3, 224, 224)).atlas()

@@ -1,0 +1,84 @@
+"""The benchmark measures what it says, and leaves out a peer that cannot do the work."""
+
+import json
+import time
+
+import pytest
+import torch
+
+from eval import benchmark_attention
+from eval.benchmark import benchmark, interleaved, peak_memory, table
+from eval.benchmark_attention import CONTESTS, multiply_adds, winning_connections
+from grounding import TopDown
+from proposals.errors import InputError
+
+
+def test_the_connections_of_googlenet_above_pool2_are_counted():
+    contest = CONTESTS["bvlc_googlenet"]()
+    topdown, image = TopDown(contest.model, contest.target, contest.classifier), contest.image((224, 224))
+    # 1.10 of GoogLeNet's 1.58 billion multiply-adds lie above pool2
+    assert multiply_adds(contest, topdown, image) == 1_103_972_352
+    assert 0.05 < winning_connections(topdown, image) / 1_103_972_352 < 0.12
+
+
+def test_a_row_of_the_table_and_its_file(tmp_path, monkeypatch):
+    def refuses(*_):
+        raise ValueError("not this network\nat all")
+
+    def absent(*_):
+        raise ImportError
+
+    monkeypatch.setattr(benchmark_attention, "PEERS", {"torchray": refuses, "zennit": absent})
+    monkeypatch.setattr(benchmark_attention, "_memory", len)
+    monkeypatch.setattr(benchmark_attention, "get_context", lambda _: _Here)
+    measured = benchmark_attention.measure(["bvlc_googlenet"], [(224, 224)], [2], 1, ["torchray", "zennit"])
+    record = benchmark(lambda: measured, str(tmp_path))
+    assert json.loads((tmp_path / "benchmark.json").read_text()) == json.loads(json.dumps(record))
+    row = record["rows"][0]
+    assert row["torchray"] is row["zennit"] is row["torchray / ours"] is None
+    assert row["ours"] == row["look"] + row["attend"]
+    assert row["winners' floor"] < row["floor"]
+    assert row["attend / autograd"] == row["attend"] / row["autograd"]
+
+
+class _Here:
+    """A pool of this process alone."""
+
+    Pool = staticmethod(lambda _: _Here())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def apply(self, _, arguments):
+        return float(len(arguments))
+
+
+def test_works_take_turns_and_the_median_counts():
+    seconds = interleaved({"short": lambda: time.sleep(0.002), "long": lambda: time.sleep(0.02)}, 3)
+    assert 0.002 <= seconds["short"] < seconds["long"]
+
+
+def test_peak_memory_sees_what_was_held_and_freed():
+    def work():
+        block = torch.ones(80 * 2**18)
+        time.sleep(0.02)
+        del block
+
+    assert 75 < peak_memory(work) < 200
+
+
+def test_a_table_has_a_column_a_key_and_a_dash_for_none():
+    rows = [{"network": "a", "seconds": 0.01234}, {"network": "bb", "seconds": None, "ratio": 12345.0}]
+    assert table(rows).splitlines() == [
+        "network  seconds  ratio",
+        "      a   0.0123      -",
+        "     bb        -  12345",
+    ]
+
+
+def test_an_unknown_network_is_told():
+    with pytest.raises(InputError, match="unknown network 'lenet': choose among bvlc_googlenet"):
+        benchmark_attention.measure(["lenet"])
