@@ -21,9 +21,9 @@ def measure(tags: int = 18157, targets: Sequence[str] = ("pool2", "pool3"), roun
     """One row a target.
 
     Returns:
-        The rows: seconds of the basis, of all maps after it, of a plain forward pass (the model's own memory format, and
-        channels_last) and of the direct way (64 tags at a time, from the time of 64); their ratio; billions of
-        multiply-adds of basis and product and their rate; the largest relative difference to the direct maps; MB.
+        The rows: seconds of the basis, of all maps with it, of a plain forward pass (in the model's own memory format,
+        and in channels_last) and of 64 tags directly; their ratios for all tags; billions of multiply-adds of basis and
+        product, and their rate; the largest relative difference to the direct maps; MB.
     """
     return [_row(tags, target, rounds) for target in targets], {"multiply-adds a second": matrix_rate()}
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 import torchvision
 from skimage import data
 from torch import Tensor, nn
+from torchvision.models.googlenet import BasicConv2d
 from tqdm import tqdm
 
 from eval.benchmark import Row, Work, interleaved, matrix_rate, peak_memory
@@ -61,7 +62,7 @@ def googlenet() -> Contest:
     model = torchvision.models.googlenet(weights=None, aux_logits=False, init_weights=False)
     _initialise(model)
     for module in model.modules():
-        if isinstance(module, torchvision.models.googlenet.BasicConv2d):
+        if isinstance(module, BasicConv2d):
             module.conv = nn.utils.fusion.fuse_conv_bn_eval(module.conv, module.bn)
             module.bn = nn.Identity()
     return Contest(model, TENSORFLOW, "maxpool2", "avgpool", "fc")
@@ -98,8 +99,8 @@ def measure(
     Args:
         rounds: turns that each contestant takes; the median counts.
         peers: whom to measure beside us, where they are installed.
-        longest: of a peer that takes one class at a time so many are timed, and the time of all words is that of these
-            times their share: it grows with the number of words, and hours would pass.
+        longest: so many words are timed of a peer, and the time of all is taken as so many times that: none of them
+            shares work between words, and hours would pass.
 
     Returns:
         The rows, and {"multiply-adds a second": ...}. Seconds, MB, and ratios of seconds: how many times ours goes into
@@ -158,7 +159,7 @@ def _forward(model: nn.Module, image: Tensor) -> Tensor:
 
 def _peer_seconds(peer: str, contest: Contest, image: Tensor, words: int, longest: int) -> float | None:
     """The seconds of a peer for all words, None where it is not installed or cannot do the work."""
-    timed = words if peer in BATCHED else min(words, longest)
+    timed = min(words, longest)
     try:
         work = PEERS[peer](contest, image, timed)
         return interleaved({peer: work}, 1)[peer] * words / timed
@@ -209,7 +210,8 @@ def winning_connections(topdown: TopDown, image: Tensor) -> int:
         total += int((F.conv2d(below, window, None, *geometry) * above).sum())
         return transpose(g, weight, geometry, winners)
 
-    with patch.object(rules, "transpose", counted):
+    # rows, for however few words
+    with patch.object(rules, "transpose", counted), patch("grounding.topdown.CROSSING", 0):
         topdown.look(image).attend([0], "mwp")
     return total
 
@@ -253,5 +255,3 @@ def captum(contest: Contest, image: Tensor, words: int) -> Work:
 
 
 PEERS: dict[str, Callable[[Contest, Tensor, int], Work]] = {"torchray": torchray, "zennit": zennit, "captum": captum}
-# those that take words as a batch; the time of the others grows with the number of words
-BATCHED = {"zennit"}

@@ -11,7 +11,7 @@ one g an input stream (None where nothing goes). To teach the walk a new layer, 
 
     @rule(MyScaling)
     def my_scaling(table, module, stream):
-        return table.scaled(stream, module.factor)
+        return table.scaled(stream, module.factor.expand_as(stream.value), module)
 
     rule(nn.Mish)(nonlinearity)          # an element-wise function needs no more
 

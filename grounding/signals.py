@@ -85,22 +85,23 @@ class Workspace(threading.local):
 
     Attributes:
         alone: whether other threads run passes beside this one, which then shares its work with none.
+        rows: whether dense signals become rows where they can.
         spilled: how often a signal of rows had to become a dense one.
     """
 
-    alone, spilled = False, 0
+    alone, rows, spilled = False, True, 0
 
     def __init__(self):
         self._block, self._used, self._open = torch.empty(0, dtype=torch.uint8), 0, False
 
     @contextmanager
-    def __call__(self) -> Iterator[None]:
+    def __call__(self, rows: bool = True) -> Iterator[None]:
         """Within it, :meth:`empty` takes from one block; no signal may outlive it."""
-        self._used, self._open = 0, True
+        self._used, self._open, self.rows = 0, True, rows
         try:
             yield
         finally:
-            self._open = False
+            self._open, self.rows = False, True
             if len(self._block) < self._used <= KEPT:
                 self._block = torch.empty(self._used, dtype=torch.uint8)
 
@@ -216,7 +217,7 @@ class Factor:
 
     def __call__(self, g: AnySignal) -> AnySignal:
         """The signal times the factor."""
-        if isinstance(g, Tensor) and self._winners is None:
+        if isinstance(g, Tensor) and (self._winners is None or not workspace.rows):
             return (g.unflatten(0, (len(self._dense), -1)) * self._dense.unsqueeze(1)).flatten(0, 1)
         g = Signal.of(g, self._winners) if isinstance(g, Tensor) else g
         if g.winners not in self._rows:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from grounding.rules import Descend, Stream, Weights, on_rows, vector_jacobian
-from grounding.signals import AnySignal, Factor, Signal, dense, each, merge, ratio
+from grounding.signals import AnySignal, Factor, Signal, dense, each, merge, ratio, workspace
 from proposals.errors import InputError
 
 
@@ -122,7 +122,7 @@ class Excitation(Table):
 
     def begun(self, g: Tensor, x: Stream) -> AnySignal:
         g = self._gate(x)(g)
-        return Signal.of(g, x.winners) if x.winners is not None and isinstance(g, Tensor) else g
+        return Signal.of(g, x.winners) if x.winners is not None and workspace.rows and isinstance(g, Tensor) else g
 
     def _gate(self, x: Stream) -> Callable[[AnySignal], AnySignal]:
         """The gate r = a / z of a neuron that ends here without a ReLU."""

@@ -44,6 +44,13 @@ NAMES = [
 UNTRAINED = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weights": False}}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def rows_for_any_number_of_words():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("grounding.topdown.CROSSING", 0)
+        yield
+
+
 def randomise(net: nn.Module) -> nn.Module:
     """Weights under which no activation fades, and batch norms of both signs."""
     for module in net.modules():

@@ -27,6 +27,13 @@ UNNORMALISED = ("c-mwp-postnorm", "c-mwp-nonorm")
 property_test = partial(settings, deadline=None)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def rows_for_any_number_of_words():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("grounding.topdown.CROSSING", 0)
+        yield
+
+
 def share(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(denominator == 0, 0, numerator / denominator).detach()
 
