@@ -134,5 +134,5 @@ def _basis(job: tuple["Walk", Tensor]) -> Tensor:
     """The maps of some inputs of the classifier, each by itself: (channels, h, w)."""
     walk, channels = job
     signals = walk.features.new_zeros(len(channels), *walk.features.shape[1:])
-    signals.view(len(channels), -1)[torch.arange(len(channels)), channels] = 1
+    signals.view(len(channels), -1)[torch.arange(len(channels), device=channels.device), channels] = 1
     return walk.mass(walk.begin(signals))[0][0]

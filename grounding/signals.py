@@ -6,6 +6,7 @@ other costs anything. Where that does not hold (several images at once, a GPU, a
 signal is a dense tensor (N * W, channels, h, w), words fastest. Both say the same.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -301,6 +302,10 @@ LIGHT, HEAVY = 4096, 64
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "top-down")
+
+
+# a child of a fork has none of its parent's threads
+os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def spread(work: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:

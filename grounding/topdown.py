@@ -44,7 +44,7 @@ class TopDown:
             "image" the input), or a list of such names, which gives a map for each out of one pass. By default each
             method takes its own, and Excitation Backprop the architecture's.
         classifier: the ``nn.Linear`` or 1x1 ``nn.Conv2d`` whose outputs are the tags; by default the architecture's.
-        chunk: how many (image, word) pairs go down at once; bounds the memory.
+        chunk: how many (image, word) pairs go down at once; bounds the memory. By default 32, and 512 on a GPU.
         compiled: whether torch.compile takes the part of the network below the target (it needs a C++ compiler).
 
     Raises:
@@ -57,12 +57,12 @@ class TopDown:
         model: nn.Module,
         target: str | Sequence[str] | None = None,
         classifier: str | None = None,
-        chunk: int = 32,
+        chunk: int | None = None,
         compiled: bool = False,
     ):
         self.network = network.Network(model, classifier, compiled)
-        self._target, self._chunk = target, chunk
-        self._weight, self._bias = self.network.weight, self.network.bias
+        self._weight, self._target = self.network.weight, target
+        self._chunk = chunk or (32 if self._weight.device.type == "cpu" else 512)
         if target is not None or self.network.default_target:
             self._plan(METHODS["mwp"])
 
@@ -146,7 +146,8 @@ class Scene:
         signals = self._signals(units)
         used = signals.any(0).nonzero()[:, 0]
         walks = self._walked(chosen)
-        words = signals.split(max(1, min(self._topdown._chunk // walks[0].images, LANES[-1])))
+        most = LANES[-1] if walks[0].density else len(signals)
+        words = signals.split(max(1, min(self._topdown._chunk // walks[0].images, most)))
         jobs = [(walk, part[:, used]) for walk in walks for part in words]
         passes = run_passes(lambda job: chosen.maps(*job, used), jobs)
         images = [passes[i : i + len(words)] for i in range(0, len(passes), len(words))]
