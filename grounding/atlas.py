@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from grounding.kernels import LANES
 from grounding.signals import ratio
 from proposals.errors import InputError
 
@@ -31,6 +30,8 @@ Passes = Callable[[Callable[[tuple["Walk", Tensor]], Tensor], Sequence[tuple["Wa
 CONTRASTS = {"mwp": False, "c-mwp": True}
 # tags whose maps are made at once
 BLOCK = 1024
+# basis maps in one pass: its memory grows with them, and each thread has its own
+AT_ONCE = 32
 
 
 class Atlas:
@@ -58,7 +59,7 @@ class Atlas:
         features, weight = walk.features.flatten(), walk.weight
         active = features.nonzero()[:, 0]
         self._features, self._weight = features[active], weight[:, active]
-        self.basis = torch.cat(passes(_basis, [(walk, part) for part in active.split(LANES[-1])]))
+        self.basis = torch.cat(passes(_basis, [(walk, part) for part in active.split(AT_ONCE)]))
 
     def __len__(self) -> int:
         return len(self._weight)

@@ -7,10 +7,10 @@ signal is a dense tensor (N * W, channels, h, w), words fastest. Both say the sa
 """
 
 import os
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TypeVar
@@ -80,7 +80,7 @@ def by_position(values: Tensor) -> Tensor:
 
 
 class Workspace(threading.local):
-    """Memory for the signals of one pass, used again by the next one of the same thread.
+    """A thread's memory for signals, used again as soon as nobody holds the signal that lay in it.
 
     Fresh memory costs the system as much as the pass itself: it is handed out page by page, each cleared first.
 
@@ -93,32 +93,31 @@ class Workspace(threading.local):
     alone, rows, spilled = False, True, 0
 
     def __init__(self):
-        self._block, self._used, self._open = torch.empty(0, dtype=torch.uint8), 0, False
-
-    @contextmanager
-    def __call__(self, rows: bool = True) -> Iterator[None]:
-        """Within it, :meth:`empty` takes from one block; no signal may outlive it."""
-        self._used, self._open, self.rows = 0, True, rows
-        try:
-            yield
-        finally:
-            self._open, self.rows = False, True
-            if len(self._block) < self._used <= KEPT:
-                self._block = torch.empty(self._used, dtype=torch.uint8)
+        self._blocks: list[np.ndarray] = []
 
     def empty(self, rows: int, like: Tensor) -> Tensor:
         """(rows, lanes) of the lanes and dtype of a tensor, with any content."""
         size = rows * like.shape[1] * like.itemsize
-        start = self._used
-        if self._open:
-            self._used += -(-size // 64) * 64
-        if not self._open or self._used > len(self._block):
-            return like.new_empty(rows, like.shape[1])
-        return self._block[start : start + size].view(like.dtype).view(rows, like.shape[1])
+        holders = _holders(self._blocks)
+        free = [block for block, number in zip(self._blocks, holders, strict=True) if number == FREE]
+        fitting = [block for block in free if block.nbytes >= size]
+        block = min(fitting, key=len) if fitting else self._grow(max(free, key=len, default=None), size)
+        return torch.from_numpy(block[:size]).view(like.dtype).view(rows, like.shape[1])
+
+    def _grow(self, small: np.ndarray | None, size: int) -> np.ndarray:
+        """A new block of so many bytes, in the place of one that is free but too small."""
+        self._blocks = [block for block in self._blocks if block is not small]
+        self._blocks.append(np.empty(size, np.uint8))
+        return self._blocks[-1]
 
 
-# bytes that a thread keeps between passes, at most
-KEPT = 256 << 20
+def _holders(blocks: list[np.ndarray]) -> list[int]:
+    """How many refer to each block; a tensor that lies in it is one."""
+    return [sys.getrefcount(block) for block in blocks]
+
+
+# what is counted for a block that only the list holds: how many the loop adds is Python's affair
+FREE = _holders([np.empty(1)])[0]
 workspace = Workspace()
 
 

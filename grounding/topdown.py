@@ -352,11 +352,11 @@ def run_passes(go: Callable[[tuple[Walk, Tensor]], Result], jobs: Sequence[tuple
     rows = len(signals) >= CROSSING * walk.density**2
 
     def one(job: tuple[Walk, Tensor]) -> Result:
-        spilled = workspace.spilled
-        with workspace(rows):
-            result = go(job)
-        job[0].spills = workspace.spilled > spilled
-        return result
+        spilled, workspace.rows = workspace.spilled, rows
+        try:
+            return go(job)
+        finally:
+            job[0].spills, workspace.rows = workspace.spilled > spilled, True
 
     if not (rows and walk.density):
         return [one(job) for job in jobs]
