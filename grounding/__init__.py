@@ -1,9 +1,28 @@
 """Grounding: finds in a photo what a phrase names, with a network that never saw a box."""
 
-from grounding.grounder import Grounder, Grounding
-from grounding.phrases import Phrase
-from grounding.tagger import TagClassifier
-from grounding.topdown import TopDown
-from grounding.vocabulary import Vocabulary
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from grounding.grounder import Grounder, Grounding
+    from grounding.phrases import Phrase
+    from grounding.tagger import TagClassifier
+    from grounding.topdown import TopDown
+    from grounding.vocabulary import Vocabulary
 
 __all__ = ["Grounder", "Grounding", "Phrase", "TagClassifier", "TopDown", "Vocabulary"]
+HOMES = {
+    "Grounder": "grounder",
+    "Grounding": "grounder",
+    "Phrase": "phrases",
+    "TagClassifier": "tagger",
+    "TopDown": "topdown",
+    "Vocabulary": "vocabulary",
+}
+
+
+def __getattr__(name: str) -> object:
+    # PyTorch takes seconds and hundreds of megabytes; proposals and the command line's own errors need none of it
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"grounding.{HOMES[name]}"), name)

@@ -1,6 +1,6 @@
 """Grounder: look at an image once, ask many phrases."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from grounding.phrases import Phrase
 from grounding.rescoring import rescore, thin
 from grounding.tagger import TagClassifier
 from grounding.topdown import Scene, TopDown
-from proposals import Proposals, SegmentProposer
+from proposals import Proposals, Proposer, SegmentProposer
 from proposals.errors import InputError
 
 
@@ -92,14 +92,14 @@ class Grounder:
 
     Args:
         tagger: the network whose tags the words are.
-        proposer: image -> proposals.
+        proposer: gives an image's proposals, see ``proposals.Proposer``.
         settings: method, layer, gamma, ...
     """
 
     def __init__(
         self,
         tagger: TagClassifier,
-        proposer: Callable[[np.ndarray], Proposals] | None = None,
+        proposer: Proposer | None = None,
         settings: Settings | None = None,
     ):
         self.tagger, self.settings = tagger, settings or Settings()
@@ -110,7 +110,7 @@ class Grounder:
     def load(
         cls,
         path: str | Path | None = None,
-        proposer: Callable[[np.ndarray], Proposals] | None = None,
+        proposer: Proposer | None = None,
         **settings: str | float | None,
     ) -> "Grounder":
         """A grounder from a tagger's file (the embedded tagger by default); further arguments are those of
@@ -132,7 +132,8 @@ class Grounder:
         """
         pixels = read_image(image)
         scene = self.topdown.look(self.prepared(pixels, [self.settings.side]), self.settings.method)
-        return GroundingScene(self, pixels, scene, self.proposer(pixels))
+        name = Path(image).stem if isinstance(image, str | Path) else None
+        return GroundingScene(self, pixels, scene, self.proposer(pixels, name))
 
     def prepared(self, pixels: np.ndarray, size: list[int]) -> Tensor:
         """(H, W, 3) uint8 as the network takes it: (1, 3, h, w), of this shorter side or (height, width)."""

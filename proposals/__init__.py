@@ -2,7 +2,7 @@
 
 from proposals.boxes import Boxes, BoxProposer
 from proposals.errors import InputError
-from proposals.proposals import Proposals
+from proposals.proposals import Proposals, Proposer
 from proposals.segments import SegmentProposer, Segments
 
-__all__ = ["BoxProposer", "Boxes", "InputError", "Proposals", "SegmentProposer", "Segments"]
+__all__ = ["BoxProposer", "Boxes", "InputError", "Proposals", "Proposer", "SegmentProposer", "Segments"]

@@ -76,8 +76,8 @@ class BoxProposer:
     def __init__(self, count: int = 500, side: int = 300, seed: int = 0):
         self.segments = SegmentProposer(count, side, seed)
 
-    def __call__(self, image: np.ndarray) -> Boxes:
-        """The boxes of an image (H, W, 3) uint8 RGB.
+    def __call__(self, image: np.ndarray, name: str | None = None) -> Boxes:
+        """The boxes of an image (H, W, 3) uint8 RGB; its name is not used.
 
         Raises:
             InputError: the image has another shape or type.

@@ -1,6 +1,7 @@
 """Proposals: the regions of a photo that may hold an object, and the mass of maps inside them."""
 
 from abc import ABC, abstractmethod
+from typing import Protocol
 
 import numpy as np
 
@@ -50,6 +51,20 @@ class Proposals(ABC):
     @abstractmethod
     def _integrate(self, maps: np.ndarray) -> np.ndarray:
         """``integrate`` for contiguous float64 maps on the grid."""
+
+
+class Proposer(Protocol):
+    """What gives an image's proposals: made from its pixels, or read from where they are kept under its name."""
+
+    def __call__(self, image: np.ndarray, name: str | None = None) -> Proposals:
+        """The proposals of an image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; name: of the image, its file's without the suffix, where it has one.
+
+        Raises:
+            InputError: the image has another shape or type, or nothing is kept under this name.
+        """
 
 
 def check_image(image: np.ndarray) -> None:

@@ -142,8 +142,8 @@ class SegmentProposer:
             )
         self.count, self.side, self.seed, self.scales, self.smallest = count, side, seed, tuple(scales), smallest
 
-    def __call__(self, image: np.ndarray) -> Segments:
-        """The segments of an image (H, W, 3) uint8 RGB, one a box; the whole image is among them.
+    def __call__(self, image: np.ndarray, name: str | None = None) -> Segments:
+        """The segments of an image (H, W, 3) uint8 RGB, one a box; the whole image is among them. Its name is not used.
 
         Raises:
             InputError: the image has another shape or type.
