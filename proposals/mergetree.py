@@ -64,9 +64,9 @@ class MergeTree:
         """(2n-1,) uint64: the xor of the names (n,) of each node's regions."""
         return _combine(self.children, names)
 
-    def regions(self, node: int) -> np.ndarray:
-        """(n,) bool: the regions that a node is made of."""
-        return _below(self.children, node)
+    def spans(self) -> np.ndarray:
+        """(2n-1, 2) int64: with the regions laid in depth-first order, where each node's own begin and end."""
+        return _spans(self.children)
 
 
 @njit(cache=True, nogil=True)
@@ -81,14 +81,17 @@ def _combine(children, names):
 
 
 @njit(cache=True, nogil=True)
-def _below(children, node):
+def _spans(children):
     n = len(children) + 1
-    inside = np.zeros(2 * n - 1, np.bool_)
-    inside[node] = True
-    for m in range(node - n, -1, -1):
-        if inside[n + m]:
-            inside[children[m, 0]] = inside[children[m, 1]] = True
-    return inside[:n]
+    spans = np.ones((2 * n - 1, 2), np.int64)  # begin and, until the end, length
+    for m in range(n - 1):
+        spans[n + m, 1] = spans[children[m, 0], 1] + spans[children[m, 1], 1]
+    spans[2 * n - 2, 0] = 0
+    for m in range(n - 2, -1, -1):
+        spans[children[m, 0], 0] = spans[n + m, 0]
+        spans[children[m, 1], 0] = spans[n + m, 0] + spans[children[m, 0], 1]
+    spans[:, 1] += spans[:, 0]
+    return spans
 
 
 @njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc"})

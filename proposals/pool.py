@@ -1,10 +1,11 @@
 """The pool: every region of every merge tree, once."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
-from numba import njit
 
 from proposals.mergetree import Affinity, MergeTree
 from proposals.regiongraph import RegionGraph
@@ -18,7 +19,8 @@ class Pool:
         sizes: (n,) float64 pixels; boxes: (n, 4) int64 half-open xyxy in cells.
         outlines: (n, 2), likeness: (n,) as in ``MergeTree``.
         sources: (n, 2) int64 tree and node.
-        trees: the merge trees; parts: for each tree (S,) the region of each superpixel.
+        trees: T merge trees; origins: (T,) int64, the partition that each one merges.
+        parts: (P, S) int32, for each partition the region of each superpixel.
         graph: of the superpixels.
     """
 
@@ -28,63 +30,44 @@ class Pool:
     likeness: np.ndarray
     sources: np.ndarray
     trees: list[MergeTree]
-    parts: list[np.ndarray]
+    origins: np.ndarray
+    parts: np.ndarray
     graph: RegionGraph
 
     @classmethod
     def grow(
-        cls, graph: RegionGraph, parts: Sequence[np.ndarray], affinities: Sequence[Affinity], colours: int, seed: int
+        cls,
+        graph: RegionGraph,
+        parts: np.ndarray,
+        affinities: Sequence[Affinity],
+        colours: int,
+        seed: int,
+        threads: ThreadPoolExecutor,
     ) -> "Pool":
         """Grows a tree for each partition and affinity.
 
         Args:
             graph: of the superpixels, of which the first ``colours`` histogram bins are colour.
-            parts: for each partition (S,) the region of each superpixel.
+            parts: (P, S), see the class.
             seed: of the superpixels' random keys, whose xor names a region: equal names, equal regions.
+            threads: on which trees grow; their number makes no difference to what comes out.
         """
         keys = np.random.default_rng(seed).integers(0, 2**63, len(graph.sizes), np.uint64)
-        trees, names = [], []
-        for part in parts:
-            coarse = graph.coarsen(part)
-            regions = np.zeros(len(coarse.sizes), np.uint64)
-            np.bitwise_xor.at(regions, part, keys)
-            trees += [MergeTree.of(coarse, affinity, colours) for affinity in affinities]
-            names += [tree.combine(regions) for tree in trees[-len(affinities) :]]
+        coarse = list(threads.map(graph.coarsen, parts))
+        kinds = list(product(range(len(parts)), affinities))
+        trees = list(threads.map(lambda kind: MergeTree.of(coarse[kind[0]], kind[1], colours), kinds))
+        origins = np.array([p for p, _ in kinds])
+        names = [tree.combine(_names(parts[p], keys)) for tree, p in zip(trees, origins, strict=True)]
         _, first = np.unique(np.concatenate(names), return_index=True)
         first.sort()
-        sources = np.concatenate([[(t, node) for node in range(len(n))] for t, n in enumerate(names)])[first]
+        lengths = [len(n) for n in names]
+        sources = np.stack([np.repeat(np.arange(len(trees)), lengths), np.concatenate([*map(np.arange, lengths)])], 1)
         columns = [(tree.sizes, tree.boxes, tree.outlines, tree.likeness) for tree in trees]
         sizes, boxes, outlines, likeness = (np.concatenate(column)[first] for column in zip(*columns, strict=True))
-        trees_parts = [part for part in parts for _ in affinities]
-        return cls(sizes, boxes, outlines, likeness, sources, trees, trees_parts, graph)
-
-    def regions(self, indices: np.ndarray) -> list[np.ndarray]:
-        """The superpixels of each region, its holes filled (which leaves its box as it is)."""
-        starts, neighbours = self.graph.neighbours()
-        filled = []
-        for i in indices:
-            tree, node = self.sources[i]
-            inside = self.trees[tree].regions(node)[self.parts[tree]]
-            filled.append(np.flatnonzero(_fill(inside, self.boxes[i], self.graph.boxes, starts, neighbours)))
-        return filled
+        return cls(sizes, boxes, outlines, likeness, sources[first], trees, origins, parts, graph)
 
 
-@njit(cache=True, nogil=True)
-def _fill(inside, box, boxes, starts, neighbours):
-    """Adds the superpixels from which no path of outside superpixels leaves the region's box."""
-    n = len(inside)
-    filled, stack = inside.copy(), np.empty(n, np.int64)
-    for i in range(n):
-        if box[0] < boxes[i, 0] and box[1] < boxes[i, 1] and boxes[i, 2] < box[2] and boxes[i, 3] < box[3]:
-            filled[i] = True
-    for i in np.flatnonzero(filled):
-        if inside[i] or not filled[i] or filled[neighbours[starts[i] : starts[i + 1]]].all():
-            continue
-        filled[i], stack[0], top = False, i, 1
-        while top > 0:
-            top -= 1
-            for k in neighbours[starts[stack[top]] : starts[stack[top] + 1]]:
-                if filled[k] and not inside[k]:
-                    filled[k], stack[top] = False, k
-                    top += 1
-    return filled
+def _names(part: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    names = np.zeros(int(part.max()) + 1, np.uint64)
+    np.bitwise_xor.at(names, part, keys)
+    return names

@@ -13,67 +13,72 @@ from heapq import heappop, heappushpop
 
 import numpy as np
 from numba import njit
+from scipy import sparse
 
 from proposals.pool import Pool
 
-NEAR, SAME = 0.3, 0.8  # IoU at which a box begins to cover another one, and covers it fully
-BEND = 1.5  # exponent of the cover between the two
+NEAR, SAME = 0.5, 0.85  # IoU at which a box begins to cover another one, and covers it fully
+TOGETHER = 0.85  # IoU at which two boxes stand for one place
 
 
 def prior(pool: Pool, total: int) -> np.ndarray:
     """(n,) > 0, the belief that a region is an object.
 
-    The product of a power of its share of the ``total`` pixels, the mean contour strength along its outline, its
+    The product of powers of its share of the ``total`` pixels and of the mean contour strength along its outline, its
     unlikeness to the sibling that it merges with, and a penalty on long thin boxes.
     """
     width, height = (pool.boxes[:, 2:] - pool.boxes[:, :2]).T
     contrast = (pool.outlines[:, 1] + 0.01) / (pool.outlines[:, 0] + 1)
-    return (pool.sizes / total) ** 0.25 * contrast * (1.05 - pool.likeness) * np.exp(-(np.log(width / height) ** 2) / 4)
+    thin = np.exp(-(np.log(width / height) ** 2) / 4)
+    return (pool.sizes / total) ** 0.25 * contrast**2 * (1.05 - pool.likeness) * thin
 
 
-def choose(pool: Pool, total: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Chooses up to ``count`` regions, the whole image among them.
+def choose(pool: Pool, total: int, count: int) -> tuple[sparse.csr_array, np.ndarray]:
+    """Chooses up to ``count`` places, and says which regions lie there.
 
     Args:
         pool: the candidates, of an image of ``total`` pixels.
 
     Returns:
-        (k,) int64 the chosen ones, of different boxes, and (k,) float64 their gains, non-increasing.
+        (k, n), for each place the voices of the pool's regions there: their belief, times the overlap of their box with
+        the chosen one where that is ``TOGETHER`` or more; and (k,) float64 the gains, non-increasing.
     """
-    boxes, place = np.unique(pool.boxes, axis=0, return_inverse=True)
-    largest = np.empty(len(boxes), np.int64)  # of the regions of one box; others are likely to lack a piece
-    order = np.argsort(pool.sizes, kind="stable")
-    largest[place[order]] = order
-    weights = np.bincount(place, prior(pool, total))
-    chosen, gains = most_covering(boxes, weights, min(count, len(boxes)))
-    chosen = largest[chosen]
-    if pool.sizes[chosen].max() < total:
-        chosen[-1] = pool.sizes.argmax()
-    return chosen, gains
+    side = pool.boxes.max() + 1
+    keys, place = np.unique(pool.boxes @ side ** np.arange(3, -1, -1), return_inverse=True)
+    boxes = keys[:, None] // side ** np.arange(3, -1, -1) % side
+    belief = prior(pool, total)
+    overlaps = neighbours(boxes)
+    chosen, gains = most_covering(overlaps, np.bincount(place, belief), min(count, len(boxes)))
+    near = overlaps[chosen]
+    near.data *= near.data >= TOGETHER
+    near.eliminate_zeros()
+    regions = sparse.csr_array((belief, (place, np.arange(len(place)))), (len(boxes), len(place)))
+    return near @ regions, gains
 
 
-def most_covering(boxes: np.ndarray, weights: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Chooses ``count`` of the boxes (n, 4) greedily so that they cover most of the weights (n,) >= 0.
+def most_covering(overlaps: sparse.csr_array, weights: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Chooses ``count`` of n boxes greedily so that they cover most of the weights (n,) >= 0.
+
+    Args:
+        overlaps: (n, n), the IoU of the boxes where it is above ``NEAR``.
 
     Returns:
         (count,) int64 rows in the order of choice, and (count,) float64 what each adds to the covered weight.
     """
-    starts, others, overlaps = _neighbours(boxes.astype(np.float32), NEAR)
-    cover = np.clip((overlaps - NEAR) / (SAME - NEAR), 0, 1) ** BEND
-    return _greedy(starts, others, cover, weights, count)
+    cover = np.clip((overlaps.data - NEAR) / (SAME - NEAR), 0, 1)
+    return _greedy(overlaps.indptr, overlaps.indices, cover, weights, count)
 
 
-def _neighbours(boxes: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All pairs of IoU above ``least`` (and each box with itself) as sparse rows: starts (n + 1,), columns, IoU."""
+def neighbours(boxes: np.ndarray) -> sparse.csr_array:
+    """The IoU of boxes (n, 4), none twice, where it is above ``NEAR``: (n, n)."""
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order = np.argsort(areas, kind="stable")
-    first, second, overlap = _overlapping(boxes[order], areas[order], np.float32(least))
-    rows = np.concatenate([order, order[first], order[second]])
-    columns = np.concatenate([order, order[second], order[first]])
+    first, second, overlap = _overlapping(boxes[order].astype(np.float32), areas[order].astype(np.float32), NEAR)
+    every = np.arange(len(boxes))
+    rows = np.concatenate([every, order[first], order[second]])
+    columns = np.concatenate([every, order[second], order[first]])
     values = np.concatenate([np.ones(len(boxes), np.float32), overlap, overlap])
-    by_row = np.argsort(rows, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(boxes)))])
-    return starts, columns[by_row], values[by_row]
+    return sparse.csr_array((values, (rows, columns)), (len(boxes), len(boxes)))
 
 
 @njit(cache=True, nogil=True, fastmath=True)

@@ -1,6 +1,9 @@
 """Segments: proposals that are sets of superpixels of one partition, and how they are found."""
 
+import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numba import njit
@@ -15,6 +18,7 @@ from proposals.appearance import (
     texture_bins,
     to_grid,
 )
+from proposals.consensus import consensus
 from proposals.errors import InputError
 from proposals.mergetree import Affinity
 from proposals.partition import common_refinement, graph_segmentations
@@ -29,9 +33,9 @@ COLOURS = 3 * COLOUR_BINS
 AFFINITIES = (
     Affinity(colour=1, texture=1, size=1, fill=1),
     Affinity(colour=1, size=1, fill=1, boundary=1),
-    Affinity(colour=1, texture=1, size=4, fill=4, boundary=1),
     Affinity(texture=1, size=4, fill=4),
 )
+SPARE = 1.2  # places chosen for each segment wanted: where two come to the same consensus, one is dropped
 
 
 class Segments(Proposals):
@@ -95,11 +99,22 @@ def _check(segments: Segments) -> int:
         raise InputError(f"offsets {offsets.shape} do not divide {len(members)} members into {len(scores)} regions")
     if (np.diff(offsets) < 1).any() or (len(members) and not 0 <= members.min() <= members.max() < count):
         raise InputError(f"a region is empty or names a superpixel outside 0..{count - 1}")
-    if len(np.unique(np.repeat(np.arange(len(scores)), np.diff(offsets)) * count + members)) < len(members):
+    if not _named_once(members, offsets, count):
         raise InputError("a region names a superpixel twice; name each once")
     if not np.isfinite(scores).all() or (np.diff(scores) > 0).any():
         raise InputError("the scores are not sorted; give regions best first")
     return count
+
+
+@njit(cache=True, nogil=True)
+def _named_once(members, offsets, count):
+    latest = np.full(count, -1, np.int64)  # region that named each superpixel
+    for i in range(len(offsets) - 1):
+        for m in members[offsets[i] : offsets[i + 1]]:
+            if latest[m] == i:
+                return False
+            latest[m] = i
+    return True
 
 
 @njit(cache=True, nogil=True)
@@ -114,6 +129,12 @@ def superpixel_sums(labels, maps, count):
     return np.ascontiguousarray(sums.T)
 
 
+def _first_of_equals(rows: np.ndarray) -> list[int]:
+    """Which rows (n, d) of bool are equal to none above them."""
+    packed = np.packbits(rows, 1)
+    return sorted({row.tobytes(): i for i, row in reversed(list(enumerate(packed)))}.values())
+
+
 class SegmentProposer:
     """Proposes segments: graph segmentations -> merge trees -> the regions that best stand for all of them.
 
@@ -123,6 +144,7 @@ class SegmentProposer:
         seed: of the random keys by which equal regions of different trees are found.
         scales: k of the graph segmentations, for colours in 0..255.
         smallest: pixels of the smallest region of a segmentation.
+        threads: that work on one image; None for as many as the process has cores. They make no difference but in time.
 
     Raises:
         InputError: a number is below 1.
@@ -133,40 +155,49 @@ class SegmentProposer:
         count: int = 500,
         side: int = 300,
         seed: int = 0,
-        scales: Sequence[float] = (50, 150),
+        scales: Sequence[float] = (50, 100, 200),
         smallest: int = 15,
+        threads: int | None = None,
     ):
-        if min(count, side, smallest, *scales) < 1:
+        threads = len(os.sched_getaffinity(0)) if threads is None else threads
+        if min(count, side, smallest, threads, *scales) < 1:
             raise InputError(
-                f"count={count}, side={side}, scales={scales}, smallest={smallest}: each must be 1 or more"
+                f"count={count}, side={side}, scales={scales}, smallest={smallest}, threads={threads}: "
+                "each must be 1 or more"
             )
         self.count, self.side, self.seed, self.scales, self.smallest = count, side, seed, tuple(scales), smallest
+        self.threads = threads
 
     def __call__(self, image: np.ndarray, name: str | None = None) -> Segments:
-        """The segments of an image (H, W, 3) uint8 RGB, one a box; the whole image is among them. Its name is not used.
+        """The segments of an image (H, W, 3) uint8 RGB, all different; the whole image is among them.
 
         Raises:
             InputError: the image has another shape or type.
         """
         check_image(image)
         labels, pool = self._grow(to_grid(image, self.side, LONGEST * self.side))
-        chosen, gains = choose(pool, labels.size, self.count)
-        regions = pool.regions(chosen)
-        offsets = np.cumsum([0, *map(len, regions)])
-        return Segments(labels, np.concatenate(regions), offsets, gains, image.shape[:2])
+        groups, gains = choose(pool, labels.size, math.ceil(SPARE * self.count))
+        inside = consensus(pool, groups)
+        kept = _first_of_equals(inside)[: self.count]
+        inside, gains = inside[kept], gains[kept]
+        if not inside.all(1).any():
+            inside[-1] = True
+        offsets = np.cumsum([0, *inside.sum(1)])
+        return Segments(labels, np.nonzero(inside)[1], offsets, gains, image.shape[:2])
 
     def _grow(self, grid: np.ndarray) -> tuple[np.ndarray, Pool]:
         """The superpixels (h, w) of a grid (h, w, 3) uint8, and the regions of all merge trees."""
         lab, hsv = colour_spaces(grid)
-        partitions = [
-            partition
-            for space in (lab, hsv)
-            for partition in graph_segmentations(space * 255, self.scales, self.smallest, MOST_REGIONS)
-        ]
-        labels = common_refinement(np.stack(partitions))
-        dy, dx = gradients(lab)
-        bins = np.concatenate([colour_bins(lab), texture_bins(dy, dx) + COLOURS], 2)
-        graph = RegionGraph.of(labels, bins, contour_strength(dy, dx))
-        pixel = np.unique(labels, return_index=True)[1]  # one of each superpixel
-        parts = [partition.ravel()[pixel] for partition in partitions]
-        return labels, Pool.grow(graph, parts, AFFINITIES, COLOURS, self.seed)
+        with ThreadPoolExecutor(self.threads) as threads:
+            found = threads.map(
+                lambda space: graph_segmentations(space * 255, self.scales, self.smallest, MOST_REGIONS), (lab, hsv)
+            )
+            partitions = np.stack([partition for partitions in found for partition in partitions])
+            labels = common_refinement(partitions)
+            dy, dx = gradients(lab)
+            bins = np.concatenate([colour_bins(lab), texture_bins(dy, dx) + COLOURS], 2)
+            graph = RegionGraph.of(labels, bins, contour_strength(dy, dx))
+            pixel = np.empty(len(graph.sizes), np.int64)  # one of each superpixel
+            pixel[labels.ravel()] = np.arange(labels.size)
+            parts = partitions.reshape(len(partitions), -1)[:, pixel]
+            return labels, Pool.grow(graph, parts, AFFINITIES, COLOURS, self.seed, threads)

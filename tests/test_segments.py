@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import skimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 from proposals import SegmentProposer
+from proposals.consensus import LEVEL, consensus
 from proposals.mergetree import Affinity, MergeTree
 from proposals.partition import common_refinement, graph_segmentations
 from proposals.pool import Pool
-from proposals.ranking import BEND, NEAR, SAME, most_covering
+from proposals.ranking import NEAR, SAME, TOGETHER, choose, most_covering, neighbours, prior
 from proposals.regiongraph import RegionGraph
 
 PHOTOS = Path(skimage.__file__).parent / "data"
@@ -171,7 +173,6 @@ def test_each_merge_joins_the_most_alike_neighbours(seed, weights):
         assert affinity(graph, sets[a], sets[b], wanted) >= most - 1e-4
         sets[n + m] = sets.pop(a) | sets.pop(b)
         inside = sorted(sets[n + m])
-        assert np.flatnonzero(tree.regions(n + m)).tolist() == inside
         assert tree.sizes[n + m] == graph.sizes[inside].sum()
         outer = np.isin(graph.pairs, inside).sum(1) == 1
         np.testing.assert_allclose(tree.outlines[n + m, 0], graph.lengths[outer].sum(), atol=1e-3)
@@ -181,22 +182,84 @@ def test_each_merge_joins_the_most_alike_neighbours(seed, weights):
     assert len(sets) == 1 and tree.sizes[-1] == graph.sizes.sum()
 
 
+def sets_below(tree: MergeTree) -> list[set[int]]:
+    sets = [{i} for i in range(len(tree.children) + 1)]
+    for a, b in tree.children.tolist():
+        sets.append(sets[a] | sets[b])
+    return sets
+
+
 @given(seeds)
 @fast
-def test_regions_of_the_pool_are_distinct_and_filled(seed):
+def test_each_node_is_a_stretch_of_the_leaves(seed):
+    _, _, _, graph = random_graph(seed)
+    tree = MergeTree.of(graph, Affinity(size=1), colours=4)
+    spans = tree.spans()
+    order = np.argsort(spans[: len(graph.sizes), 0])
+    for node, inside in enumerate(sets_below(tree)):
+        assert set(order[slice(*spans[node])].tolist()) == inside
+
+
+def random_pool(seed: int) -> tuple[np.ndarray, RegionGraph, Pool]:
     labels, _, _, graph = random_graph(seed)
     rng = np.random.default_rng(seed)
     parts = [np.unique(rng.integers(0, 6, len(graph.sizes)), return_inverse=True)[1] for _ in range(2)]
-    pool = Pool.grow(graph, parts, (Affinity(colour=1), Affinity(size=1, fill=1)), 4, 0)
-    raw = [tuple(np.flatnonzero(pool.trees[t].regions(i)[pool.parts[t]])) for t, i in pool.sources]
-    assert len(set(raw)) == len(raw)
-    assert sum(len(r) == len(graph.sizes) for r in raw) == 1
-    for i, filled in enumerate(pool.regions(np.arange(len(raw)))):
-        mask = np.isin(labels, raw[i])
-        y, x = np.nonzero(mask)
-        assert pool.sizes[i] == mask.sum()
+    with ThreadPoolExecutor(2) as threads:
+        pool = Pool.grow(graph, np.stack(parts), (Affinity(colour=1), Affinity(size=1, fill=1)), 4, 0, threads)
+    return labels, graph, pool
+
+
+def members(pool: Pool) -> np.ndarray:
+    """(n, S) bool: the superpixels of each region, by following the merges."""
+    below = [sets_below(tree) for tree in pool.trees]
+    return np.array([np.isin(pool.parts[pool.origins[t]], sorted(below[t][node])) for t, node in pool.sources])
+
+
+@given(seeds)
+@fast
+def test_regions_of_the_pool_are_distinct(seed):
+    labels, _, pool = random_pool(seed)
+    inside = members(pool)
+    assert len(np.unique(inside, axis=0)) == len(inside)
+    assert inside.all(1).sum() == 1
+    for i, row in enumerate(inside):
+        y, x = np.nonzero(row[labels])
+        assert pool.sizes[i] == len(y)
         assert pool.boxes[i].tolist() == [x.min(), y.min(), x.max() + 1, y.max() + 1]
-        np.testing.assert_array_equal(np.isin(labels, filled), ndimage.binary_fill_holes(mask))
+
+
+@given(seeds, st.integers(1, 6))
+@fast
+def test_consensus_is_what_enough_voices_hold(seed, groups):
+    labels, _, pool = random_pool(seed)
+    rng = np.random.default_rng(seed)
+    inside = members(pool)
+    voices = rng.random((groups, len(inside))) * (rng.random((groups, len(inside))) < 0.3)
+    voices[np.arange(groups), rng.integers(0, len(inside), groups)] = 1
+    for found, voice in zip(consensus(pool, sparse.csr_array(voices)), voices, strict=True):
+        votes = voice @ inside
+        expected = votes >= min(LEVEL * voice.sum(), votes.max())
+        np.testing.assert_array_equal(found[labels], ndimage.binary_fill_holes(expected[labels]))
+
+
+def iou(boxes: np.ndarray) -> np.ndarray:
+    corner = np.maximum(boxes[:, None, :2], boxes[None, :, :2]), np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    common = np.clip(corner[1] - corner[0], 0, None).prod(2)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    return common / (areas[:, None] + areas - common)
+
+
+@given(seeds)
+@fast
+def test_a_places_voices_are_the_beliefs_of_the_regions_there(seed):
+    labels, _, pool = random_pool(seed)
+    groups, gains = choose(pool, labels.size, 5)
+    overlaps, belief = iou(pool.boxes), prior(pool, labels.size)
+    for row in groups.toarray():
+        loudest = np.flatnonzero(np.isclose(row, belief, rtol=1e-6))
+        expected = [np.where(overlaps[i] >= TOGETHER, overlaps[i] * belief, 0) for i in loudest]
+        assert any(np.allclose(row, e, rtol=1e-5) for e in expected)
+    assert len(groups.toarray()) == len(gains) == min(5, len(np.unique(pool.boxes, axis=0)))
 
 
 @given(seeds)
@@ -206,13 +269,12 @@ def test_covering_is_greedy(seed):
     low = rng.integers(0, 10, (20, 2))
     boxes = np.unique(np.concatenate([low, low + rng.integers(1, 8, (20, 2))], 1), axis=0)
     weights = rng.random(len(boxes))
-    chosen, gains = most_covering(boxes, weights, len(boxes) - 1)
+    overlaps = iou(boxes)
+    found = neighbours(boxes)
+    np.testing.assert_allclose(found.toarray(), np.where(overlaps > NEAR, overlaps, 0), rtol=1e-6)
+    chosen, gains = most_covering(found, weights, len(boxes) - 1)
 
-    corner = np.maximum(boxes[:, None, :2], boxes[None, :, :2]), np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    common = np.clip(corner[1] - corner[0], 0, None).prod(2)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    iou = common / (areas[:, None] + areas - common)
-    cover = np.clip((iou - NEAR) / (SAME - NEAR), 0, 1) ** BEND
+    cover = np.clip((overlaps - NEAR) / (SAME - NEAR), 0, 1)
     covered = np.zeros(len(boxes))
     for i, gain in zip(chosen, gains, strict=True):
         every = (np.clip(cover - covered, 0, None) * weights).sum(1)
@@ -228,10 +290,10 @@ def test_real_photos(name):
     height, width = image.shape[:2]
     assert len(found) == 500 and min(found.shape) == 300 and found.size == (height, width)
     assert (np.diff(found.scores) <= 0).all() and found.scores[-1] >= 0
-    assert len(np.unique(found.boxes, axis=0)) == 500
+    assert len({found.mask(i).tobytes() for i in range(500)}) == 500
     whole = found.areas.argmax()
     assert found.areas[whole] == 1 and found.boxes[whole].tolist() == [0, 0, width, height]
-    again = SegmentProposer()(image)
+    again = SegmentProposer(threads=3)(image)
     for name in ("labels", "members", "offsets", "scores"):
         np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
 
