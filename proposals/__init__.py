@@ -3,6 +3,17 @@
 from proposals.boxes import Boxes, BoxProposer
 from proposals.errors import InputError
 from proposals.proposals import Proposals, Proposer
+from proposals.published import EdgeBoxesProposals, McgProposals
 from proposals.segments import SegmentProposer, Segments
 
-__all__ = ["BoxProposer", "Boxes", "InputError", "Proposals", "Proposer", "SegmentProposer", "Segments"]
+__all__ = [
+    "BoxProposer",
+    "Boxes",
+    "EdgeBoxesProposals",
+    "InputError",
+    "McgProposals",
+    "Proposals",
+    "Proposer",
+    "SegmentProposer",
+    "Segments",
+]
