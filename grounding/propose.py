@@ -1,0 +1,209 @@
+"""The step ``propose``: photos -> shards of proposals, on all cores and machines.
+
+    grounding step=propose images=FOLDER
+    torchrun --nproc-per-node 4 -m grounding step=propose images=FOLDER     # or srun: the ranks share the shards
+
+Each input shard becomes one output shard, whole or not at all, so that a run that is stopped goes on where it was when
+it is started again. Of a photo only its bytes' place travels to a worker and only its proposals come back: memory does
+not grow with their number.
+"""
+
+import json
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib.metadata import version
+from io import BytesIO
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from tqdm import tqdm
+
+from grounding.artefacts import written_aside
+from grounding.images import read_image
+from grounding.photos import PhotoFile, PhotoShard, photo_shards
+from grounding.ranks import cores, rank_of
+from proposals import InputError, Proposer
+from proposals.shards import ABOUT, SUFFIX, encode, read_about, write_shard
+
+log = logging.getLogger(__name__)
+
+SKIPPED = "skipped.jsonl"
+AHEAD = 4  # photos handed out before they are wanted, for each worker
+
+
+@dataclass
+class Tally:
+    """What became of the photos: how many, their shards' bytes, and why some were skipped."""
+
+    photos: int = 0
+    bytes: int = 0
+    done_before: int = 0
+    skipped: list[dict[str, str]] = field(default_factory=list)
+
+
+def propose(
+    source: str,
+    proposer: Proposer,
+    output: str,
+    split: str | None = None,
+    photos: int = 1000,
+    workers: int | None = None,
+) -> dict:
+    """Writes the proposals of all photos, ``SHARD.tar`` a shard, for ``proposals=shards`` to read.
+
+    The last file of a shard is ``skipped.jsonl``, the photos that could not be read and why.
+
+    Args:
+        source, split, photos: see ``grounding.photos.photo_shards``.
+        output: the folder that is written to; workers: processes; None for as many as there are cores.
+
+    Returns:
+        Of this rank: photos, skipped, bytes, and shards that were there before.
+
+    Raises:
+        InputError: no photos; ``output`` has shards of other photos or settings; a worker was killed.
+    """
+    rank, world = rank_of()
+    mine = photo_shards(source, split, photos)[rank::world]
+    workers = cores() if workers is None else workers
+    if workers < 1:
+        raise InputError(f"workers={workers} must be 1 or more")
+    tally, start = Tally(), time.perf_counter()
+    with _workers(proposer, workers) as pool, tqdm(unit="photo", disable=None) as bar:
+        for i, shard in enumerate(mine):
+            bar.set_description(f"shard {i + 1} of {len(mine)}")
+            _propose_shard(shard, proposer, Path(output, f"{shard.name}.tar"), pool, workers, tally, bar)
+    return _report(tally, time.perf_counter() - start)
+
+
+def _report(tally: Tally, seconds: float) -> dict:
+    if tally.done_before:
+        log.info("%d shards were there before", tally.done_before)
+    if tally.photos:
+        each = f"{seconds / tally.photos:.3g} s and {tally.bytes / tally.photos / 1000:.3g} KB a photo"
+        print(f"{tally.photos} photos, {len(tally.skipped)} skipped, {tally.bytes / 1e6:.3g} MB, {each}")
+    return {
+        "photos": tally.photos,
+        "skipped": tally.skipped,
+        "bytes": tally.bytes,
+        "shards_before": tally.done_before,
+    }
+
+
+def _propose_shard(
+    shard: PhotoShard, proposer: Proposer, path: Path, pool: ProcessPoolExecutor, workers: int, tally: Tally, bar: tqdm
+) -> None:
+    about = _about(shard, proposer)
+    if path.exists():
+        if read_about(path) != about:
+            raise InputError(f"{path} is of other photos or settings: choose another folder, or remove it")
+        tally.done_before += 1
+        return
+    for left in path.parent.glob(f".{path.name}.*.part"):  # of a run that was killed
+        left.unlink(missing_ok=True)
+    with written_aside(path) as aside:
+        write_shard(aside, _files(about, _ordered(pool, shard.photos(), workers * AHEAD), tally, bar))
+        tally.bytes += aside.stat().st_size
+
+
+def _about(shard: PhotoShard, proposer: Proposer) -> dict:
+    """What a shard follows from, but for the photos' pixels."""
+    names = [photo.name for photo in shard.photos()]
+    return {
+        "grounding": version("grounding"),
+        "proposer": _settings(proposer),
+        "photos": len(names),
+        "names": sha256("\n".join(names).encode()).hexdigest(),
+    }
+
+
+def _settings(proposer: Proposer) -> dict:
+    """A proposer's public attributes, but for the threads, which make no difference."""
+    values = {k: v for k, v in vars(proposer).items() if not k.startswith("_") and k != "threads"}
+    plain = {k: v if isinstance(v, str | int | float) else list(v) for k, v in values.items() if _is_plain(v)}
+    inner = {k: _settings(v) for k, v in values.items() if callable(v)}
+    return {"class": type(proposer).__name__} | plain | inner
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | int | float | tuple | list)
+
+
+def _files(
+    about: dict, done: Iterable[tuple[PhotoFile, bytes | str]], tally: Tally, bar: tqdm
+) -> Iterator[tuple[str, bytes]]:
+    """The files of a shard; a photo that came back as a reason is skipped."""
+    yield ABOUT, json.dumps(about, sort_keys=True).encode()
+    skipped = []
+    for photo, found in done:
+        tally.photos += 1
+        bar.update()
+        if isinstance(found, bytes):
+            yield photo.name + SUFFIX, found
+        else:
+            log.warning("skipped %s: %s", photo, found)
+            skipped.append({"photo": photo.name, "reason": found})
+    tally.skipped += skipped
+    yield SKIPPED, "".join(json.dumps(line) + "\n" for line in skipped).encode()
+
+
+def _ordered(
+    pool: ProcessPoolExecutor, photos: Iterable[PhotoFile], ahead: int
+) -> Iterator[tuple[PhotoFile, bytes | str]]:
+    """What became of each photo, in order, with at most so many on their way."""
+    waiting: deque[tuple[PhotoFile, Future]] = deque()
+    try:
+        for photo in photos:
+            waiting.append((photo, pool.submit(_work, photo)))
+            if len(waiting) >= ahead:
+                first, found = waiting.popleft()
+                yield first, found.result()
+        while waiting:
+            first, found = waiting.popleft()
+            yield first, found.result()
+    except BrokenProcessPool as error:
+        raise InputError("a worker was killed, most likely for want of memory: set workers= to fewer") from error
+
+
+@contextmanager
+def _workers(proposer: Proposer, count: int) -> Iterator[ProcessPoolExecutor]:
+    # spawned: a child that is forked from a process with threads may hang
+    pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (proposer,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(proposer: Proposer) -> None:
+    """A worker's start. It ends with the process that started it, even if that is killed."""
+    global _proposer
+    _proposer = proposer
+    for part in (proposer, getattr(proposer, "segments", None)):
+        if hasattr(part, "threads"):
+            part.threads = 1  # each core has a worker of its own
+    threading.Thread(target=_end_with, args=(parent_process().sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
+
+
+def _work(photo: PhotoFile) -> bytes | str:
+    """A photo's proposals, encoded, or why there are none."""
+    try:
+        image = read_image(BytesIO(photo.read()), most_aspect=None)
+        return encode(_proposer(image, photo.name))
+    except InputError as error:
+        return str(error)

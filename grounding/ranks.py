@@ -1,0 +1,34 @@
+"""Ranks: which of the processes of a job this one is, as torchrun or Slurm says."""
+
+import os
+from collections.abc import Mapping
+
+from proposals.errors import InputError
+
+LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
+
+
+def rank_of(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
+    """This process's rank and how many there are; (0, 1) outside a job.
+
+    Args:
+        environment: in place of the process's own.
+
+    Raises:
+        InputError: the launcher's variables are no such numbers.
+    """
+    environment = os.environ if environment is None else environment
+    for names in LAUNCHERS:
+        if all(name in environment for name in names):
+            values = [environment[name] for name in names]
+            if not all(value.isdecimal() for value in values) or not int(values[0]) < int(values[1]):
+                raise InputError(f"{names[0]}={values[0]}, {names[1]}={values[1]}: give a rank below the world's size")
+            return int(values[0]), int(values[1])
+    return 0, 1
+
+
+def cores(environment: Mapping[str, str] | None = None) -> int:
+    """How many cores this process may keep busy: those it may run on, shared with torchrun's others on this machine."""
+    environment = os.environ if environment is None else environment
+    beside = environment.get("LOCAL_WORLD_SIZE", "1")
+    return max(len(os.sched_getaffinity(0)) // (int(beside) if beside.isdecimal() and int(beside) else 1), 1)

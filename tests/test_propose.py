@@ -1,0 +1,253 @@
+"""The step ``propose``: the same bytes however the work is cut, and nothing half-written."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from grounding.photos import PhotoShard, photo_shards
+from grounding.propose import SKIPPED, propose
+from grounding.ranks import cores, rank_of
+from proposals import BoxProposer, InputError, SegmentProposer
+from proposals.shards import ShardProposals
+
+NAMES = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"]
+SMALL = {"count": 20, "side": 60}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Pieces of scikit-image's photos, and what a crawl brings besides."""
+    root = tmp_path_factory.mktemp("photos")
+    for name in NAMES:
+        photo = Image.open(str(files("skimage.data") / name)).convert("RGB")
+        for i in range(2):
+            photo.crop((60 * i, 40, 60 * i + 90, 160)).save(root / f"{Path(name).stem}-{i}.png")
+    (root / "broken.jpg").write_bytes((root / "coffee-0.png").read_bytes()[:2000])
+    (root / "empty.jpg").touch()
+    (root / "notes.txt").write_text("no photo")
+    return root
+
+
+def run(folder: Path, output: Path, **settings) -> dict:
+    return propose(str(folder), SegmentProposer(**SMALL), str(output), **{"photos": 4, "workers": 1, **settings})
+
+
+def shards(output: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in output.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder, tmp_path_factory) -> dict[str, bytes]:
+    output = tmp_path_factory.mktemp("once")
+    done = run(folder, output)
+    assert done["photos"] == 10 and done["bytes"] == sum(map(len, shards(output).values()))
+    assert [line["photo"] for line in done["skipped"]] == ["broken", "empty"]
+    return shards(output)
+
+
+def test_shards_hold_what_the_proposer_gives(folder, undisturbed, tmp_path):
+    for name, data in undisturbed.items():
+        (tmp_path / name).write_bytes(data)
+    kept, proposer = ShardProposals(tmp_path), SegmentProposer(**SMALL)
+    assert sorted(undisturbed) == [f"photos-00000{i}.tar" for i in range(3)] and len(kept) == 8
+    for path in sorted(folder.glob("*-?.png")):
+        image = np.asarray(Image.open(path))
+        one, other = kept(image, path.stem), proposer(image)
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+        np.testing.assert_array_equal(one.scores, other.scores)
+    with tarfile.open(tmp_path / "photos-000000.tar") as tar:
+        skipped = [json.loads(line) for line in tar.extractfile(SKIPPED).read().splitlines()]
+    assert [line["photo"] for line in skipped] == ["broken"] and "truncated or corrupt" in skipped[0]["reason"]
+
+
+def test_four_workers_give_the_same_bytes(folder, undisturbed, tmp_path):
+    run(folder, tmp_path, workers=4)
+    assert shards(tmp_path) == undisturbed
+
+
+def test_ranks_share_the_shards(folder, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    counts = []
+    for rank in ("1", "0"):
+        monkeypatch.setenv("SLURM_PROCID", rank)
+        counts.append(run(folder, tmp_path)["photos"])
+    assert shards(tmp_path) == undisturbed and counts == [4, 6]
+
+
+def test_what_is_there_is_kept(folder, undisturbed, tmp_path):
+    (tmp_path / "photos-000001.tar").write_bytes(undisturbed["photos-000001.tar"])
+    before = (tmp_path / "photos-000001.tar").stat().st_mtime_ns
+    done = run(folder, tmp_path)
+    assert done["shards_before"] == 1 and done["photos"] == 6
+    assert (tmp_path / "photos-000001.tar").stat().st_mtime_ns == before and shards(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("change", [{"photos": 3}, {"proposer": SegmentProposer(count=21, side=60)}])
+def test_other_settings_do_not_mix(folder, undisturbed, tmp_path, change):
+    (tmp_path / "photos-000000.tar").write_bytes(undisturbed["photos-000000.tar"])
+    given = {"source": str(folder), "proposer": SegmentProposer(**SMALL), "output": str(tmp_path), "photos": 4} | change
+    with pytest.raises(InputError, match="of other photos or settings: choose another folder"):
+        propose(**given, workers=1)
+
+
+RUN = """
+import sys
+from grounding.propose import propose
+from proposals import SegmentProposer
+if __name__ == "__main__":
+    propose(sys.argv[1], SegmentProposer(count=20, side=60), sys.argv[2], photos=4, workers=1)
+"""
+
+
+def test_killed_in_the_middle_and_started_again(folder, undisturbed, tmp_path):
+    output = tmp_path / "out"
+    (tmp_path / "run.py").write_text(RUN)
+    command = [sys.executable, str(tmp_path / "run.py"), str(folder), str(output)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, env=environment) as process:
+        while process.poll() is None and not list(output.glob("*.tar")):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    whole = {path.name: path.read_bytes() for path in output.glob("*.tar")}
+    assert whole and whole.items() <= undisturbed.items()
+    (output / ".photos-000002.tar.1.part").touch()
+    run(folder, output)
+    assert shards(output) == undisturbed
+
+
+def test_a_killed_worker_is_told(folder, tmp_path):
+    with pytest.raises(InputError, match="a worker was killed"):
+        propose(str(folder), Suicide(), str(tmp_path), workers=1)
+    assert not list(tmp_path.iterdir())
+
+
+class Suicide:
+    def __call__(self, image, name=None):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Memory:
+    """Proposes, and tells the most memory that its process has held, in MB, as the box's width."""
+
+    def __init__(self):
+        self.segments = SegmentProposer()
+
+    def __call__(self, image, name=None):
+        found = self.segments(image)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        Path(os.environ["PEAK"]).write_text(str(peak))
+        return found
+
+
+def test_memory_of_a_large_photo(tmp_path, monkeypatch):
+    # smooth noise: it has edges everywhere and compresses well enough
+    small = np.random.default_rng(0).integers(0, 256, (400, 600, 3), np.uint8)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(small).resize((6000, 4000)).save(tmp_path / "photos" / "large.jpg", quality=90)
+    monkeypatch.setenv("PEAK", str(tmp_path / "peak"))
+    done = propose(str(tmp_path / "photos"), Memory(), str(tmp_path / "out"), workers=1)
+    assert done["photos"] == 1 and not done["skipped"]
+    assert float((tmp_path / "peak").read_text()) < 500
+
+
+@pytest.mark.parametrize("size", [(4000, 1), (1, 4000), (2, 1), (50, 40)])
+def test_odd_photos_give_the_whole_image(tmp_path, size):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", size, "teal").save(tmp_path / "photos" / "odd.png")
+    propose(str(tmp_path / "photos"), BoxProposer(**SMALL), str(tmp_path / "out"), workers=1)
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    assert [0, 0, *size] in ShardProposals(tmp_path / "out")(image, "odd").boxes.tolist()
+
+
+def test_tars_become_tars_of_the_same_name(folder, undisturbed, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, part in {"b": NAMES[:2], "a": NAMES[2:]}.items():
+        with tarfile.open(tmp_path / "in" / f"{name}.tar", "w") as tar:
+            for photo in part:
+                tar.add(folder / f"{Path(photo).stem}-0.png", f"deep/{Path(photo).stem}-0.png")
+            tar.addfile(tarfile.TarInfo("x.json"), BytesIO(b""))
+    propose(str(tmp_path / "in"), SegmentProposer(**SMALL), str(tmp_path / "out"), workers=1)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.tar", "b.tar"]
+    kept = ShardProposals(tmp_path / "out")
+    image = np.asarray(Image.open(folder / "coffee-0.png"))
+    np.testing.assert_array_equal(kept(image, "coffee-0").boxes, SegmentProposer(**SMALL)(image).boxes)
+
+
+def test_data_sets_by_their_split(tmp_path):
+    for path in ("images/b.jpg", "images/a.jpg", "val2017/c.jpg", "other.jpg"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    (tmp_path / "val.txt").write_text("b\n")
+    (tmp_path / "annotations").mkdir()
+
+    def listed(split):
+        return [photo.name for shard in photo_shards(tmp_path, split) for photo in shard.photos()]
+
+    assert listed("val") == ["b"] and listed("val2017") == ["c"] and listed(None) == ["a", "b", "other", "c"]
+
+
+def test_names_twice_are_told(tmp_path):
+    for path in ("a/x.jpg", "b/x.png"):
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / path).touch()
+    with pytest.raises(InputError, match=r"x\.jpg and .*x\.png have one name"):
+        photo_shards(tmp_path)
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for path in ("a/x.jpg", "b/x.png"):
+            tar.addfile(tarfile.TarInfo(path), BytesIO(b""))
+    with pytest.raises(InputError, match=r"both hold a photo x: rename one"):
+        list(PhotoShard("t", tmp_path / "t.tar").photos())
+
+
+def test_bad_sources_are_told(tmp_path):
+    with pytest.raises(InputError, match="there is no such folder or tar"):
+        photo_shards(tmp_path / "none")
+    with pytest.raises(InputError, match="holds no photo"):
+        photo_shards(tmp_path)
+    with pytest.raises(InputError, match="photos=0 must be 1"):
+        photo_shards(tmp_path, photos=0)
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="workers=0 must be 1"):
+        propose(str(tmp_path), SegmentProposer(), str(tmp_path / "out"), workers=0)
+
+
+def test_a_photo_that_is_cut_off_or_gone_is_told(tmp_path):
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        member = tarfile.TarInfo("x.jpg")
+        member.size = 2000
+        tar.addfile(member, BytesIO(bytes(2000)))
+    (photo,) = PhotoShard("t", tmp_path / "t.tar").photos()
+    assert photo.read() == bytes(2000)
+    (tmp_path / "t.tar").write_bytes((tmp_path / "t.tar").read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"t\.tar:x is cut off after 488 of 2000 bytes"):
+        photo.read()
+    (tmp_path / "t.tar").unlink()
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        photo.read()
+
+
+def test_ranks_are_what_the_launcher_says():
+    assert rank_of({}) == (0, 1)
+    assert rank_of({"RANK": "1", "WORLD_SIZE": "4", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}) == (1, 4)
+    assert rank_of({"SLURM_PROCID": "2", "SLURM_NTASKS": "3"}) == (2, 3)
+    for rank in ("4", "x", "-1"):
+        with pytest.raises(InputError, match="give a rank below the world's size"):
+            rank_of({"RANK": rank, "WORLD_SIZE": "4"})
+    assert cores({}) == len(os.sched_getaffinity(0)) and cores({"LOCAL_WORLD_SIZE": "1000"}) == 1
+
+
+def test_a_worker_does_without_torch():
+    code = "import sys, grounding.propose; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
