@@ -35,11 +35,11 @@ class Settings:
         nms: boxes that overlap a better one by more than this IoU are dropped.
     """
 
-    method: str = "mwp"
+    method: str = "c-mwp"
     target: str | None = None
     side: int = 300
     gamma: float = 0.6
-    prior: float = 0.35
+    prior: float = 0.5
     nms: float = 0.7
 
     def __post_init__(self):

@@ -1,0 +1,149 @@
+"""Our proposals beside OpenCV's, on the same photos in the same run: seconds, recall, average best overlap.
+
+    grounding step=benchmark benchmark=proposals
+
+Every proposer gets the photo as it is and makes it small itself: the seconds hold that too.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from eval.benchmark import Row, interleaved
+from eval.coco import Coco, CocoImage
+from eval.proposal_recall import best_among, box_overlap, figures, region_overlap
+from grounding.artefacts import written_aside
+from grounding.images import read_image
+from grounding.rescoring import rescore
+from proposals import InputError, Proposals, Proposer, SegmentProposer, Segments
+
+log = logging.getLogger(__name__)
+
+# Arbelaez et al., CVPR 2014 and the MCG site: COCO 2014 train, 450 proposals. Other photos than ours.
+PUBLISHED = [
+    {"proposer": "MCG, published", "as": "boxes", "count": 450.0, "R@.5": 0.585, "R@.7": 0.379},
+    {"proposer": "MCG, published", "as": "segments", "count": 450.0, "R@.5": 0.498, "R@.7": 0.272, "ABO": 0.482},
+]
+SEGMENTS, MAPS, GAMMAS = 500, 30, (0.0, 0.25, 0.5, 0.75, 1.0)
+CURVE = np.unique(np.geomspace(1, 5000, 60).round().astype(int))
+LEVELS = np.linspace(0.5, 1, 51)
+
+Overlaps = dict[tuple[str, str], list[np.ndarray]]  # of proposer and kind: (objects, proposals) a photo
+
+
+def measure(
+    root: str,
+    splits: Sequence[str],
+    proposers: dict[str, Proposer],
+    output: str,
+    counts: Sequence[int] = (100, 500, 1000),
+    limit: int | None = None,
+) -> tuple[list[Row], dict]:
+    """One row a proposer, kind (boxes, segments) and count; ``recall.png`` has the curves.
+
+    Args:
+        root, splits: of COCO; limit: the first so many photos of a split.
+        proposers: by name; one whose package is missing is left out with a warning.
+        output: the folder that is written to.
+
+    Raises:
+        InputError: the folder is no COCO, or has no object.
+    """
+    images = [image for split in splits for image in islice(Coco(root, split), limit)]
+    overlaps, seconds = _run(images, proposers)
+    shares = np.array([thing.mask().mean() for image in images for thing in _objects(image)])
+    if not len(shares):
+        raise InputError(f"{root} has no object in {', '.join(splits)}: give photos with annotations")
+    rows = [
+        {"proposer": name, "as": kind, "count": float(count)}
+        | figures(np.concatenate([best_among(o, [count])[:, 0] for o in found]), shares)
+        | {"seconds": median(seconds[name])}
+        for (name, kind), found in overlaps.items()
+        for count in counts
+    ]
+    _plot(overlaps, Path(output, "recall.png"))
+    integration = median(_integration_seconds(image) for image in images[:10])
+    print(f"{MAPS} maps over {SEGMENTS} segments, rescored under {len(GAMMAS)} gammas: {1000 * integration:.1f} ms")
+    common = {
+        "photos": len(images),
+        "objects": len(shares),
+        "integration seconds": integration,
+        "mean seconds": {n: float(np.mean(s)) for n, s in seconds.items()},
+    }
+    return rows + PUBLISHED, common
+
+
+def _integration_seconds(image: CocoImage) -> float:
+    """From maps on the grid to scores under each gamma: the median of five."""
+    found = SegmentProposer(SEGMENTS)(read_image(image.path))
+    maps = np.random.default_rng(0).random((MAPS, *found.shape))
+
+    def score() -> None:
+        masses = found.integrate(maps)
+        for gamma in GAMMAS:
+            rescore(masses, found.areas, gamma)
+
+    return interleaved({"score": score}, 5)["score"]
+
+
+def _objects(image: CocoImage) -> list:
+    return [thing for thing in image.objects if not thing.crowd]
+
+
+def _run(images: Sequence[CocoImage], proposers: dict[str, Proposer]) -> tuple[Overlaps, dict[str, list[float]]]:
+    overlaps: Overlaps = {}
+    seconds: dict[str, list[float]] = {}
+    proposers = {name: proposer for name, proposer in proposers.items() if _works(name, proposer)}
+    for image in tqdm(images, "photos", unit="photo", disable=None):
+        photo, things = read_image(image.path), _objects(image)
+        for name, proposer in proposers.items():
+            start = time.perf_counter()
+            found = proposer(photo, image.id)
+            seconds.setdefault(name, []).append(time.perf_counter() - start)
+            for kind, values in _compare(found, things).items():
+                overlaps.setdefault((name, kind), []).append(values)
+    return overlaps, seconds
+
+
+def _works(name: str, proposer: Proposer) -> bool:
+    """Whether its package is there; and what it compiles on first use is compiled."""
+    try:
+        proposer(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8), None)
+    except InputError as error:
+        log.warning("%s is left out: %s", name, error)
+        return False
+    return True
+
+
+def _compare(found: Proposals, things: list) -> dict[str, np.ndarray]:
+    boxes = np.array([thing.box for thing in things]).reshape(-1, 4)
+    overlaps = {"boxes": box_overlap(found.boxes, boxes)}
+    if isinstance(found, Segments):
+        masks = np.array([thing.mask() for thing in things]).reshape(-1, *found.size)
+        overlaps["segments"] = region_overlap(found, masks) if things else np.zeros((0, len(found)))
+    return overlaps
+
+
+def _plot(overlaps: Overlaps, path: Path) -> None:
+    """Recall over the number of proposals (at IoU .5 and .7) and over IoU (at 500)."""
+    figure = Figure((11, 4.5), layout="constrained")
+    number, level = figure.subplots(1, 2)
+    for (name, kind), found in overlaps.items():
+        best = np.concatenate([best_among(o, CURVE) for o in found])
+        label, style = f"{name}, {kind}", "-" if kind == "boxes" else "--"
+        (line,) = number.semilogx(CURVE, (best >= 0.5).mean(0), style, label=label)
+        number.semilogx(CURVE, (best >= 0.7).mean(0), style, color=line.get_color(), alpha=0.4)
+        at_500 = np.concatenate([best_among(o, [500]) for o in found])
+        level.plot(LEVELS, (at_500 >= LEVELS).mean(0), style, label=label)
+    number.set(xlabel="proposals", ylabel="recall at IoU .5 (strong) and .7 (pale)", ylim=(0, 1))
+    level.set(xlabel="IoU", ylabel="recall at 500 proposals", ylim=(0, 1))
+    level.legend(fontsize="small")
+    with written_aside(path) as aside:
+        figure.savefig(aside, dpi=120, format="png")

@@ -1,0 +1,113 @@
+"""COCO (Lin et al., 2014): photos, and the boxes and masks of their objects."""
+
+import json
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pycocotools import mask as rle
+
+from proposals.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class CocoObject:
+    """An annotated object.
+
+    Attributes:
+        category: its class's name; crowd: whether it stands for a group that nobody counted.
+        box: (4,) float64 half-open xyxy in pixels.
+        outline: polygons [[x1, y1, ...], ...], or the run lengths of a mask, as COCO has them.
+        size: (height, width) of the photo.
+    """
+
+    category: str
+    crowd: bool
+    box: np.ndarray
+    outline: list | dict
+    size: tuple[int, int]
+
+    def mask(self) -> np.ndarray:
+        """Its pixels, as COCO's own program draws them: (H, W) bool."""
+        runs = self.outline if isinstance(self.outline, list) else [self.outline]
+        with warnings.catch_warnings():
+            # pycocotools 2.0.11 and NumPy 2: "__array__ must implement 'dtype' and 'copy'"
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return rle.decode(rle.merge(rle.frPyObjects(runs, *self.size))).astype(bool)
+
+
+@dataclass(frozen=True, eq=False)
+class CocoImage:
+    """A photo and its objects; ``size`` is (height, width) as its annotation says."""
+
+    id: str
+    path: Path
+    size: tuple[int, int]
+    objects: tuple[CocoObject, ...]
+
+
+class Coco:
+    """The annotated photos of a split whose files are at hand, in the order of their ids.
+
+    Args:
+        root: the folder with ``SPLIT`` (photos) and ``annotations/instances_SPLIT.json``; split: ``val2017``.
+
+    Iteration gives a :class:`CocoImage` each.
+
+    Raises:
+        InputError: a part of the folder is missing, or the annotations are malformed.
+    """
+
+    def __init__(self, root: str | Path, split: str):
+        self.root, self.split = Path(root), split
+        self.path = self.root / "annotations" / f"instances_{split}.json"
+        for path in (self.root / split, self.path):
+            if not path.exists():
+                raise InputError(f"there is no {path}: give the root of COCO, with {split}/ and annotations/")
+        try:
+            self._images = self._read(json.loads(self.path.read_bytes()))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise (
+                error
+                if isinstance(error, InputError)
+                else InputError(f"{self.path} cannot be read as COCO instances ({type(error).__name__}: {error})")
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[CocoImage]:
+        return iter(self._images)
+
+    def _read(self, annotations: dict) -> list[CocoImage]:
+        names = {category["id"]: str(category["name"]) for category in annotations["categories"]}
+        sizes = {image["id"]: (int(image["height"]), int(image["width"])) for image in annotations["images"]}
+        objects = defaultdict(list)
+        for thing in annotations["annotations"]:
+            name = names[thing["category_id"]]
+            objects[thing["image_id"]].append(self._object(thing, name, sizes[thing["image_id"]]))
+        files = {
+            image["id"]: self.root / self.split / Path(str(image["file_name"])).name for image in annotations["images"]
+        }
+        known = sorted((i, path) for i, path in files.items() if path.is_file())
+        return [CocoImage(path.stem, path, sizes[i], tuple(objects[i])) for i, path in known]
+
+    def _object(self, thing: dict, category: str, size: tuple[int, int]) -> CocoObject:
+        x, y, width, height = map(float, thing["bbox"])
+        outline, where = thing["segmentation"], f"{self.path}, annotation {thing['id']}"
+        polygons = isinstance(outline, list)
+        # a drawing program in C reads these: what it is given is checked here
+        if polygons and not all(
+            len(p) >= 6 and len(p) % 2 == 0 and np.isfinite(np.array(p, float)).all() for p in outline
+        ):
+            raise InputError(f"{where}: a polygon needs three points or more, x1, y1, x2, y2, ...")
+        if not polygons and (list(outline["size"]) != list(size) or not _fits(outline["counts"], size)):
+            raise InputError(f"{where}: the run lengths must be a list of numbers that add up to {size[0]} x {size[1]}")
+        return CocoObject(category, bool(thing["iscrowd"]), np.array([x, y, x + width, y + height]), outline, size)
+
+
+def _fits(counts: object, size: tuple[int, int]) -> bool:
+    return isinstance(counts, list) and min(counts, default=-1) >= 0 and sum(counts) == size[0] * size[1]

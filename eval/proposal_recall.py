@@ -1,0 +1,65 @@
+"""How well proposals meet annotated objects: overlaps, recall, average best overlap.
+
+Regions and objects are compared at the photo's own pixels. There a region is the pixels whose centres its cells hold,
+so that what it shares with an object is a mass: the object's pixels, counted in each cell, integrated over the region.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from proposals import Proposals
+
+SIZES = {"<1 %": (0, 0.01), "1-10 %": (0.01, 0.1), ">10 %": (0.1, np.inf)}  # of the image's area
+
+
+def box_overlap(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes (N, 4) and truth (M, 4), half-open xyxy: (M, N) in 0..1."""
+    low = np.maximum(truth[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(truth[:, None, 2:], boxes[None, :, 2:])
+    shared = (high - low).clip(min=0).prod(2)
+    areas = [(b[:, 2:] - b[:, :2]).prod(1) for b in (truth, boxes)]
+    return shared / (areas[0][:, None] + areas[1][None] - shared)
+
+
+def region_overlap(proposals: Proposals, masks: np.ndarray) -> np.ndarray:
+    """Intersection over union of N proposals and masks (M, H, W) bool of the photo's pixels: (M, N) in 0..1."""
+    counts = np.stack([pixels_a_cell(mask, proposals.shape) for mask in masks])
+    everything = pixels_a_cell(np.ones(masks.shape[1:], bool), proposals.shape)
+    shared, sizes = proposals.integrate(counts), proposals.integrate(everything[None])
+    union = masks.sum((1, 2))[:, None] + sizes - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def pixels_a_cell(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """How many of a mask's (H, W) pixels have their centre in each cell of a grid over the photo: ``shape`` float64."""
+    rows, columns = ((np.arange(n) + 0.5) * cells // n for n, cells in zip(mask.shape, shape, strict=True))
+    cells = (rows[:, None] * shape[1] + columns).astype(np.int64)
+    return np.bincount(cells[mask], minlength=shape[0] * shape[1]).reshape(shape).astype(float)
+
+
+def best_among(overlaps: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+    """The best of overlaps (M, N) of each object with the first so many proposals: (M, counts); 0 without any."""
+    best = np.maximum.accumulate(np.pad(overlaps, ((0, 0), (1, 0))), 1)
+    return best[:, np.minimum(counts, overlaps.shape[1])]
+
+
+def figures(best: np.ndarray, shares: np.ndarray) -> dict[str, float | None]:
+    """R@.5, R@.7, average best overlap (ABO), ABO by size of object, and the mean of these (over the sizes that occur).
+
+    Args:
+        best: (M,) best overlaps; shares: (M,) of the image that each object takes.
+    """
+    by_size = {name: _mean(best[(low <= shares) & (shares < high)]) for name, (low, high) in SIZES.items()}
+    found = [value for value in by_size.values() if value is not None]
+    return {
+        "R@.5": _mean(best >= 0.5),
+        "R@.7": _mean(best >= 0.7),
+        "ABO": _mean(best),
+        **{f"ABO {name}": value for name, value in by_size.items()},
+        "ABO sizes": _mean(np.array(found)),
+    }
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None

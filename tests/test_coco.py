@@ -1,0 +1,81 @@
+"""COCO: objects are read as annotated, masks as COCO's own program draws them, and bad annotations are told."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.coco import Coco
+from proposals import InputError
+
+SQUARE = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 2], "iscrowd": 0}
+POLYGONS = [[1, 2, 4, 2, 4, 4, 1, 4], [6, 0, 8, 0, 8, 1, 6, 1]]
+RUNS = {"size": [5, 8], "counts": [3, 2, 35]}
+
+
+def write(root: Path, *objects: dict, **changes) -> Path:
+    (root / "val").mkdir(exist_ok=True)
+    (root / "annotations").mkdir(exist_ok=True)
+    Image.new("RGB", (8, 5)).save(root / "val" / "000007.jpg")
+    images = [{"id": i, "file_name": f"{i:06d}.jpg", "height": 5, "width": 8} for i in (9, 7)]
+    known = {"images": images, "categories": [{"id": 3, "name": "dog"}], "annotations": list(objects)} | changes
+    (root / "annotations" / "instances_val.json").write_text(json.dumps(known))
+    return root
+
+
+def test_objects_are_read_as_annotated(tmp_path):
+    (image,) = Coco(write(tmp_path, SQUARE | {"segmentation": POLYGONS}), "val")  # 9 has no file
+    (thing,) = image.objects
+    assert image.id == "000007" and image.size == (5, 8) and image.path.is_file()
+    assert thing.category == "dog" and not thing.crowd and thing.box.tolist() == [1, 2, 4, 4]
+    expected = np.zeros((5, 8), bool)
+    expected[2:4, 1:4] = expected[0, 6:8] = True
+    np.testing.assert_array_equal(thing.mask(), expected)
+
+
+def test_run_lengths_go_down_the_columns(tmp_path):
+    (image,) = Coco(write(tmp_path, SQUARE | {"segmentation": RUNS, "iscrowd": 1}), "val")
+    mask = image.objects[0].mask()
+    assert image.objects[0].crowd and sorted(zip(*np.nonzero(mask), strict=True)) == [(3, 0), (4, 0)]
+
+
+@pytest.mark.parametrize(
+    ("outline", "reason"),
+    [
+        ([[1, 2, 3, 4]], "annotation 1: a polygon needs three points"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "a polygon needs three points"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "a polygon needs three points"),
+        ({"size": [5, 8], "counts": [3, 2, 36]}, "add up to 5 x 8"),
+        ({"size": [5, 8], "counts": [41, -1]}, "add up to 5 x 8"),
+        ({"size": [8, 5], "counts": [40]}, "add up to 5 x 8"),
+        ({"size": [5, 8], "counts": "0000"}, "add up to 5 x 8"),
+        ("text", "cannot be read as COCO instances"),
+    ],
+)
+def test_bad_outlines_are_told(tmp_path, outline, reason):
+    with pytest.raises(InputError, match=reason):
+        Coco(write(tmp_path, SQUARE | {"segmentation": outline}), "val")
+
+
+@pytest.mark.parametrize("changes", [{"images": []}, {"categories": []}, {"annotations": [1]}, {"images": None}])
+def test_other_annotations_are_told(tmp_path, changes):
+    root = write(tmp_path, SQUARE | {"segmentation": POLYGONS}, **changes)
+    with pytest.raises(InputError, match=r"instances_val\.json cannot be read as COCO instances"):
+        Coco(root, "val")
+
+
+def test_a_missing_part_is_told(tmp_path):
+    with pytest.raises(InputError, match="give the root of COCO"):
+        Coco(tmp_path, "val")
+
+
+def test_real_annotations(data):
+    images = list(Coco(data / "coco2017", "val2017"))
+    things = [thing for image in images for thing in image.objects if not thing.crowd]
+    assert len(images) == 50 and len(things) > 100
+    for thing in things[:50]:
+        y, x = np.nonzero(thing.mask())
+        # drawn outline and annotated box agree to a pixel or two
+        assert np.abs(np.array([x.min(), y.min(), x.max() + 1, y.max() + 1]) - thing.box).max() <= 2
