@@ -1,14 +1,15 @@
 """The step ``evaluate``: phrase localization on Flickr30k Entities, by the paper's protocol.
 
     grounding step=evaluate data.root=flickr30k_entities data.split=val attention=c-mwp gamma=0.25
+    grounding step=evaluate data.root=flickr30k_entities data.split=val predictions=FILE.jsonl
 
 The ground truth of a phrase is the union of its boxes; a box is right at IoU >= 0.5; every phrase with a box counts,
-and a phrase without a known word is a miss. AP and the other tables are not measured here yet.
+and a phrase without a known word, or without a prediction, is a miss.
 """
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,17 +17,25 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from eval.figures import Figures
 from eval.flickr30k import Entity, EntityImage, Flickr30kEntities
-from eval.localization import MISS, contains, first_correct, inclusive, mean_recall, percent, recall
-from grounding import Grounder, Grounding
+from eval.localization import DEPTHS, MISS, contains, first_correct, inclusive
+from eval.predictions import Prediction, read_predictions, write_predictions
+from grounding import Grounder
 from grounding.artefacts import written_aside
+from grounding.cache import Cache
+from grounding.grounder import GroundingScene
+from grounding.phrases import Phrase
+from grounding.ranks import rank_of, wait_for_all
 from proposals.errors import InputError
 
 log = logging.getLogger(__name__)
 
 # the range of Sec. 4.3
 GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-SMALL = 0.25
+SMALL = 0.25  # of the image: the paper's small instances are below
+TINY = 0.05  # later work leaves phrases below it out of pointing
+TYPES = ("people", "clothing", "bodyparts", "animals", "vehicles", "instruments", "scene", "other")
 
 
 @dataclass
@@ -34,176 +43,325 @@ class Judged:
     """What became of one phrase. Ranks count from 1; infinity is a miss.
 
     Attributes:
-        place: image, sentence, phrase; types: of the phrase; small: its union box is under a quarter of the image.
-        covered: some word has a tag; pointed: the map's maximum lies in a box of the phrase; centred: the image's
-            centre does; reachable: some proposal is right.
-        rank: against the union box; any_rank: against any single box; by_gamma: ``rank`` under other gammas.
-        whole_rank: of the whole image as the only box; proposal_rank: in the proposals' own order.
-        boxes, scores: what is written to predictions.jsonl.
+        place: image, sentence, phrase; text: as annotated; types: of the phrase.
+        area: of its union box, a share of the image.
+        rank: against the union box; any_rank: against any single box; whole_rank: of the whole image as the only box.
+        scores: (K,) of the boxes that were judged, best first.
+        centred: whether the image's centre lies in a box of the phrase.
+
+    The rest is known of our own answers only:
+        covered: some word has a tag; pointed: the map's maximum lies in a box of the phrase; reachable: some proposal
+            is right; proposal_rank: in the proposals' own order;
+        by_gamma, scores_by_gamma: ``rank`` and ``scores`` under other gammas;
+        boxes: (K, 4) inclusive, what is written to predictions.jsonl.
     """
 
     place: tuple[str, int, int]
+    text: str
     types: tuple[str, ...]
-    small: bool
+    area: float
     whole_rank: float
     centred: bool
+    rank: float = MISS
+    any_rank: float = MISS
+    scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
     covered: bool = False
     pointed: bool = False
     reachable: bool = False
-    rank: float = MISS
-    any_rank: float = MISS
     proposal_rank: float = MISS
     by_gamma: dict[float, float] = field(default_factory=lambda: dict.fromkeys(GAMMAS, MISS))
+    scores_by_gamma: dict[float, np.ndarray] = field(default_factory=lambda: dict.fromkeys(GAMMAS, np.zeros(0)))
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
-    scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
-def evaluate(grounder: Grounder, root: str, split: str, output: str, limit: int | None = None) -> dict:
-    """Grounds every phrase of a split, writes ``metrics.json`` and ``predictions.jsonl``, and prints a table.
+def evaluate(
+    grounder: Grounder,
+    root: str,
+    split: str,
+    output: str,
+    limit: int | None = None,
+    predictions: str | None = None,
+    cache: str | None = None,
+) -> dict:
+    """Judges every phrase of a split, writes ``metrics.json`` (and ``predictions.jsonl``), and prints a table.
 
     Args:
-        root, split: of the data set; limit: the first so many photos; output: the folder that is written to.
+        grounder: answers, unless there are predictions; root, split: of the data set; limit: the first so many photos.
+        output: the folder that is written to; predictions: a file of them (see ``eval.predictions``), judged as it is.
+        cache: a folder where maps and proposals are kept between runs; None keeps nothing.
 
     Returns:
-        The metrics, recalls in percent. A photo that cannot be read is named there and its phrases are misses.
+        The metrics, recalls in percent, with 95 % intervals over photos. A photo that cannot be read is named there and
+        its phrases are misses. Of several ranks the first judges; the others help to fill the cache and return nothing.
 
     Raises:
-        InputError: the folder is no Flickr30k Entities, or an annotation is malformed.
+        InputError: the folder is no Flickr30k Entities, an annotation or a prediction is malformed, there is no phrase,
+            or there are several ranks and no cache.
     """
     images = list(islice(Flickr30kEntities(root, split), limit))
-    judged: list[Judged] = []
-    unread: list[str] = []
-    for image in tqdm(images, "photos", unit="photo", disable=None):
-        try:
-            judged += judge(grounder, image)
-        except InputError as error:
-            log.warning("skipped %s: %s", image.id, error)
-            unread.append(image.id)
-            judged += [_unanswered(image, entity) for entity in image.entities]
-    metrics = {"images": len(images), "phrases": len(judged), "skipped_images": unread}
-    metrics |= asdict(grounder.settings) | {"data": {"root": str(root), "split": split}} | measure(judged)
+    about: dict = {"data": {"root": str(root), "split": split}, "images": len(images)}
+    if predictions is None:
+        if not attend(grounder, images, cache):
+            return {}
+        judged, unread = _answers(grounder, images, cache)
+        about |= asdict(grounder.settings) | {"proposals": type(grounder.proposer).__name__, "skipped_images": unread}
+        write_predictions(Path(output, "predictions.jsonl"), (Prediction(p.place, p.boxes, p.scores) for p in judged))
+    else:
+        judged, unknown = judge_file(images, predictions)
+        about |= {"predictions": str(predictions), "unknown_predictions": unknown}
+    metrics = about | measure(judged, own=predictions is None)
     with written_aside(Path(output, "metrics.json")) as aside:
         aside.write_text(json.dumps(metrics, indent=1), "utf-8")
-    with written_aside(Path(output, "predictions.jsonl")) as aside, aside.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(as_prediction(phrase)) + "\n" for phrase in judged)
     print(table(metrics))
     return metrics
 
 
-def judge(grounder: Grounder, image: EntityImage) -> list[Judged]:
-    """All phrases of one photo.
+def attend(grounder: Grounder, images: Sequence[EntityImage], cache: str | None) -> bool:
+    """Fills the cache, each rank its share; returns whether this rank goes on to judge.
 
     Raises:
-        InputError: the photo cannot be read.
+        InputError: several ranks without a cache to share.
     """
-    if not image.entities:
-        return []
-    scene = grounder.look(image.path)
+    rank, world = rank_of()
+    if world == 1:
+        return True
+    if cache is None:
+        raise InputError(f"{world} ranks share their work through a cache: set cache=FOLDER")
+    kept = Cache(grounder, cache)
+    for image in tqdm(images[rank::world], f"rank {rank}", unit="photo", disable=None):
+        try:
+            kept.look(image.path, _tags(grounder, image))
+        except InputError as error:
+            log.warning("skipped %s: %s", image.id, error)
+    wait_for_all()
+    return rank == 0
+
+
+def _tags(grounder: Grounder, image: EntityImage) -> list[str]:
+    phrases = {entity.text for entity in image.entities}
+    return sorted({tag for text in phrases for tag in Phrase.parse(text, grounder.tagger.vocabulary).tags})
+
+
+def _answers(grounder: Grounder, images: Sequence[EntityImage], cache: str | None) -> tuple[list[Judged], list[str]]:
+    """Every phrase judged, and the photos that could not be read."""
+    judged: list[Judged] = []
+    unread: list[str] = []
+    kept = None if cache is None else Cache(grounder, cache)
+    for image in tqdm(images, "photos", unit="photo", disable=None):
+        try:
+            if image.entities:
+                look = grounder.look(image.path) if kept is None else kept.look(image.path, _tags(grounder, image))
+                judged += judge(look, image)
+        except InputError as error:
+            log.warning("skipped %s: %s", image.id, error)
+            unread.append(image.id)
+            judged += [unanswered(image, entity) for entity in image.entities]
+    return judged, unread
+
+
+def judge(scene: GroundingScene, image: EntityImage) -> list[Judged]:
+    """All phrases of one photo that was looked at."""
     texts = [entity.text for entity in image.entities]
     proposals = inclusive(scene.proposals.boxes)
     judged = []
     for entity, answer in zip(image.entities, scene.ground(texts), strict=True):
-        phrase = _unanswered(image, entity)
-        _compare(phrase, entity, answer)
+        phrase = unanswered(image, entity)
+        _compare(phrase, entity, inclusive(answer.boxes), answer.scores)
+        phrase.covered, phrase.pointed = answer.groundable, contains(entity.boxes, answer.point)
         phrase.proposal_rank = first_correct(proposals, inclusive(entity.union[None]))
         phrase.reachable = phrase.proposal_rank < MISS
         judged.append(phrase)
     for gamma in GAMMAS:
         for phrase, entity, answer in zip(judged, image.entities, scene.ground(texts, gamma), strict=True):
             phrase.by_gamma[gamma] = first_correct(inclusive(answer.boxes), inclusive(entity.union[None]))
+            phrase.scores_by_gamma[gamma] = answer.scores
     return judged
 
 
-def _unanswered(image: EntityImage, entity: Entity) -> Judged:
+def judge_file(images: Sequence[EntityImage], path: str) -> tuple[list[Judged], list[list]]:
+    """Every phrase judged by a file of predictions, and the predictions of phrases that the data set does not have.
+
+    Raises:
+        InputError: a line is malformed, or a phrase is predicted twice.
+    """
+    known = {(i.id, e.sentence, e.phrase): (unanswered(i, e), e) for i in images for e in i.entities}
+    marked = {image.id: image.marked for image in images}
+    unknown = []
+    for prediction in tqdm(read_predictions(path), "predictions", unit="phrase", disable=None):
+        if prediction.place in known:
+            phrase, entity = known[prediction.place]
+            _compare(phrase, entity, prediction.boxes, prediction.scores)
+            phrase.boxes = np.zeros((0, 4))  # a million boxes need not be kept
+        elif not _is_marked(prediction.place, marked):
+            unknown.append(list(prediction.place))
+    if unknown:
+        log.warning("%d predictions of phrases that the split does not have, the first of %s", len(unknown), unknown[0])
+    return [phrase for phrase, _ in known.values()], unknown
+
+
+def _is_marked(place: tuple[str, int, int], marked: dict[str, tuple[int, ...]]) -> bool:
+    image, sentence, phrase = place
+    counts = marked.get(image, ())
+    return sentence < len(counts) and phrase < counts[sentence]
+
+
+def unanswered(image: EntityImage, entity: Entity) -> Judged:
+    """A phrase before anything answers it."""
     height, width = image.size
     union = entity.union
-    area = (union[2] - union[0]) * (union[3] - union[1])
     return Judged(
         place=(image.id, entity.sentence, entity.phrase),
+        text=entity.text,
         types=entity.types,
-        small=bool(area < SMALL * height * width),
+        area=float((union[2] - union[0]) * (union[3] - union[1]) / (height * width)),
         whole_rank=first_correct(inclusive(np.array([[0, 0, width, height]])), inclusive(union[None])),
         centred=contains(entity.boxes, (width / 2, height / 2)),
     )
 
 
-def _compare(phrase: Judged, entity: Entity, answer: Grounding) -> None:
-    boxes = inclusive(answer.boxes)
-    phrase.covered = answer.groundable
-    phrase.pointed = contains(entity.boxes, answer.point)
+def _compare(phrase: Judged, entity: Entity, boxes: np.ndarray, scores: np.ndarray) -> None:
+    """Judges inclusive boxes (K, 4), best first, as they are."""
     phrase.rank = first_correct(boxes, inclusive(entity.union[None]))
     phrase.any_rank = first_correct(boxes, inclusive(entity.boxes))
-    phrase.boxes, phrase.scores = boxes, answer.scores
+    phrase.boxes, phrase.scores = boxes, scores
 
 
-def measure(judged: Sequence[Judged]) -> dict:
+def measure(judged: Sequence[Judged], own: bool = True) -> dict:
     """All figures of the protocol, in percent, out of what became of each phrase.
+
+    Args:
+        own: whether our own grounder answered, so that maps, proposals and words are known, too.
 
     Raises:
         InputError: there is no phrase.
     """
-    small = [phrase for phrase in judged if phrase.small]
-    types = {name: [p for p in judged if name in p.types] for name in sorted({t for p in judged for t in p.types})}
-    by_type = {name: recall([p.rank for p in phrases]) for name, phrases in types.items()}
-    return {
-        "recall": recall([p.rank for p in judged]),
-        "recall_small": recall([p.rank for p in small]),
-        "recall_by_type": by_type,
-        "recall_type_mean": mean_recall(list(by_type.values())),
-        "recall_any_box": recall([p.any_rank for p in judged]),
-        "recall_by_gamma": {str(gamma): _under(judged, small, gamma) for gamma in GAMMAS},
-        "pointing": percent([p.pointed for p in judged]),
-        "oracle_recall": percent([p.reachable for p in judged]),
-        "coverage": percent([p.covered for p in judged]),
-        "phrases_small": len(small),
-        "phrases_by_type": {name: len(phrases) for name, phrases in types.items()},
-        "baselines": {
-            "whole_image": recall([p.whole_rank for p in judged]),
-            "proposal_order": recall([p.proposal_rank for p in judged]),
-            "centre_pointing": percent([p.centred for p in judged]),
-        },
-    }
+    if not judged:
+        raise InputError("no phrase to judge: the split's sentences mark none with a box")
+    figures = Figures([p.place[0] for p in judged])
+    every, small = np.ones(len(judged), bool), np.array([p.area < SMALL for p in judged])
+    types = {name: np.array([name in p.types for p in judged]) for name in sorted({t for p in judged for t in p.types})}
+    ranks = np.array([p.rank for p in judged])
+    _recall(figures, ("recall",), ranks, every)
+    _recall(figures, ("recall_small",), ranks, small)
+    for name, chosen in types.items():
+        _recall(figures, ("recall_by_type", name), ranks, chosen)
+    for depth in map(str, DEPTHS):
+        figures.mean(("recall_type_mean", depth), [("recall_by_type", name, depth) for name in types])
+    _recall(figures, ("recall_any_box",), np.array([p.any_rank for p in judged]), every)
+    _recall(figures, ("baselines", "whole_image"), np.array([p.whole_rank for p in judged]), every)
+    figures.share(("baselines", "centre_pointing"), np.array([p.centred for p in judged]), every)
+    scores = [p.scores for p in judged]
+    for suffix, subset in (("", every), ("_small", small)):
+        _precision(figures, (), suffix, judged, (scores, ranks), subset, types)
+    if own:
+        _own(figures, judged, every, small, types)
+    counts = {"phrases": len(judged), "phrases_small": int(small.sum())}
+    counts["phrases_by_type"] = {name: int(chosen.sum()) for name, chosen in types.items()}
+    return counts | figures.values | {"intervals": figures.intervals}
 
 
-def _under(judged: Sequence[Judged], small: Sequence[Judged], gamma: float) -> dict:
-    ranks, small_ranks = ([p.by_gamma[gamma] for p in phrases] for phrases in (judged, small))
-    return {"recall": recall(ranks), "recall_small": recall(small_ranks)}
+def _recall(figures: Figures, path: tuple[str, ...], ranks: np.ndarray, chosen: np.ndarray) -> None:
+    """R@1, R@5 and R@10: the percentage of phrases whose first correct box has at most this rank."""
+    for depth in DEPTHS:
+        figures.share((*path, str(depth)), ranks <= depth, chosen)
 
 
-def as_prediction(phrase: Judged) -> dict:
-    """A line of predictions.jsonl: inclusive xyxy in pixels from 0, best first."""
-    image, sentence, number = phrase.place
-    boxes, scores = phrase.boxes.round(2).tolist(), phrase.scores.tolist()
-    return {"image": image, "sentence": sentence, "phrase": number, "boxes": boxes, "scores": scores}
+def _precision(
+    figures: Figures,
+    path: tuple[str, ...],
+    suffix: str,
+    judged: Sequence[Judged],
+    answers: tuple[Sequence[np.ndarray], np.ndarray],
+    subset: np.ndarray,
+    types: dict[str, np.ndarray],
+) -> None:
+    """AP of each type and of each phrase's text, in lower case, and their means: mAP (Group) and mAP (Phrase)."""
+    groups = {name: np.flatnonzero(chosen & subset) for name, chosen in types.items()}
+    figures.precision((*path, f"ap_by_type{suffix}"), (*path, f"ap_group{suffix}"), groups, *answers, spread=not path)
+    texts: dict[str, list[int]] = {}
+    for i in np.flatnonzero(subset).tolist():
+        texts.setdefault(judged[i].text.lower(), []).append(i)
+    phrases = {text: np.array(places) for text, places in texts.items()}
+    figures.precision(None, (*path, f"ap_phrase{suffix}"), phrases, *answers, spread=not path)
+
+
+def _own(
+    figures: Figures, judged: Sequence[Judged], every: np.ndarray, small: np.ndarray, types: dict[str, np.ndarray]
+) -> None:
+    for gamma in GAMMAS:
+        path = ("by_gamma", str(gamma))
+        ranks = np.array([p.by_gamma[gamma] for p in judged])
+        answers = [p.scores_by_gamma[gamma] for p in judged], ranks
+        for suffix, subset in (("", every), ("_small", small)):
+            _recall(figures, (*path, f"recall{suffix}"), ranks, subset)
+            _precision(figures, path, suffix, judged, answers, subset, types)
+    _recall(figures, ("baselines", "proposal_order"), np.array([p.proposal_rank for p in judged]), every)
+    pointed = np.array([p.pointed for p in judged])
+    figures.share(("pointing",), pointed, every)
+    figures.share(("pointing_without_tiny",), pointed, np.array([p.area >= TINY for p in judged]))
+    figures.share(("oracle_recall",), np.array([p.reachable for p in judged]), every)
+    figures.share(("coverage",), np.array([p.covered for p in judged]), every)
 
 
 def table(metrics: dict) -> str:
-    """The metrics as lines of text."""
+    """The metrics as lines of text, each figure with its 95 % interval."""
+    intervals = metrics["intervals"]
 
-    def row(name: str, *recalls: dict[str, float | None]) -> str:
-        cells = " / ".join(f"{r[k]:5.1f}" if r[k] is not None else "    -" for r in recalls for k in r)
-        return f"{name:24}{cells}"
+    def row(name: str, *paths: Sequence[str]) -> str:
+        return f"{name:24}" + " / ".join(
+            _cell(metrics, intervals, (*path, k)) for path in paths for k in ("1", "5", "10")
+        )
 
-    own = f"{metrics['method']}, gamma {metrics['gamma']:g}"
+    own = "by_gamma" in metrics
+    name = f"{metrics['method']}, gamma {metrics['gamma']:g}" if own else "predictions"
     lines = [
-        f"{metrics['images']} photos, {metrics['phrases']} phrases, {metrics['phrases_small']} of them small",
-        f"{'':24}  R@1 /   R@5 /  R@10 / small: R@1 / R@5 / R@10",
-        row(own, metrics["recall"], metrics["recall_small"]),
+        f"{metrics['images']} photos, {metrics['phrases']} phrases, {metrics['phrases_small']} of them small; percent "
+        "(95 % interval over photos)",
+        f"{'':24}{'R@1':18} / {'R@5':18} / {'R@10':18} / {'small: R@1':18} / {'R@5':18} / R@10",
+        row(name, ["recall"], ["recall_small"]),
         *(
-            row(f"  gamma {gamma}", both["recall"], both["recall_small"])
-            for gamma, both in metrics["recall_by_gamma"].items()
+            row(f"  gamma {gamma}", ["by_gamma", gamma, "recall"], ["by_gamma", gamma, "recall_small"])
+            for gamma in metrics.get("by_gamma", {})
         ),
-        row("any box", metrics["recall_any_box"]),
-        row("whole image", metrics["baselines"]["whole_image"]),
-        row("proposals' own order", metrics["baselines"]["proposal_order"]),
-        *(
-            row(f"{name} ({metrics['phrases_by_type'][name]})", recalls)
-            for name, recalls in metrics["recall_by_type"].items()
-        ),
-        row("mean over types", metrics["recall_type_mean"]),
-        f"pointing {metrics['pointing']:.1f} (image centre {metrics['baselines']['centre_pointing']:.1f}), "
-        f"upper bound of the proposals {metrics['oracle_recall']:.1f}, phrases with a tag {metrics['coverage']:.1f}",
+        row("any box", ["recall_any_box"]),
+        *(row(baseline.replace("_", " "), ["baselines", baseline]) for baseline in _baselines(metrics)),
+        *(row(f"{t} ({metrics['phrases_by_type'][t]})", ["recall_by_type", t]) for t in metrics["recall_by_type"]),
+        row("mean over types", ["recall_type_mean"]),
+        "",
+        *_single_lines(metrics),
     ]
-    if metrics["skipped_images"]:
+    if metrics.get("skipped_images"):
         lines.append(f"could not be read, counted as misses: {', '.join(metrics['skipped_images'])}")
     return "\n".join(lines)
+
+
+def _baselines(metrics: dict) -> Iterator[str]:
+    return (name for name, value in metrics["baselines"].items() if isinstance(value, dict))
+
+
+def _single_lines(metrics: dict) -> Iterator[str]:
+    names = {
+        "ap_group": "mAP (Group)",
+        "ap_group_small": "  small",
+        "ap_phrase": "mAP (Phrase)",
+        "ap_phrase_small": "  small",
+        "pointing": "pointing",
+        "pointing_without_tiny": "  of phrases over 5 %",
+        "oracle_recall": "proposals' upper bound",
+        "coverage": "phrases with a tag",
+    }
+    for key, name in names.items():
+        if key in metrics:
+            yield f"{name:24}{_cell(metrics, metrics['intervals'], (key,))}"
+    yield f"{'image centre, pointing':24}{_cell(metrics, metrics['intervals'], ('baselines', 'centre_pointing'))}"
+    for kind, value in metrics["ap_by_type"].items():
+        if value is not None:
+            yield f"{'AP ' + kind:24}{_cell(metrics, metrics['intervals'], ('ap_by_type', kind))}"
+
+
+def _cell(values: dict, intervals: dict, path: Sequence[str]) -> str:
+    for key in path:
+        values, intervals = values[key], intervals[key]
+    if values is None:
+        return f"{'-':>5}{'':13}"
+    return f"{values:5.1f} " + (f"({intervals[0]:.1f}-{intervals[1]:.1f})".ljust(12) if intervals else " " * 12)

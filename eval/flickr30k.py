@@ -10,7 +10,7 @@ import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from grounding.phrases import parse_sentence
+from grounding.phrases import Markup, parse_sentence
 from proposals.errors import InputError
 
 # the largest file of the data set has 20 KB
@@ -43,12 +43,18 @@ class Entity:
 
 @dataclass(frozen=True, eq=False)
 class EntityImage:
-    """A photo and its phrases; ``size`` is (height, width) as its annotation says."""
+    """A photo and its phrases.
+
+    Attributes:
+        size: (height, width) as its annotation says; entities: its phrases with a box.
+        marked: of each caption, how many phrases it marks, those without a box included.
+    """
 
     id: str
     path: Path
     size: tuple[int, int]
     entities: tuple[Entity, ...]
+    marked: tuple[int, ...] = ()
 
 
 class Flickr30kEntities:
@@ -82,18 +88,21 @@ class Flickr30kEntities:
     def read(self, image: str) -> EntityImage:
         """One photo by its id."""
         size, chains = read_boxes(self.root / "Annotations" / f"{image}.xml")
-        entities = tuple(self._entities(self.root / "Sentences" / f"{image}.txt", chains))
-        return EntityImage(image, self.root / "images" / f"{image}.jpg", size, entities)
+        captions = list(self._captions(self.root / "Sentences" / f"{image}.txt"))
+        entities = tuple(
+            Entity(sentence, phrase, markup.text, markup.types, chains[markup.chain])
+            for sentence, marked in enumerate(captions)
+            for phrase, markup in enumerate(marked)
+            if markup.chain in chains
+        )
+        return EntityImage(image, self.root / "images" / f"{image}.jpg", size, entities, tuple(map(len, captions)))
 
-    def _entities(self, path: Path, chains: dict[str, np.ndarray]) -> Iterator[Entity]:
+    def _captions(self, path: Path) -> Iterator[list[Markup]]:
         for sentence, line in enumerate(_text(path).splitlines()):
             try:
-                marked = parse_sentence(line)
+                yield parse_sentence(line)
             except InputError as error:
                 raise InputError(f"{path}:{sentence + 1}: {error}") from error
-            for phrase, markup in enumerate(marked):
-                if markup.chain in chains:
-                    yield Entity(sentence, phrase, markup.text, markup.types, chains[markup.chain])
 
 
 def _text(path: Path) -> str:

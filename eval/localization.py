@@ -1,10 +1,6 @@
 """The measures of phrase localization: which boxes are right, and how soon they come."""
 
-from collections.abc import Sequence
-
 import numpy as np
-
-from proposals.errors import InputError
 
 THRESHOLD = 0.5
 DEPTHS = (1, 5, 10)
@@ -45,21 +41,3 @@ def contains(boxes: np.ndarray, point: tuple[float, float] | None) -> bool:
         return False
     x, y = point
     return bool(((boxes[:, 0] <= x) & (x < boxes[:, 2]) & (boxes[:, 1] <= y) & (y < boxes[:, 3])).any())
-
-
-def recall(ranks: Sequence[float]) -> dict[str, float | None]:
-    """R@1, R@5 and R@10: the percentage of phrases whose first correct box has at most this rank; None of no phrase."""
-    values = np.asarray(ranks, dtype=float)
-    return {str(k): percent(values <= k) for k in DEPTHS}
-
-
-def percent(hits: Sequence[bool] | np.ndarray) -> float | None:
-    """The share of hits, in percent; None of nothing."""
-    return 100 * float(np.mean(hits)) if len(hits) else None
-
-
-def mean_recall(recalls: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
-    """The mean over types, each type counting once (the last column of Table 5)."""
-    if not recalls:
-        raise InputError("no phrase to judge: the split's sentences mark none with a box")
-    return {str(k): float(np.mean([r[str(k)] for r in recalls])) for k in DEPTHS}

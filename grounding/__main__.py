@@ -8,16 +8,33 @@ Exit codes: 0; 2 for an input that cannot be used, told in one line; 1 for a fau
 
 import os
 import sys
+from collections.abc import Callable
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from proposals.errors import InputError
+
+
+class Joined(Callback):
+    """After a sweep: what its jobs show together.
+
+    Args:
+        join: called with the sweep's folder.
+    """
+
+    def __init__(self, join: Callable[[str], object]):
+        self.join = join
+
+    def on_multirun_end(self, config: DictConfig, **_: object) -> None:
+        """Called by Hydra."""
+        self.join(config.hydra.sweep.dir)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")

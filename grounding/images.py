@@ -63,6 +63,8 @@ def _open(source: str | Path | BinaryIO) -> Image.Image:
         raise InputError(f"{name} has more than {MAX_PIXELS} pixels; make it smaller") from error
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # Pillow's readers may raise anything on a broken file
+        raise InputError(f"{name} is no image that can be read ({error})") from error
 
 
 def _pixels(image: Image.Image, source: Photo) -> np.ndarray:
@@ -77,7 +79,9 @@ def _pixels(image: Image.Image, source: Photo) -> np.ndarray:
             strip = upright.crop((0, top, upright.width, min(top + rows, upright.height)))
             array[top : top + rows] = np.asarray(_to_rgb(strip))
         return array
-    except (OSError, SyntaxError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers may raise anything on a broken file
         raise InputError(f"{_name(source)} is truncated or corrupt ({error})") from error
 
 

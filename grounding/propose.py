@@ -19,6 +19,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from glob import escape
 from hashlib import sha256
 from importlib.metadata import version
 from io import BytesIO
@@ -33,11 +34,12 @@ from grounding.images import read_image
 from grounding.photos import PhotoFile, PhotoShard, photo_shards
 from grounding.ranks import cores, rank_of
 from proposals import InputError, Proposer
-from proposals.shards import ABOUT, SUFFIX, encode, read_about, write_shard
+from proposals.shards import ABOUT, SUFFIX, encode, read_about, settings_of, write_shard
 
 log = logging.getLogger(__name__)
 
 SKIPPED = "skipped.jsonl"
+THREADS = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"}
 AHEAD = 4  # photos handed out before they are wanted, for each worker
 
 
@@ -71,9 +73,13 @@ def propose(
         Of this rank: photos, skipped, bytes, and shards that were there before.
 
     Raises:
-        InputError: no photos; ``output`` has shards of other photos or settings; a worker was killed.
+        InputError: no photos; ``output`` has shards of other photos or settings, or is where the photos are; a worker
+            was killed.
     """
     rank, world = rank_of()
+    folder = Path(source).resolve()
+    if Path(output).resolve() == (folder.parent if folder.is_file() else folder):
+        raise InputError(f"output={output} is where the photos are: their shards need a folder of their own")
     mine = photo_shards(source, split, photos)[rank::world]
     workers = cores() if workers is None else workers
     if workers < 1:
@@ -109,7 +115,7 @@ def _propose_shard(
             raise InputError(f"{path} is of other photos or settings: choose another folder, or remove it")
         tally.done_before += 1
         return
-    for left in path.parent.glob(f".{path.name}.*.part"):  # of a run that was killed
+    for left in path.parent.glob(f".{escape(path.name)}.*.part"):  # of a run that was killed
         left.unlink(missing_ok=True)
     with written_aside(path) as aside:
         write_shard(aside, _files(about, _ordered(pool, shard.photos(), workers * AHEAD), tally, bar))
@@ -119,24 +125,14 @@ def _propose_shard(
 def _about(shard: PhotoShard, proposer: Proposer) -> dict:
     """What a shard follows from, but for the photos' pixels."""
     names = [photo.name for photo in shard.photos()]
+    if not names:
+        raise InputError(f"{shard.tar} holds no photo: take it out of the folder, or name a folder of photos alone")
     return {
         "grounding": version("grounding"),
-        "proposer": _settings(proposer),
+        "proposer": settings_of(proposer),
         "photos": len(names),
-        "names": sha256("\n".join(names).encode()).hexdigest(),
+        "names": sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest(),
     }
-
-
-def _settings(proposer: Proposer) -> dict:
-    """A proposer's public attributes, but for the threads, which make no difference."""
-    values = {k: v for k, v in vars(proposer).items() if not k.startswith("_") and k != "threads"}
-    plain = {k: v if isinstance(v, str | int | float) else list(v) for k, v in values.items() if _is_plain(v)}
-    inner = {k: _settings(v) for k, v in values.items() if callable(v)}
-    return {"class": type(proposer).__name__} | plain | inner
-
-
-def _is_plain(value: object) -> bool:
-    return isinstance(value, str | int | float | tuple | list)
 
 
 def _files(
@@ -172,17 +168,23 @@ def _ordered(
             first, found = waiting.popleft()
             yield first, found.result()
     except BrokenProcessPool as error:
-        raise InputError("a worker was killed, most likely for want of memory: set workers= to fewer") from error
+        raise InputError("a worker was killed, most likely for want of memory: set step.workers= to fewer") from error
 
 
 @contextmanager
 def _workers(proposer: Proposer, count: int) -> Iterator[ProcessPoolExecutor]:
     # spawned: a child that is forked from a process with threads may hang
     pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (proposer,))
+    before = {name: os.environ.get(name) for name in THREADS}
+    # what the workers inherit: libraries count cores when they are imported
+    os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ.update({name: value} if value is not None else {})
 
 
 def _begin(proposer: Proposer) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 
 from proposals.errors import InputError
 
@@ -25,6 +26,24 @@ def rank_of(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
                 raise InputError(f"{names[0]}={values[0]}, {names[1]}={values[1]}: give a rank below the world's size")
             return int(values[0]), int(values[1])
     return 0, 1
+
+
+def wait_for_all() -> None:
+    """Waits until every rank of the job has come here.
+
+    Raises:
+        InputError: the launcher did not say where the ranks meet.
+    """
+    from torch import distributed  # takes seconds to import, which those who only count ranks need not wait for
+
+    if rank_of()[1] == 1:
+        return
+    try:
+        distributed.init_process_group("gloo", timeout=timedelta(days=7))
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"the ranks cannot meet ({error}): start them with torchrun, or set MASTER_ADDR") from error
+    distributed.barrier()
+    distributed.destroy_process_group()
 
 
 def cores(environment: Mapping[str, str] | None = None) -> int:

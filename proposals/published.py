@@ -262,8 +262,9 @@ def _boxes_variable(file: MatFile) -> str:
 
 def _fit(where: str, rows: np.ndarray, height: int, width: int) -> np.ndarray:
     """Rows [x y w h] from 1 as boxes [x1 y1 x2 y2] from 0, half-open, inside the photo."""
-    low = rows[:, :2] - 1
-    boxes, far = np.concatenate([low, low + rows[:, 2:]], 1), np.array([width, height, width, height])
+    with np.errstate(over="ignore", invalid="ignore"):  # a row that overflows is outside, as is one that is no number
+        low = rows[:, :2] - 1
+        boxes, far = np.concatenate([low, low + rows[:, 2:]], 1), np.array([width, height, width, height])
     wrong = ~((boxes >= -SLACK) & (boxes <= far + SLACK)).all(1)
     if wrong.any():
         row = int(wrong.argmax())

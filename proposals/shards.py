@@ -21,7 +21,7 @@ from scipy import ndimage
 
 from proposals.boxes import Boxes
 from proposals.errors import InputError
-from proposals.proposals import Proposals, check_image
+from proposals.proposals import Proposals, Proposer, check_image
 from proposals.segments import Segments
 
 ABOUT = "propose.json"
@@ -105,6 +105,14 @@ class ShardProposals:
                 if name != member.name:
                     places[name] = number, member.offset_data, member.size
         return places
+
+
+def settings_of(proposer: Proposer) -> dict:
+    """What a proposer's proposals follow from: its class and public attributes, but for the threads."""
+    values = {k: v for k, v in vars(proposer).items() if not k.startswith("_") and k != "threads"}
+    plain = {k: str(v) for k, v in values.items() if isinstance(v, str | int | float | tuple | list | Path)}
+    inner = {k: settings_of(v) for k, v in values.items() if callable(v)}
+    return {"class": type(proposer).__name__} | plain | inner
 
 
 def write_shard(path: str | Path, files: Iterable[tuple[str, bytes]]) -> None:
@@ -308,10 +316,12 @@ def _parts(left: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # cells and, between them, what joins them
     joined = np.zeros((2 * h - 1, 2 * w - 1), bool)
     joined[::2, ::2], joined[::2, 1::2], joined[1::2, ::2] = True, left[:, 1:], up[1:]
-    parts = ndimage.label(joined)[0][::2, ::2]
-    _, first, number = np.unique(parts, return_index=True, return_inverse=True)
+    labels, count = ndimage.label(joined)
+    parts = labels[::2, ::2].ravel() - 1
+    first = np.empty(count, np.int64)
+    first[parts[::-1]] = np.arange(h * w)[::-1]  # of values for one place, the last one stays
     order = np.argsort(first)
-    return np.argsort(order)[number.reshape(h, w)], first[order]
+    return np.argsort(order)[parts].reshape(h, w), first[order]
 
 
 def _small(numbers: np.ndarray) -> np.ndarray:

@@ -1,15 +1,12 @@
-"""The Entities reader on hand-made folders, and the evaluation step against plain loops."""
+"""The Entities reader on hand-made folders."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from eval.evaluate import Judged, evaluate, measure
 from eval.flickr30k import Flickr30kEntities, read_boxes
-from grounding import Grounder
 from proposals.errors import InputError
 
 XML = """<annotation><filename>{id}.jpg</filename>
@@ -98,73 +95,6 @@ def test_broken_markup_is_told_with_its_line(root):
     (root / "Sentences" / "7.txt").write_text("[/EN#1/people A dog] .\n[/EN#1/people A dog\n")
     with pytest.raises(InputError, match=r"7\.txt:2: "):
         list(Flickr30kEntities(root, "toy"))
-
-
-def slow_recall(judged: list[Judged], k: int, of) -> float | None:
-    hits = total = 0
-    for phrase in judged:
-        total += 1
-        if of(phrase) <= k:
-            hits += 1
-    return 100 * hits / total if total else None
-
-
-def test_the_measures_are_their_definitions():
-    rng = np.random.default_rng(0)
-    names = ["people", "animals", "scene", "other"]
-    judged = [
-        Judged(
-            place=("1", 0, i), types=tuple(rng.choice(names, rng.integers(1, 3), replace=False)),
-            small=bool(rng.random() < 0.4), whole_rank=rng.choice([1, np.inf]), centred=bool(rng.random() < 0.5),
-            covered=bool(rng.random() < 0.9), pointed=bool(rng.random() < 0.6),
-            rank=rng.choice([1, 2, 5, 6, 11, np.inf]),
-        )
-        for i in range(300)
-    ]  # fmt: skip
-    metrics = measure(judged)
-    for k in (1, 5, 10):
-        assert metrics["recall"][str(k)] == pytest.approx(slow_recall(judged, k, lambda p: p.rank))
-        small = [p for p in judged if p.small]
-        assert metrics["recall_small"][str(k)] == pytest.approx(slow_recall(small, k, lambda p: p.rank))
-        per_type = []
-        for name in names:
-            of_type = [p for p in judged if name in p.types]
-            per_type.append(slow_recall(of_type, k, lambda p: p.rank))
-            assert metrics["recall_by_type"][name][str(k)] == pytest.approx(per_type[-1])
-        assert metrics["recall_type_mean"][str(k)] == pytest.approx(sum(per_type) / 4)
-    assert metrics["pointing"] == pytest.approx(100 * sum(p.pointed for p in judged) / 300)
-    assert metrics["coverage"] == pytest.approx(100 * sum(p.covered for p in judged) / 300)
-
-
-def test_nothing_to_judge_is_told():
-    with pytest.raises(InputError, match="no phrase to judge"):
-        measure([])
-
-
-@pytest.fixture(scope="module")
-def grounder() -> Grounder:
-    return Grounder.load()
-
-
-def test_the_step_writes_metrics_and_predictions(root, grounder, tmp_path, capsys):
-    (root / "toy.txt").write_text("7\n8\n")
-    for folder, suffix in (("Annotations", "xml"), ("Sentences", "txt")):
-        (root / folder / f"8.{suffix}").write_text((root / folder / f"7.{suffix}").read_text())
-    (root / "images" / "8.jpg").write_text("no photo")
-    metrics = evaluate(grounder, str(root), "toy", str(tmp_path / "out"))
-    assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert (metrics["images"], metrics["phrases"], metrics["skipped_images"]) == (2, 6, ["8"])
-    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
-    assert [(p["image"], p["sentence"], p["phrase"]) for p in lines[:3]] == [("7", 0, 0), ("7", 1, 1), ("7", 1, 2)]
-    assert all(not p["boxes"] for p in lines[3:])
-    for prediction in lines[:3]:
-        boxes, scores = np.array(prediction["boxes"]), prediction["scores"]
-        assert scores == sorted(scores, reverse=True)
-        assert boxes.min() >= 0
-        assert boxes[:, [0, 2]].max() <= 99
-        assert boxes[:, [1, 3]].max() <= 79
-    assert metrics["baselines"]["whole_image"]["1"] == pytest.approx(100 * 2 / 6)
-    assert "could not be read, counted as misses: 8" in capsys.readouterr().out
 
 
 def test_the_real_split_has_its_phrases(data):

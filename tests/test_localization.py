@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.localization import MISS, contains, first_correct, inclusive, overlap, percent, recall
+from eval.localization import MISS, contains, first_correct, inclusive, overlap
 
 
 def pixels(box: np.ndarray) -> set[tuple[int, int]]:
@@ -53,9 +53,3 @@ def test_a_point_lies_in_a_half_open_box():
     assert contains(truth, (4.99, 5.99))
     assert not contains(truth, (5, 4))
     assert not contains(truth, None)
-
-
-def test_recall_and_percent():
-    assert recall([1, 3, 10, 11, MISS]) == {"1": 20.0, "5": 40.0, "10": 60.0}
-    assert recall([]) == {"1": None, "5": None, "10": None}
-    assert percent([]) is None

@@ -2,7 +2,7 @@
 
 import json
 import os
-import resource
+import re
 import signal
 import subprocess
 import sys
@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from grounding.images import read_image
 from grounding.photos import PhotoShard, photo_shards
-from grounding.propose import SKIPPED, propose
+from grounding.propose import SKIPPED, THREADS, propose
 from grounding.ranks import cores, rank_of
 from proposals import BoxProposer, InputError, SegmentProposer
 from proposals.shards import ShardProposals
@@ -127,10 +128,51 @@ def test_killed_in_the_middle_and_started_again(folder, undisturbed, tmp_path):
     assert shards(output) == undisturbed
 
 
+@pytest.mark.parametrize(
+    ("kind", "at", "byte"),
+    [("PNG", 11, 1), ("PNG", 0, 0), ("TIFF", 18, 0), ("TIFF", 4, 255), ("TIFF", 12, 5), ("BMP", 14, 3), ("GIF", 6, 0)],
+)
+def test_damaged_headers_are_told(kind, at, byte):
+    buffer = BytesIO()
+    Image.new("RGB", (64, 48), "teal").save(buffer, kind)
+    data = bytearray(buffer.getvalue())
+    data[at] = byte
+    try:
+        assert read_image(BytesIO(bytes(data)), None).shape[2] == 3
+    except InputError as error:
+        assert "the image is" in str(error)
+
+
+def test_what_a_killed_run_leaves_is_removed(folder, tmp_path):
+    source, output = tmp_path / "[1]", tmp_path / "out"
+    source.mkdir()
+    with tarfile.open(source / "[1].tar", "w") as tar:
+        tar.add(folder / "coffee-0.png", "caf\udce9.png")  # a name that is no UTF-8
+    output.mkdir()
+    (output / ".[1].tar.1.part").touch()
+    run(source, output)
+    assert [path.name for path in output.iterdir()] == ["[1].tar"]
+    assert len(ShardProposals(output)) == 1
+
+
 def test_a_killed_worker_is_told(folder, tmp_path):
     with pytest.raises(InputError, match="a worker was killed"):
         propose(str(folder), Suicide(), str(tmp_path), workers=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_workers_have_one_thread(folder, tmp_path, monkeypatch):
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
+    done = propose(str(folder), Threads(), str(tmp_path), workers=1)
+    # of NumPy's own there are none; one waits for the end of the process that started this one
+    assert {line["reason"] for line in done["skipped"] if line["photo"] not in ("broken", "empty")} == {"2 threads"}
+    assert not THREADS & os.environ.keys()
+
+
+class Threads:
+    def __call__(self, image, name=None):
+        raise InputError(f"{len(os.listdir('/proc/self/task'))} threads")
 
 
 class Suicide:
@@ -146,7 +188,8 @@ class Memory:
 
     def __call__(self, image, name=None):
         found = self.segments(image)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        # not ru_maxrss, which a child has from its parent
+        peak = int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
         Path(os.environ["PEAK"]).write_text(str(peak))
         return found
 
@@ -185,6 +228,14 @@ def test_tars_become_tars_of_the_same_name(folder, undisturbed, tmp_path):
     np.testing.assert_array_equal(kept(image, "coffee-0").boxes, SegmentProposer(**SMALL)(image).boxes)
 
 
+def test_a_tar_without_photos_is_told(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("x.json"), BytesIO(b""))
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"x\.tar holds no photo: take it out"):
+        propose(str(tmp_path), SegmentProposer(), str(tmp_path / "out"), workers=1)
+
+
 def test_data_sets_by_their_split(tmp_path):
     for path in ("images/b.jpg", "images/a.jpg", "val2017/c.jpg", "other.jpg"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
@@ -219,6 +270,8 @@ def test_bad_sources_are_told(tmp_path):
     with pytest.raises(InputError, match="photos=0 must be 1"):
         photo_shards(tmp_path, photos=0)
     Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="is where the photos are"):
+        propose(str(tmp_path), SegmentProposer(), str(tmp_path), workers=1)
     with pytest.raises(InputError, match="workers=0 must be 1"):
         propose(str(tmp_path), SegmentProposer(), str(tmp_path / "out"), workers=0)
 

@@ -122,6 +122,8 @@ def test_what_does_not_fit_is_named(tmp_path, changes, reason):
         (np.ones((2, 4)), "but no bbs|has the shape"),
         (np.array([[1, 1, 20, 2, 1.0]]), "row 1, .* leaves the photo 8x6"),
         (np.array([[np.nan, 1, 2, 2, 1.0]]), "leaves the photo"),
+        (np.array([[1.7e308, 1, 1.7e308, 2, 1.0]]), "leaves the photo"),
+        (np.array([[np.inf, 1, -np.inf, 2, 1.0]]), "leaves the photo"),
         (np.array([[1, 1, 2, 2, np.inf]]), "no finite number"),
         (np.array([[1, 1, 0, 2, 1.0]]), "holds no box"),
         (np.zeros((0, 5)), "holds no box"),

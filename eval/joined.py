@@ -1,0 +1,97 @@
+"""The tables of a sweep: one row a job, from the jobs' metrics.json, in the rows and columns of Tables 4 and 5.
+
+The paper's numbers stand beside ours; they are of another split (test, 1,000 photos) and another tagger (18,157 tags
+of 6 million photos), so that the order of the methods is what compares.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+DEPTHS = ("1", "5", "10")
+# Table 4: all / small of R@1, R@5, R@10, mAP (Group), mAP (Phrase); MCG segments, but for the last
+TABLE_4 = {
+    ("grad", "segments"): "0.50 | 24.3 / 7.6 | 49.6 / 32.9 | 59.7 / 45.8 | 10.2 / 3.8 | 28.8 / 15.6",
+    ("deconv", "segments"): "0.50 | 21.5 / 11.3 | 48.4 / 34.5 | 58.5 / 46.0 | 10.0 / 4.0 | 26.5 / 16.7",
+    ("lrp", "segments"): "0.50 | 24.3 / 11.8 | 51.6 / 36.8 | 61.3 / 48.5 | 10.3 / 4.3 | 28.9 / 18.1",
+    ("cam", "segments"): "0.75 | 21.7 / 6.5 | 47.1 / 27.9 | 56.1 / 39.1 | 7.5 / 2.0 | 26.0 / 11.9",
+    ("mwp", "segments"): "0.50 | 28.5 / 15.0 | 52.7 / 39.1 | 61.3 / 49.8 | 11.8 / 5.3 | 31.1 / 20.3",
+    ("c-mwp", "segments"): "0.50 | 26.2 / 21.2 | 54.3 / 43.4 | 62.2 / 51.7 | 15.2 / 10.8 | 30.8 / 24.0",
+    ("c-mwp", "boxes"): "0.25 | 27.0 / 18.4 | 49.9 / 35.2 | 57.7 / 43.9 | 13.2 / 8.1 | 29.4 / 20.0",
+}
+# Table 5: R@5 of each type, and their mean
+TYPES = ("people", "clothing", "bodyparts", "animals", "vehicles", "instruments", "scene", "other")
+TABLE_5 = {
+    ("grad", "segments"): (65.0, 32.4, 14.0, 70.1, 63.0, 40.7, 58.8, 32.5, 47.1),
+    ("deconv", "segments"): (65.4, 31.6, 18.7, 67.0, 64.0, 46.9, 53.6, 28.9, 47.0),
+    ("lrp", "segments"): (64.6, 37.7, 16.4, 62.9, 63.5, 45.7, 59.4, 37.9, 48.5),
+    ("cam", "segments"): (60.5, 28.4, 9.6, 57.0, 57.5, 37.0, 64.4, 32.7, 43.4),
+    ("mwp", "segments"): (68.6, 37.7, 16.1, 68.7, 66.3, 53.7, 54.5, 36.8, 50.3),
+    ("c-mwp", "segments"): (63.5, 47.6, 24.5, 69.9, 72.0, 54.3, 61.0, 40.2, 54.1),
+    ("c-mwp", "boxes"): (62.8, 35.0, 17.6, 65.1, 73.5, 58.6, 53.2, 36.2, 50.3),
+}
+NAMES = {"SegmentProposer": "segments", "BoxProposer": "boxes"}
+
+
+def join(folder: str | Path) -> str | None:
+    """Prints, and writes as ``tables.md``, the tables of the evaluations in a sweep's folder; None if there are none.
+
+    Each method stands under the gamma that is best for it on the split that it is reported on, as in the paper
+    (the sum of R@1, R@5 and R@10 decides), unless a single gamma of its own was measured.
+    """
+    found = [json.loads(path.read_bytes()) for path in sorted(Path(folder).glob("*/metrics.json"), key=_number)]
+    jobs = [metrics for metrics in found if "by_gamma" in metrics]
+    if not jobs:
+        return None
+    text = "\n".join([*_table_4(jobs), "", *_table_5(jobs)])
+    Path(folder, "tables.md").write_text(text + "\n", "utf-8")
+    print(text)
+    return text
+
+
+def _number(path: Path) -> tuple[int, str]:
+    name = path.parent.name
+    return (int(name) if name.isdecimal() else -1, name)
+
+
+def _key(metrics: dict) -> tuple[str, str]:
+    return metrics["method"], NAMES.get(metrics["proposals"], metrics["proposals"])
+
+
+def best_gamma(metrics: dict) -> str:
+    """The gamma with the largest sum of R@1, R@5 and R@10; the smaller of equal ones."""
+    return max(metrics["by_gamma"], key=lambda g: (sum(metrics["by_gamma"][g]["recall"].values()), -float(g)))
+
+
+def _table_4(jobs: Sequence[dict]) -> Iterator[str]:
+    yield "| method, proposals | opt. gamma | R@1 | R@5 | R@10 | mAP (Group) | mAP (Phrase) |"
+    yield "|---|---|---|---|---|---|---|"
+    for metrics in jobs:
+        gamma = best_gamma(metrics)
+        at, spread = metrics["by_gamma"][gamma], metrics["intervals"]["by_gamma"][gamma]
+        cells = [_pair(at["recall"][k], at["recall_small"][k], spread["recall"][k]) for k in DEPTHS]
+        cells += [_pair(at[f"ap_{kind}"], at[f"ap_{kind}_small"]) for kind in ("group", "phrase")]
+        yield f"| {', '.join(_key(metrics))} | {float(gamma):.2f} | {' | '.join(cells)} |"
+        if _key(metrics) in TABLE_4:
+            yield f"| (the paper, its tagger, test) | {TABLE_4[_key(metrics)]} |"
+
+
+def _pair(every: float, small: float | None, spread: Sequence[float] | None = None) -> str:
+    interval = f" ({spread[0]:.1f}-{spread[1]:.1f})" if spread else ""
+    return f"{every:.1f}{interval} / {'-' if small is None else format(small, '.1f')}"
+
+
+def _table_5(jobs: Sequence[dict]) -> Iterator[str]:
+    yield f"| R@5 of | {' | '.join(TYPES)} | mean |"
+    yield "|---" * 10 + "|"
+    for metrics in jobs:
+        by_type, spread = metrics["recall_by_type"], metrics["intervals"]["recall_by_type"]
+        cells = [_with_interval(by_type[t]["5"], spread[t]["5"]) if t in by_type else "-" for t in TYPES]
+        mean = _with_interval(metrics["recall_type_mean"]["5"], metrics["intervals"]["recall_type_mean"]["5"])
+        yield f"| {', '.join(_key(metrics))}, gamma {metrics['gamma']:g} | {' | '.join(cells)} | {mean} |"
+        if _key(metrics) in TABLE_5:
+            yield f"| (the paper, its tagger, test) | {' | '.join(map(str, TABLE_5[_key(metrics)]))} |"
+
+
+def _with_interval(value: float, spread: Sequence[float]) -> str:
+    return f"{value:.1f} ({spread[0]:.1f}-{spread[1]:.1f})"

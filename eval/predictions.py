@@ -1,0 +1,96 @@
+"""Predictions of any system, a JSON line a phrase, and their judgement as they stand.
+
+    {"image": "36979", "sentence": 0, "phrase": 1, "boxes": [[x1, y1, x2, y2], ...], "scores": [...]}
+
+Boxes are inclusive xyxy in pixels from 0, best first. They are judged as given: no NMS, clipping, sorting or removal,
+and they may leave the image. Phrases are numbered as all that a caption marks, those without a box included.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from grounding.artefacts import written_aside
+from proposals.errors import InputError
+
+Place = tuple[str, int, int]  # image, sentence, phrase
+
+MAX_LINE = 1 << 24  # characters; 500 boxes take some 30,000
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a system answered to one phrase.
+
+    Attributes:
+        place: image, sentence, phrase; boxes: (K, 4) float64; scores: (K,) float64, both finite.
+    """
+
+    place: Place
+    boxes: np.ndarray
+    scores: np.ndarray
+
+    def line(self) -> str:
+        """As a line of the file; boxes to a hundredth of a pixel."""
+        image, sentence, phrase = self.place
+        boxes, scores = self.boxes.round(2).tolist(), self.scores.tolist()
+        return json.dumps({"image": image, "sentence": sentence, "phrase": phrase, "boxes": boxes, "scores": scores})
+
+
+def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:
+    """Writes predictions, a line each; the file appears whole or not at all."""
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8") as file:
+        file.writelines(prediction.line() + "\n" for prediction in predictions)
+
+
+def read_predictions(path: str | Path) -> Iterator[Prediction]:
+    """The predictions of a file, one at a time.
+
+    Raises:
+        InputError: the file cannot be read; a line that is malformed, or a phrase that was predicted before, with the
+            line's number.
+    """
+    seen: dict[Place, int] = {}
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), ""), 1):
+                if not line.strip():
+                    continue
+                try:
+                    prediction = _parse(line)
+                except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+                    raise InputError(f"{path}:{number}: {_reason(error)}") from error
+                first = seen.setdefault(prediction.place, number)
+                if first != number:
+                    raise InputError(f"{path}:{number}: {prediction.place} was predicted in line {first}; keep one")
+                yield prediction
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as lines of text ({error})") from error
+
+
+def _parse(line: str) -> Prediction:
+    found = json.loads(line)
+    if not isinstance(found, dict):
+        raise ValueError("a line must be an object")  # noqa: TRY004, for it is the file's fault
+    image, sentence, phrase = found["image"], found["sentence"], found["phrase"]
+    if not isinstance(image, str) or not all(type(n) is int and n >= 0 for n in (sentence, phrase)):
+        raise ValueError("image must be a string, sentence and phrase whole numbers from 0")
+    boxes, scores = (np.asarray(found[name]) for name in ("boxes", "scores"))
+    if not boxes.size and not scores.size:
+        return Prediction((image, sentence, phrase), np.zeros((0, 4)), np.zeros(0))
+    if boxes.ndim != 2 or boxes.shape != (len(boxes), 4) or scores.shape != (len(boxes),):
+        raise ValueError(
+            f"boxes {boxes.shape} and scores {scores.shape} must be lists of N boxes of 4 and of N numbers"
+        )
+    if any(array.dtype.kind not in "iuf" or not np.isfinite(array).all() for array in (boxes, scores)):
+        raise ValueError("boxes and scores must be finite numbers")
+    return Prediction((image, sentence, phrase), boxes.astype(float), scores.astype(float))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"there is no {error}; give image, sentence, phrase, boxes, scores"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,124 @@
+"""A cache of what is dear: the words' maps and the proposals of photos, kept by what made them.
+
+Whatever the gamma, the NMS or the phrases' grammar, a photo is looked at once: a second evaluation reads.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from hashlib import sha256
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grounding.artefacts import written_aside
+from grounding.grounder import Grounder, GroundingScene
+from grounding.images import read_image
+from grounding.topdown import Scene
+from proposals import InputError, Proposals
+from proposals.shards import decode, encode, settings_of
+
+
+class KeptScene:
+    """Stands for a ``Scene``: it has the raw maps of some tags, and asks the network for others when they are wanted.
+
+    Args:
+        maps: by tag's number, (h, w) float32; look: gives the real scene.
+    """
+
+    def __init__(self, maps: dict[int, np.ndarray], look: Callable[[], Scene]):
+        self.maps, self._look = maps, look
+
+    def attend(self, tags: Sequence[int], method: str) -> Tensor:
+        """(1, W, h, w) float32, as ``Scene.attend`` gives them."""
+        missing = [tag for tag in tags if tag not in self.maps]
+        if missing:
+            self.maps |= zip(missing, self._look().attend(missing, method)[0].float().cpu().numpy(), strict=True)
+        return torch.from_numpy(np.stack([self.maps[tag] for tag in tags]))[None]
+
+
+class Cache:
+    """Looks at photos for a grounder, and keeps what it saw in files.
+
+    A photo is known by its bytes, maps by the tagger, method, layer and size that they are of, proposals by the
+    proposer's settings; what has another key is made anew beside the old. Several processes may share a folder.
+
+    Args:
+        grounder: that would look; folder: of the cache, made when first written to.
+    """
+
+    def __init__(self, grounder: Grounder, folder: str | Path):
+        self.grounder, self.folder = grounder, Path(folder)
+
+    def look(self, path: str | Path, tags: Sequence[str]) -> GroundingScene:
+        """As ``Grounder.look``, ready for words of these tags.
+
+        Raises:
+            InputError: the photo cannot be read, the vocabulary has no such tag, or the folder cannot be written.
+        """
+        image = read_image(path)
+        name = f"{Path(path).stem}-{sha256(Path(path).read_bytes()).hexdigest()[:16]}.npz"
+        proposals = self._proposals(self._proposed / name, image, Path(path).stem)
+        ids = sorted({self.grounder.tagger.vocabulary.index(tag) for tag in tags})
+        scene = self._maps(self._attended / name, ids, image)
+        return GroundingScene(self.grounder, image, scene, proposals)
+
+    @cached_property
+    def _proposed(self) -> Path:
+        return self._place("proposals", settings_of(self.grounder.proposer))
+
+    @cached_property
+    def _attended(self) -> Path:
+        settings, digest = self.grounder.settings, sha256()
+        for name, tensor in sorted(self.grounder.tagger.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        what = {"tagger": digest.hexdigest(), "method": settings.method, "target": settings.target}
+        return self._place(f"maps-{settings.method}", what | {"side": settings.side})
+
+    def _place(self, kind: str, what: dict) -> Path:
+        key = json.dumps(what | {"grounding": version("grounding")}, sort_keys=True)
+        return self.folder / f"{kind}-{sha256(key.encode()).hexdigest()[:12]}"
+
+    def _proposals(self, path: Path, image: np.ndarray, name: str) -> Proposals:
+        try:
+            return decode(path.read_bytes())
+        except (OSError, InputError):
+            found = self.grounder.proposer(image, name)
+            _write(path, encode(found))
+            return found
+
+    def _maps(self, path: Path, ids: list[int], image: np.ndarray) -> KeptScene:
+        def look() -> Scene:
+            settings = self.grounder.settings
+            return self.grounder.topdown.look(self.grounder.prepared(image, [settings.side]), settings.method)
+
+        scene = KeptScene(_read_maps(path), look)
+        known = len(scene.maps)
+        if ids:
+            scene.attend(ids, self.grounder.settings.method)
+        if len(scene.maps) > known:
+            numbers, maps = np.array(list(scene.maps)), np.stack(list(scene.maps.values()))
+            buffer = BytesIO()
+            np.savez_compressed(buffer, tags=numbers, maps=maps)
+            _write(path, buffer.getvalue())
+        return scene
+
+
+def _read_maps(path: Path) -> dict[int, np.ndarray]:
+    """The maps kept in a file; none if it is not there or no such file."""
+    try:
+        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as kept:
+            tags, maps = kept["tags"], kept["maps"]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return {}
+    return dict(zip(tags.tolist(), maps, strict=True))
+
+
+def _write(path: Path, data: bytes) -> None:
+    with written_aside(path) as aside:
+        aside.write_bytes(data)
