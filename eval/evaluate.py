@@ -9,7 +9,7 @@ and a phrase without a known word, or without a prediction, is a miss.
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -110,6 +110,7 @@ def evaluate(
         judged, unknown = judge_file(images, predictions)
         about |= {"predictions": str(predictions), "unknown_predictions": unknown}
     metrics = about | measure(judged, own=predictions is None)
+    _write_lines(Path(output, "phrases.jsonl"), map(as_line, judged))
     with written_aside(Path(output, "metrics.json")) as aside:
         aside.write_text(json.dumps(metrics, indent=1), "utf-8")
     print(table(metrics))
@@ -157,6 +158,19 @@ def _answers(grounder: Grounder, images: Sequence[EntityImage], cache: str | Non
             unread.append(image.id)
             judged += [unanswered(image, entity) for entity in image.entities]
     return judged, unread
+
+
+def as_line(phrase: Judged) -> dict:
+    """A line of ``phrases.jsonl``: what became of a phrase; a rank of None is a miss."""
+    image, sentence, number = phrase.place
+    line = {"image": image, "sentence": sentence, "phrase": number, "text": phrase.text, "types": list(phrase.types)}
+    line |= {"area": phrase.area, "rank": None if phrase.rank == MISS else int(phrase.rank)}
+    return line | {"covered": phrase.covered, "pointed": phrase.pointed, "reachable": phrase.reachable}
+
+
+def _write_lines(path: Path, lines: Iterable[dict]) -> None:
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
 def judge(scene: GroundingScene, image: EntityImage) -> list[Judged]:

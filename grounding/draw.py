@@ -19,14 +19,19 @@ def overlay(image: np.ndarray, answer: Grounding) -> Image.Image:
         An RGB picture of the photo's proportions, ``LONGEST`` pixels at most, and a line of text on top.
     """
     scale = min(1.0, LONGEST / max(image.shape[:2]))
+    picture = heated(image, answer.map, scale)
+    _box(ImageDraw.Draw(picture), answer.boxes[0] * scale, max(2, max(picture.size) // 250))
+    return _titled(picture, answer)
+
+
+def heated(image: np.ndarray, attention: np.ndarray, scale: float) -> Image.Image:
+    """A photo (H, W, 3) uint8 under the heat of a map (h, w) >= 0, made smaller by ``scale``: an RGB picture."""
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     photo = np.asarray(Image.fromarray(image).resize(size), dtype=np.float64)
-    heat = np.asarray(Image.fromarray(answer.map.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
+    heat = np.asarray(Image.fromarray(attention.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
     heat = (heat / heat.max()).clip(0, 1)[..., None] ** 0.5 if heat.max() > 0 else np.zeros((*heat.shape, 1))
     colours = mpl.colormaps["inferno"](heat[..., 0])[..., :3] * 255
-    picture = Image.fromarray((photo * (1 - 0.65 * heat) + colours * 0.65 * heat).astype(np.uint8))
-    _box(ImageDraw.Draw(picture), answer.boxes[0] * scale, max(2, max(size) // 250))
-    return _titled(picture, answer)
+    return Image.fromarray((photo * (1 - 0.65 * heat) + colours * 0.65 * heat).astype(np.uint8))
 
 
 def _box(draw: ImageDraw.ImageDraw, box: np.ndarray, width: int) -> None:

@@ -128,19 +128,15 @@ def test_killed_in_the_middle_and_started_again(folder, undisturbed, tmp_path):
     assert shards(output) == undisturbed
 
 
-@pytest.mark.parametrize(
-    ("kind", "at", "byte"),
-    [("PNG", 11, 1), ("PNG", 0, 0), ("TIFF", 18, 0), ("TIFF", 4, 255), ("TIFF", 12, 5), ("BMP", 14, 3), ("GIF", 6, 0)],
-)
-def test_damaged_headers_are_told(kind, at, byte):
+@pytest.mark.parametrize(("kind", "at", "byte"), [("PNG", 11, 0), ("TIFF", 12, 1)])
+def test_what_only_pillow_tells_is_told_of_the_image(kind, at, byte):
     buffer = BytesIO()
     Image.new("RGB", (64, 48), "teal").save(buffer, kind)
     data = bytearray(buffer.getvalue())
     data[at] = byte
-    try:
-        assert read_image(BytesIO(bytes(data)), None).shape[2] == 3
-    except InputError as error:
-        assert "the image is" in str(error)
+    # Pillow raises a bare ValueError
+    with pytest.raises(InputError, match="the image is no image that can be read"):
+        read_image(BytesIO(bytes(data)))
 
 
 def test_what_a_killed_run_leaves_is_removed(folder, tmp_path):
@@ -172,7 +168,7 @@ def test_workers_have_one_thread(folder, tmp_path, monkeypatch):
 
 class Threads:
     def __call__(self, image, name=None):
-        raise InputError(f"{len(os.listdir('/proc/self/task'))} threads")
+        raise InputError(f"{len(list(Path('/proc/self/task').iterdir()))} threads")
 
 
 class Suicide:

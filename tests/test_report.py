@@ -1,0 +1,104 @@
+"""The report and the joined tables: what they say is what the evaluation said."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from eval.evaluate import evaluate
+from eval.joined import best_gamma, join
+from eval.report import REASONS, reason_of, report
+from grounding import Grounder
+from proposals.errors import InputError
+from tests.test_flickr30k import root  # noqa: F401, a fixture
+
+PHRASE = {"rank": None, "covered": True, "pointed": True, "reachable": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"rank": 1}, "right"),
+        ({"rank": 1, "pointed": False}, "right"),
+        ({"covered": False, "reachable": False, "pointed": False}, "out of vocabulary"),
+        ({"reachable": False, "pointed": False}, "no proposal"),
+        ({"rank": 2, "pointed": False}, "wrong place"),
+        ({"rank": 10}, "ranked low"),
+        ({"rank": 11}, "wrong extent"),
+        ({}, "wrong extent"),
+    ],
+)
+def test_the_first_reason_that_holds(changes, reason):
+    assert reason_of(PHRASE | changes) == reason
+
+
+@pytest.fixture(scope="module")
+def grounder() -> Grounder:
+    return Grounder.load()
+
+
+@pytest.fixture
+def run(root, grounder, tmp_path) -> Path:  # noqa: F811
+    sentences = root / "Sentences" / "7.txt"
+    sentences.write_text(sentences.read_text().replace("dog", "<b>dog</b>"))
+    evaluate(grounder, str(root), "toy", str(tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def test_the_page_stands_alone_and_tells_the_figures(root, run, grounder, tmp_path, capsys):  # noqa: F811
+    page = report(grounder, str(root), "toy", str(run), str(tmp_path / "out")).read_text("utf-8")
+    assert str(tmp_path / "out" / "report.html") in capsys.readouterr().out
+    assert not re.search(r"(src|href)=\"(?!data:)", page) and "http" not in page
+    metrics = json.loads((run / "metrics.json").read_text())
+    phrases = [json.loads(line) for line in (run / "phrases.jsonl").read_text().splitlines()]
+    assert f"{metrics['recall']['5']:.1f} <small>" in page and f"{metrics['ap_group']:.1f}" in page
+    assert re.findall(r'<figure data-reason="([^"]*)"', page) == sorted(map(reason_of, phrases), key=REASONS.index)
+    assert page.count('class="truth"') >= len(phrases) and "<b>dog" not in page
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+def test_a_browser_shows_every_picture(root, run, grounder, tmp_path):  # noqa: F811
+    page = report(grounder, str(root), "toy", str(run), str(tmp_path / "out"))
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert f"{len((run / 'phrases.jsonl').read_text().splitlines())} shown" in shown
+
+
+def test_other_settings_are_refused(root, run, tmp_path):  # noqa: F811
+    with pytest.raises(InputError, match=r"other settings \(gamma=0.6 there, 0.25 here\)"):
+        report(Grounder.load(gamma=0.25), str(root), "toy", str(run), str(tmp_path / "out"))
+
+
+def test_what_is_no_evaluation_is_refused(root, run, grounder, tmp_path):  # noqa: F811
+    with pytest.raises(InputError, match="holds no evaluation"):
+        report(grounder, str(root), "toy", str(tmp_path / "none"), str(tmp_path / "out"))
+    evaluate(grounder, str(root), "toy", str(tmp_path / "file"), predictions=str(run / "predictions.jsonl"))
+    with pytest.raises(InputError, match="is of predictions from a file"):
+        report(grounder, str(root), "toy", str(tmp_path / "file"), str(tmp_path / "out"))
+
+
+def test_a_sweeps_jobs_stand_in_one_table(run, tmp_path, capsys):
+    for name in ("0", "2", "10", ".submitit"):
+        (tmp_path / "sweep" / name).mkdir(parents=True)
+        if name != ".submitit":
+            shutil.copy(run / "metrics.json", tmp_path / "sweep" / name)
+    metrics = json.loads((run / "metrics.json").read_text()) | {"method": "mwp"}
+    (tmp_path / "sweep" / "10" / "metrics.json").write_text(json.dumps(metrics))
+    text = join(tmp_path / "sweep")
+    assert text in capsys.readouterr().out and (tmp_path / "sweep" / "tables.md").read_text() == text + "\n"
+    rows = [line for line in text.splitlines() if line.startswith(("| c-mwp", "| mwp"))]
+    assert [row[2:5] for row in rows] == ["c-m", "c-m", "mwp"] * 2
+    gamma = best_gamma(metrics)
+    best = metrics["by_gamma"][gamma]
+    assert f"| {float(gamma):.2f} | {best['recall']['1']:.1f} (" in rows[0] and f"| {best['ap_group']:.1f} /" in rows[0]
+    assert sum(best["recall"].values()) == max(sum(m["recall"].values()) for m in metrics["by_gamma"].values())
+
+
+def test_a_sweep_of_something_else_has_no_table(tmp_path):
+    assert join(tmp_path) is None
