@@ -1,0 +1,358 @@
+"""The Pointing Game against plain loops over its definition, and the step on hand-made folders."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from eval import pointing
+from eval.coco import Coco, CocoImage, CocoObject
+from eval.pointing import (
+    Judged,
+    accuracy,
+    class_maps,
+    cues,
+    interval,
+    is_hit,
+    known_tags,
+    maxima,
+    measure,
+    point,
+    table,
+)
+from eval.voc import Voc, VocImage, VocObject
+from grounding import Grounder
+from grounding.__main__ import main
+from grounding.attention import METHODS, blur
+from grounding.grounder import Settings
+from grounding.images import read_image
+from proposals.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def grounder() -> Grounder:
+    return Grounder.load(side=224)
+
+
+def voc_image(*objects: tuple, size: tuple[int, int] = (40, 60), path: Path = Path("none.jpg")) -> VocImage:
+    """Objects as (name, x1, y1, x2, y2, difficult), half-open."""
+    things = [VocObject(name, np.array(box, float), difficult) for name, *box, difficult in objects]
+    return VocImage("1", path, size, tuple(things))
+
+
+@given(st.integers(0, 2**32 - 1), st.tuples(st.integers(0, 59), st.integers(0, 39)), st.integers(0, 4))
+@settings(max_examples=60)
+def test_a_hit_is_less_than_15_pixels_from_a_pixel_of_the_class(seed, place, count):
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((40, 60), bool)
+    mask[rng.integers(0, 40, count), rng.integers(0, 60, count)] = True
+    expected = False
+    for y in range(40):
+        for x in range(60):
+            if mask[y, x] and (x - place[0]) ** 2 + (y - place[1]) ** 2 < 225:
+                expected = True
+    assert is_hit(mask, place) == expected
+
+
+@pytest.mark.parametrize(("place", "hit"), [((35, 20), False), ((34, 20), True), ((29, 32), False), ((29, 31), True)])
+def test_a_distance_of_15_is_a_miss(place, hit):
+    mask = np.zeros((40, 60), bool)
+    mask[20, 20] = True  # 15 = |(15, 0)| = |(9, 12)|
+    assert is_hit(mask, place) == hit
+
+
+box = st.tuples(st.integers(0, 50), st.integers(0, 30), st.integers(1, 60), st.integers(1, 40)).map(
+    lambda t: (t[0], t[1], min(t[0] + t[2], 60), min(t[1] + t[3], 40))
+)
+objects = st.lists(st.tuples(st.sampled_from("abc"), box, st.booleans()).map(lambda t: (t[0], *t[1], t[2])), max_size=6)
+
+
+@given(objects)
+def test_cues_of_boxes_are_their_definition(things):
+    found = {cue.name: cue for cue in cues(voc_image(*things))}
+    names = {thing[0] for thing in things}
+    for name in names:
+        own = [thing for thing in things if thing[0] == name]
+        if all(thing[5] for thing in own):
+            assert name not in found
+            continue
+        pixels, area = set(), 0
+        for _, x1, y1, x2, y2, _ in own:
+            pixels |= {(y, x) for y in range(y1, y2) for x in range(x1, x2)}
+            area += (x2 - x1) * (y2 - y1)
+        assert set(zip(*map(np.ndarray.tolist, np.nonzero(found[name].mask)), strict=True)) == pixels
+        assert found[name].difficult == (4 * area < 40 * 60 and len(names) > 1)
+    assert list(found) == sorted(found) and set(found) <= names
+
+
+def test_the_difficult_subset_at_its_borders():
+    def difficult(*things) -> dict[str, bool]:
+        return {cue.name: cue.difficult for cue in cues(voc_image(*things))}
+
+    quarter, less, other = ("a", 0, 0, 30, 20, False), ("a", 0, 0, 30, 19, False), ("b", 50, 30, 60, 40, False)
+    assert difficult(quarter, other) == {"a": False, "b": True}
+    assert difficult(less, other) == {"a": True, "b": True}
+    assert difficult(less) == {"a": False}
+    assert difficult(less, less, other) == {"a": False, "b": True}  # what two objects share counts twice
+    assert difficult(less, (*other[:5], True)) == {"a": True}  # a difficult object distracts all the same
+
+
+def test_a_box_between_pixels_has_a_pixel():
+    for start in np.arange(0, 2, 0.125):
+        (cue,) = cues(voc_image(("a", start, 3, start + 1, 4, False)))
+        assert cue.mask.sum() == 1
+
+
+def test_cues_of_masks():
+    square, runs = [[0, 0, 20, 0, 20, 10, 0, 10]], {"size": [40, 60], "counts": [0, 40, 2360]}
+    things = [
+        CocoObject("b", False, np.array([0.0, 0, 20, 10]), square, (40, 60)),
+        CocoObject("a", True, np.array([0.0, 0, 1, 40]), runs, (40, 60)),
+        CocoObject("b", False, np.array([0.0, 0, 20, 10]), square, (40, 60)),
+    ]
+    a, b = cues(CocoImage("1", Path("none.jpg"), (40, 60), tuple(things)))
+    assert (a.name, a.mask.sum(), a.difficult) == ("a", 40, True)
+    assert (b.name, b.mask.sum(), b.difficult) == ("b", 200, True)
+    with pytest.raises(TypeError):
+        cues("a photo")
+
+
+def cubic(x: float) -> float:
+    """The kernel of bicubic interpolation with a = -0.75."""
+    x = abs(x)
+    if x <= 1:
+        return 1.25 * x**3 - 2.25 * x**2 + 1
+    return -0.75 * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.integers(2, 5))
+@settings(max_examples=20)
+def test_the_maximum_is_that_of_the_bicubic_map(seed, h, w):
+    small = np.random.default_rng(seed).normal(size=(h, w))
+    height, width = 13, 17
+    large = np.zeros((height, width))
+    for y in range(height):
+        for x in range(width):
+            v, u = (y + 0.5) * h / height - 0.5, (x + 0.5) * w / width - 0.5
+            for j in range(int(np.floor(v)) - 1, int(np.floor(v)) + 3):
+                for i in range(int(np.floor(u)) - 1, int(np.floor(u)) + 3):
+                    cell = small[min(max(j, 0), h - 1), min(max(i, 0), w - 1)]
+                    large[y, x] += cubic(v - j) * cubic(u - i) * cell
+    ((x, y),) = maxima(torch.from_numpy(small)[None], (height, width))
+    assert large[y, x] == pytest.approx(large.max())
+
+
+def test_of_equal_maxima_the_first_counts_and_a_flat_map_has_none():
+    maps = torch.zeros(4, 6, 8, dtype=torch.float64)
+    maps[0, 2, 5] = maps[0, 2, 3] = maps[0, 4, 0] = 1
+    maps[1] = -3
+    maps[3, 0, 0] = -1  # below everything else, which is flat
+    first, flat, empty, rest = maxima(maps, (6, 8))
+    assert first == (3, 2) and flat is None and empty is None and rest == (1, 0)
+    assert maxima(maps[:0], (6, 8)) == []
+
+
+def random_cues(seed: int) -> list[Judged]:
+    """Cues of five classes, of which c has no tag and e is rare."""
+    rng = np.random.default_rng(seed)
+    names = rng.choice(list("abcde"), rng.integers(5, 120), p=[0.5, 0.2, 0.2, 0.07, 0.03]).tolist()
+    return [
+        Judged(
+            photo=str(rng.integers(40)), name=name, difficult=bool(rng.random() < 0.5),
+            centred=bool(rng.random() < 0.4), known=name != "c", hit=name != "c" and bool(rng.random() < 0.6),
+        )
+        for name in ["a", *names]
+    ]  # fmt: skip
+
+
+def slow_mean(judged: list[Judged], of) -> float:
+    shares = []
+    for name in "abcde":
+        hits = misses = 0
+        for cue in judged:
+            if cue.name == name:
+                hits, misses = hits + of(cue), misses + (not of(cue))
+        if hits + misses:
+            shares.append(hits / (hits + misses))
+    return 100 * sum(shares) / len(shares)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30)
+def test_the_measures_are_their_definitions(seed):
+    judged = random_cues(seed)
+    metrics = measure(judged, resamples=10)
+    for name, chosen in (("all", judged), ("difficult", [c for c in judged if c.difficult])):
+        known = [c for c in chosen if c.known]
+        for key, among, of in (
+            ("method", known, lambda c: c.hit),
+            ("unknown_missed", chosen, lambda c: c.hit),
+            ("centre", known, lambda c: c.centred),
+            ("centre_of_all", chosen, lambda c: c.centred),
+        ):
+            found = metrics[name][key]
+            if not among:
+                assert found is None
+                continue
+            assert found["mean"] == pytest.approx(slow_mean(among, of))
+            assert found["pooled"] == pytest.approx(100 * sum(map(of, among)) / len(among))
+            assert found["cues"] == len(among) == sum(c["cues"] for c in found["by_class"].values())
+    assert sum(metrics["unknown_classes"].values()) == sum(not c.known for c in judged)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=10)
+def test_the_interval_draws_photos_with_replacement(seed):
+    judged = random_cues(seed)
+    found = accuracy(judged, lambda cue: cue.hit, 200, 0)
+    photos = sorted({cue.photo for cue in judged})
+    rng, means = np.random.default_rng(1), []
+    for _ in range(400):
+        drawn = rng.choice(photos, len(photos))
+        means.append(slow_mean([cue for number in drawn for cue in judged if cue.photo == number], lambda c: c.hit))
+    # two ways to draw: their ends agree as far as chance lets them
+    spread = max(np.std(means), 1)
+    np.testing.assert_allclose(found["interval"], np.percentile(means, [2.5, 97.5]), atol=1.2 * spread)
+
+
+def test_the_interval_is_the_loop_over_its_draws_and_the_same_every_time():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(0.4, (30, 6)).astype(float)
+    counts[0, 0] = 1
+    hits = rng.binomial(counts.astype(int), 0.6).astype(float)
+    means = []
+    for times in np.random.default_rng(7).multinomial(30, np.full(30, 1 / 30), 50):
+        shares = []
+        for column in range(6):
+            drawn = sum(times[photo] * counts[photo, column] for photo in range(30))
+            if drawn:
+                shares.append(sum(times[photo] * hits[photo, column] for photo in range(30)) / drawn)
+        means.append(100 * sum(shares) / len(shares))
+    found = interval(hits, counts, 50, 7)
+    np.testing.assert_allclose(found, np.percentile(means, [2.5, 97.5]))
+    assert found == interval(hits, counts, 50, 7) != interval(hits, counts, 50, 8)
+    assert interval(counts, counts) == (100, 100)
+
+
+def test_nothing_to_judge_is_told():
+    with pytest.raises(InputError, match="no cue to judge"):
+        measure([Judged("1", "a", False, True)])
+
+
+def test_tags_of_classes(grounder):
+    vocabulary = grounder.tagger.vocabulary
+    classes = {"puppy": ["dog", "xylophone", "dog", "puppy"], "organ": ["xylophone"]}
+    assert known_tags(classes, ["organ", "cat", "harp", "puppy"], vocabulary) == {
+        "cat": ["cat"],
+        "puppy": ["dog", "puppy"],
+    }
+    with pytest.raises(InputError, match=r"class 'cat' must be a list.*write cat: \[kitten\]"):
+        known_tags({"cat": "kitten"}, ["cat"], vocabulary)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_map_of_a_class_is_the_average_of_its_tags(grounder, coffee, method):
+    grounder = Grounder(grounder.tagger, settings=Settings(method, side=224))
+    pixels, index = read_image(coffee), grounder.tagger.vocabulary.index
+    both, one = class_maps(grounder, pixels, [["cup", "coffee"], ["coffee"]], [224])
+    scene = grounder.topdown.look(grounder.prepared(pixels, [224]), method)
+    maps = [scene.attend([index(tag)], method) for tag in ("cup", "coffee")]
+    maps = [(blur(m) if METHODS[method].blurred else m)[0, 0].double() for m in maps]
+    for found, expected in ((both, (maps[0] + maps[1]) / 2), (one, maps[1])):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+XML = """<annotation><size><width>{w}</width><height>{h}</height></size>{objects}</annotation>"""
+OBJECT = """<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax>
+<ymax>{}</ymax></bndbox></object>"""
+
+
+@pytest.fixture
+def root(tmp_path, astronaut, coffee) -> Path:
+    """Two photos, one that is broken, and one of another size than annotated."""
+    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (tmp_path / "voc" / name).mkdir(parents=True)
+    for name, photo in (("woman", astronaut), ("coffee", coffee), ("sized", coffee)):
+        Image.open(photo).convert("RGB").save(tmp_path / "voc/JPEGImages" / f"{name}.jpg")
+    (tmp_path / "voc/JPEGImages/broken.jpg").write_text("no photo")
+    flag = ("flag", 1, 1, 1, 90, 400)
+    things = {
+        "woman": (512, 512, [("person", 0, 71, 1, 341, 512), ("rocket", 0, 330, 1, 512, 300), flag]),
+        "coffee": (600, 400, [("cup", 0, 130, 50, 460, 350), ("diningtable", 0, 1, 1, 600, 400)]),
+        "sized": (300, 200, [("cup", 0, 1, 1, 9, 9)]),
+        "broken": (300, 200, [("cup", 0, 1, 1, 9, 9)]),
+    }
+    for name, (w, h, listed) in things.items():
+        text = XML.format(w=w, h=h, objects="".join(OBJECT.format(*thing) for thing in listed))
+        (tmp_path / "voc/Annotations" / f"{name}.xml").write_text(text)
+    (tmp_path / "voc/ImageSets/Main/toy.txt").write_text("\n".join(things))
+    return tmp_path / "voc"
+
+
+CLASSES = {"person": ["person", "woman"], "diningtable": ["table"], "rocket": ["spacecraft"]}
+
+
+def test_the_step_writes_metrics_and_prints_a_table(root, grounder, tmp_path, capsys):
+    metrics = point(grounder, Voc(root, "toy"), CLASSES, str(tmp_path / "out"), resamples=50)
+    assert json.loads(json.dumps(metrics)) == json.loads((tmp_path / "out/metrics.json").read_text())
+    assert (metrics["photos"], metrics["skipped_images"]) == (2, ["sized", "broken"])
+    assert metrics["unknown_classes"] == {"rocket": 1}
+    assert (metrics["method"], metrics["target"], metrics["side"]) == ("c-mwp", "pool2", 224)
+    # the flag is difficult; the rocket has no tag; both halves of the photo hold more than a quarter of it
+    assert sorted(metrics["all"]["method"]["by_class"]) == ["cup", "diningtable", "person"]
+    assert metrics["all"]["unknown_missed"]["by_class"]["rocket"] == {"accuracy": 0, "cues": 1}
+    assert metrics["all"]["centre"]["mean"] == 100
+    assert metrics["difficult"]["method"] is None and metrics["difficult"]["centre_of_all"]["cues"] == 1
+    printed = capsys.readouterr().out
+    assert "could not be read, left out: sized, broken" in printed and "without a tag (cues): rocket (1)" in printed
+    assert table(metrics) in printed
+    cues = [json.loads(line) for line in (tmp_path / "out/points.jsonl").read_text().splitlines()]
+    assert [(c["photo"], c["name"], c["known"], c["point"] is None) for c in cues] == [
+        ("woman", "person", True, False),
+        ("woman", "rocket", False, True),
+        ("coffee", "cup", True, False),
+        ("coffee", "diningtable", True, False),
+    ]
+    again = point(grounder, Voc(root, "toy"), CLASSES, str(tmp_path / "again"), resamples=50)
+    assert again == metrics
+
+
+def test_a_map_that_points_nowhere_is_a_miss_and_counted(root, grounder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pointing, "class_maps", lambda _, __, tags, ___: torch.ones(len(tags), 7, 7).double())
+    metrics = point(grounder, Voc(root, "toy"), CLASSES, str(tmp_path), limit=2, resamples=10)
+    assert metrics["flat_maps"] == 3 and metrics["all"]["method"]["mean"] == 0
+    assert "point nowhere, missed: 3" in capsys.readouterr().out
+
+
+def test_another_layer_can_be_the_target(root, tmp_path):
+    grounder = Grounder.load(side=224, method="mwp", target="pool1")
+    metrics = point(grounder, Voc(root, "toy"), CLASSES, str(tmp_path), limit=1, resamples=10)
+    assert metrics["target"] == "pool1"
+
+
+@pytest.mark.parametrize("reader", ["voc2012", "coco2017"])
+def test_five_real_photos(data, grounder, tmp_path, reader):
+    photos = Voc(data / reader, "val") if reader == "voc2012" else Coco(data / reader, "val2017")
+    metrics = point(grounder, photos, {"pottedplant": ["plant"]}, str(tmp_path), limit=5, resamples=20)
+    assert metrics["photos"] == 5 and metrics["all"]["centre_of_all"]["cues"] >= 5
+    low, high = metrics["all"]["method"]["interval"]
+    assert 0 <= low <= metrics["all"]["method"]["mean"] <= high <= 100
+
+
+def test_the_command_line(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    # in this process, without log files that would outlive it
+    asked = ["step=point", f"data.root={root}", "data.split=toy", "attention=mwp", "attention.target=pool1"]
+    quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+    monkeypatch.setattr("sys.argv", ["grounding", *asked, *quiet])
+    main()
+    assert capsys.readouterr().out.startswith(f"mwp at pool1, 224 px: 2 photos of {root}, toy; 4 cues")
+    metrics = json.loads((tmp_path / "runs/point/metrics.json").read_text())
+    # conf/classes/voc.yaml has tags for the table
+    assert sorted(metrics["all"]["method"]["by_class"]) == ["cup", "diningtable", "person"]
