@@ -30,6 +30,9 @@ TABLE_5 = {
     ("c-mwp", "segments"): (63.5, 47.6, 24.5, 69.9, 72.0, 54.3, 61.0, 40.2, 54.1),
     ("c-mwp", "boxes"): (62.8, 35.0, 17.6, 65.1, 73.5, 58.6, 53.2, 36.2, 50.3),
 }
+# Table 2: the Pointing Game on VOC07's difficult set, GoogleNet
+TABLE_2 = {"c-mwp": 70.6, "c-mwp-postnorm": 58.1, "c-mwp-nonorm": 41.6, "c-deconv": 67.7, "deconv": 49.4}
+TABLE_2 |= {"c-cam": 61.9, "cam": 61.9}
 NAMES = {"SegmentProposer": "segments", "BoxProposer": "boxes"}
 
 
@@ -40,10 +43,12 @@ def join(folder: str | Path) -> str | None:
     (the sum of R@1, R@5 and R@10 decides), unless a single gamma of its own was measured.
     """
     found = [json.loads(path.read_bytes()) for path in sorted(Path(folder).glob("*/metrics.json"), key=_number)]
-    jobs = [metrics for metrics in found if "by_gamma" in metrics]
-    if not jobs:
+    phrases = [metrics for metrics in found if "by_gamma" in metrics]
+    points = [metrics for metrics in found if "difficult" in metrics]
+    tables = [*([_table_4(phrases), _table_5(phrases)] if phrases else []), *([_pointing(points)] if points else [])]
+    if not tables:
         return None
-    text = "\n".join([*_table_4(jobs), "", *_table_5(jobs)])
+    text = "\n\n".join("\n".join(table) for table in tables)
     Path(folder, "tables.md").write_text(text + "\n", "utf-8")
     print(text)
     return text
@@ -91,6 +96,16 @@ def _table_5(jobs: Sequence[dict]) -> Iterator[str]:
         yield f"| {', '.join(_key(metrics))}, gamma {metrics['gamma']:g} | {' | '.join(cells)} | {mean} |"
         if _key(metrics) in TABLE_5:
             yield f"| (the paper, its tagger, test) | {' | '.join(map(str, TABLE_5[_key(metrics)]))} |"
+
+
+def _pointing(jobs: Sequence[dict]) -> Iterator[str]:
+    """Tables 1 and 2, and Fig. 6, where the layer is swept."""
+    yield "| method | layer | all | difficult | the paper, difficult (Table 2, VOC07) |"
+    yield "|---" * 5 + "|"
+    for metrics in jobs:
+        cells = [_with_interval(m["mean"], m["interval"]) for m in (metrics[k]["method"] for k in ("all", "difficult"))]
+        paper = TABLE_2.get(metrics["method"], "-")
+        yield f"| {metrics['method']} | {metrics['target']} | {' | '.join(cells)} | {paper} |"
 
 
 def _with_interval(value: float, spread: Sequence[float]) -> str:

@@ -100,5 +100,13 @@ def test_a_sweeps_jobs_stand_in_one_table(run, tmp_path, capsys):
     assert sum(best["recall"].values()) == max(sum(m["recall"].values()) for m in metrics["by_gamma"].values())
 
 
+def test_pointing_games_stand_in_a_table_of_their_own(tmp_path):
+    game = {"method": {"mean": 12.34, "interval": [10.0, 15.0]}}
+    metrics = {"method": "c-mwp", "target": "pool2", "all": game, "difficult": game}
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "metrics.json").write_text(json.dumps(metrics))
+    assert join(tmp_path).splitlines()[-1] == "| c-mwp | pool2 | 12.3 (10.0-15.0) | 12.3 (10.0-15.0) | 70.6 |"
+
+
 def test_a_sweep_of_something_else_has_no_table(tmp_path):
     assert join(tmp_path) is None
