@@ -17,16 +17,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from eval.attend import fill, scenes
 from eval.figures import Figures
 from eval.flickr30k import Entity, EntityImage, Flickr30kEntities
 from eval.localization import DEPTHS, MISS, contains, first_correct, inclusive
 from eval.predictions import Prediction, read_predictions, write_predictions
 from grounding import Grounder
 from grounding.artefacts import written_aside
-from grounding.cache import Cache
 from grounding.grounder import GroundingScene
-from grounding.phrases import Phrase
-from grounding.ranks import rank_of, wait_for_all
+from grounding.ranks import rank_of
 from proposals.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -101,7 +100,12 @@ def evaluate(
     images = list(islice(Flickr30kEntities(root, split), limit))
     about: dict = {"data": {"root": str(root), "split": split}, "images": len(images)}
     if predictions is None:
-        if not attend(grounder, images, cache):
+        rank, world = rank_of()
+        if world > 1:
+            if cache is None:
+                raise InputError(f"{world} ranks share their work through a cache: set cache=FOLDER")
+            fill(grounder, images, cache)
+        if rank > 0:
             return {}
         judged, unread = _answers(grounder, images, cache)
         about |= asdict(grounder.settings) | {"proposals": type(grounder.proposer).__name__, "skipped_images": unread}
@@ -117,46 +121,12 @@ def evaluate(
     return metrics
 
 
-def attend(grounder: Grounder, images: Sequence[EntityImage], cache: str | None) -> bool:
-    """Fills the cache, each rank its share; returns whether this rank goes on to judge.
-
-    Raises:
-        InputError: several ranks without a cache to share.
-    """
-    rank, world = rank_of()
-    if world == 1:
-        return True
-    if cache is None:
-        raise InputError(f"{world} ranks share their work through a cache: set cache=FOLDER")
-    kept = Cache(grounder, cache)
-    for image in tqdm(images[rank::world], f"rank {rank}", unit="photo", disable=None):
-        try:
-            kept.look(image.path, _tags(grounder, image))
-        except InputError as error:
-            log.warning("skipped %s: %s", image.id, error)
-    wait_for_all()
-    return rank == 0
-
-
-def _tags(grounder: Grounder, image: EntityImage) -> list[str]:
-    phrases = {entity.text for entity in image.entities}
-    return sorted({tag for text in phrases for tag in Phrase.parse(text, grounder.tagger.vocabulary).tags})
-
-
 def _answers(grounder: Grounder, images: Sequence[EntityImage], cache: str | None) -> tuple[list[Judged], list[str]]:
     """Every phrase judged, and the photos that could not be read."""
     judged: list[Judged] = []
     unread: list[str] = []
-    kept = None if cache is None else Cache(grounder, cache)
-    for image in tqdm(images, "photos", unit="photo", disable=None):
-        try:
-            if image.entities:
-                look = grounder.look(image.path) if kept is None else kept.look(image.path, _tags(grounder, image))
-                judged += judge(look, image)
-        except InputError as error:
-            log.warning("skipped %s: %s", image.id, error)
-            unread.append(image.id)
-            judged += [unanswered(image, entity) for entity in image.entities]
+    for image, scene in scenes(grounder, images, cache, unread.append):
+        judged += judge(scene, image) if scene else [unanswered(image, entity) for entity in image.entities]
     return judged, unread
 
 

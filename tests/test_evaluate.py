@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval import bootstrap
+from eval.attend import attend, rescore
 from eval.evaluate import TYPES, Judged, evaluate, measure
 from eval.figures import Figures
 from eval.flickr30k import Flickr30kEntities
@@ -284,11 +285,59 @@ def test_two_ranks_and_one_process_give_the_same(two, grounder, tmp_path):
     assert together == json.loads(json.dumps(alone))
 
 
+def test_the_halves_make_the_whole(two, grounder, tmp_path, monkeypatch):
+    assert attend(grounder, str(two), "toy", str(tmp_path / "cache")) == ["8"]
+    monkeypatch.setattr(grounder.topdown, "look", lambda *_: pytest.fail("looked again"))
+    assert rescore(grounder, str(two), "toy", str(tmp_path / "out"), str(tmp_path / "cache")) == ["8"]
+    evaluate(grounder, str(two), "toy", str(tmp_path / "whole"), cache=str(tmp_path / "cache"))
+    half, whole = (tmp_path / name / "predictions.jsonl" for name in ("out", "whole"))
+    assert half.read_bytes() == whole.read_bytes()
+    with pytest.raises(InputError, match="nowhere to keep what is seen: set cache=FOLDER"):
+        attend(grounder, str(two), "toy", None)
+
+
 def test_ranks_need_a_cache(two, grounder, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="set cache=FOLDER"):
         evaluate(grounder, str(two), "toy", str(tmp_path))
+
+
+def slow_overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Inclusive pixels, as the VOC program counts them."""
+    width = min(a[2], b[2]) - max(a[0], b[0]) + 1
+    height = min(a[3], b[3]) - max(a[1], b[1]) + 1
+    if width <= 0 or height <= 0:
+        return 0
+    areas = [(box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (a, b)]
+    return width * height / (areas[0] + areas[1] - width * height)
+
+
+def test_real_photos_are_judged_by_the_definitions(data, grounder, tmp_path):
+    entities = data / "flickr30k_entities"
+    metrics = evaluate(grounder, str(entities), "val", str(tmp_path), limit=6)
+    predicted = {p.place: p for p in read_predictions(tmp_path / "predictions.jsonl")}
+    judged = []
+    for image in list(Flickr30kEntities(entities, "val"))[:6]:
+        for entity in image.entities:
+            place = (image.id, entity.sentence, entity.phrase)
+            x1, y1 = min(b[0] for b in entity.boxes), min(b[1] for b in entity.boxes)
+            x2, y2 = max(b[2] for b in entity.boxes) - 1, max(b[3] for b in entity.boxes) - 1
+            rank = np.inf
+            for i, box in enumerate(predicted[place].boxes):
+                if slow_overlap(box, (x1, y1, x2, y2)) >= 0.5:
+                    rank = i + 1.0
+                    break
+            area = (x2 + 1 - x1) * (y2 + 1 - y1) / (image.size[0] * image.size[1])
+            scores = predicted[place].scores
+            judged.append(Judged(place, entity.text, entity.types, area, np.inf, False, rank, scores=scores))
+    assert len(judged) == metrics["phrases"] > 50
+    small = [p for p in judged if p.area < 0.25]
+    for k in (1, 5, 10):
+        assert same(metrics["recall"][str(k)], slow_recall(judged, k))
+        assert same(metrics["recall_small"][str(k)], slow_recall(small, k))
+    for name, found in metrics["ap_by_type"].items():
+        assert same(found, slow_precision([p for p in judged if name in p.types]))
 
 
 def test_a_test_split_is_judged_in_seconds(tmp_path):
