@@ -10,7 +10,7 @@ import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from grounding.phrases import Markup, parse_sentence
+from grounding.phrases import Markup, parse_sentence, plain_sentence
 from proposals.errors import InputError
 
 # the largest file of the data set has 20 KB
@@ -88,7 +88,7 @@ class Flickr30kEntities:
     def read(self, image: str) -> EntityImage:
         """One photo by its id."""
         size, chains = read_boxes(self.root / "Annotations" / f"{image}.xml")
-        captions = list(self._captions(self.root / "Sentences" / f"{image}.txt"))
+        captions = list(self._marked(self.root / "Sentences" / f"{image}.txt"))
         entities = tuple(
             Entity(sentence, phrase, markup.text, markup.types, chains[markup.chain])
             for sentence, marked in enumerate(captions)
@@ -97,7 +97,11 @@ class Flickr30kEntities:
         )
         return EntityImage(image, self.root / "images" / f"{image}.jpg", size, entities, tuple(map(len, captions)))
 
-    def _captions(self, path: Path) -> Iterator[list[Markup]]:
+    def captions(self, image: str) -> list[str]:
+        """The captions of a photo, without their marks."""
+        return [plain_sentence(line) for line in _text(self.root / "Sentences" / f"{image}.txt").splitlines()]
+
+    def _marked(self, path: Path) -> Iterator[list[Markup]]:
         for sentence, line in enumerate(_text(path).splitlines()):
             try:
                 yield parse_sentence(line)

@@ -138,6 +138,15 @@ class PhraseCounts:
     skipped: tuple[tuple[str, int], ...]
 
 
+def plain_sentence(line: str) -> str:
+    """A Flickr30k Entities sentence without its marks.
+
+    >>> plain_sentence("A cat on [/EN#8/clothing/other a red hat] .")
+    'A cat on a red hat .'
+    """
+    return _MARKUP.sub(r"\3", line)
+
+
 def extract_phrases(source: str | Path, output: str | Path, vocabulary: Vocabulary) -> PhraseCounts:
     """Writes the phrases of captions to ``phrases.jsonl``, one line a phrase, and logs a summary.
 

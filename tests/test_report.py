@@ -6,9 +6,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from eval.evaluate import evaluate
+from eval.examples import examples
 from eval.joined import best_gamma, join
 from eval.report import REASONS, reason_of, report
 from grounding import Grounder
@@ -110,3 +113,13 @@ def test_pointing_games_stand_in_a_table_of_their_own(tmp_path):
 
 def test_a_sweep_of_something_else_has_no_table(tmp_path):
     assert join(tmp_path) is None
+
+
+def test_words_of_a_caption_and_their_maps(root, grounder, tmp_path):  # noqa: F811
+    sheet = Image.open(examples(grounder, str(root), "toy", str(tmp_path / "out"), columns=2))
+    assert sheet.width == 3 * (220 + 6) + 6
+    pixels = np.asarray(sheet.convert("RGB"), float)
+    plain, first, second = (pixels[30:150, 6 + i * 226 : 206 + i * 226] for i in range(3))
+    assert np.abs(plain - first).max() > 40 and np.abs(first - second).max() > 40
+    with pytest.raises(InputError, match="columns=0: there is nothing to draw"):
+        examples(grounder, str(root), "toy", str(tmp_path / "out"), columns=0)

@@ -1,0 +1,73 @@
+"""The step ``examples``: photos, and the maps of the words of one of their captions, as one picture (Fig. 7).
+
+grounding step=examples data.root=flickr30k_entities data.split=val
+"""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from eval.flickr30k import Flickr30kEntities
+from grounding import Grounder, Phrase
+from grounding.artefacts import written_aside
+from grounding.draw import heated
+from proposals.errors import InputError
+
+CELL = 220  # pixels of a picture's longer side
+MARGIN, LINE = 6, 22
+
+
+def examples(
+    grounder: Grounder, root: str, split: str, output: str, rows: int = 6, columns: int = 5, seed: int = 0
+) -> Path:
+    """Draws ``examples.png``: a row a photo, the photo and the maps of words of its first caption, which stands below.
+
+    Args:
+        root, split: of Flickr30k Entities; rows: photos, drawn by ``seed``; columns: the most words of each.
+        output: the folder that is written to.
+
+    Raises:
+        InputError: the folder is no Flickr30k Entities, a photo cannot be read, or rows or columns is below 1.
+    """
+    if min(rows, columns) < 1:
+        raise InputError(f"rows={rows}, columns={columns}: there is nothing to draw below 1")
+    data = Flickr30kEntities(root, split)
+    chosen = random.Random(seed).sample(data.ids, min(rows, len(data)))
+    drawn = [_row(grounder, data, name, columns) for name in tqdm(chosen, "photos", unit="photo", disable=None)]
+    with written_aside(Path(output, "examples.png")) as aside:
+        _sheet(drawn, columns).save(aside, "PNG")
+    print(Path(output, "examples.png"))
+    return Path(output, "examples.png")
+
+
+def _row(grounder: Grounder, data: Flickr30kEntities, name: str, columns: int) -> tuple[str, list[Image.Image]]:
+    """A caption, and its photo plain and under the maps of its known words, each once, in their order."""
+    image = data.read(name)
+    caption = next(iter(data.captions(name)), "")
+    tags = list(dict.fromkeys(Phrase.parse(caption, grounder.tagger.vocabulary).tags)) if caption else []
+    scene = grounder.look(image.path)
+    scale = CELL / max(scene.image.shape[:2])
+    plain = Image.fromarray(scene.image).resize([max(1, round(n * scale)) for n in scene.image.shape[1::-1]])
+    maps = zip(tags[:columns], scene.attend(tags[:columns]), strict=True)
+    return caption, [plain, *(_named(heated(scene.image, attention, scale), tag) for tag, attention in maps)]
+
+
+def _named(picture: Image.Image, tag: str) -> Image.Image:
+    font = ImageFont.load_default(15)
+    ImageDraw.Draw(picture).text((5, 3), tag, "white", font, stroke_width=1, stroke_fill="black")
+    return picture
+
+
+def _sheet(rows: Sequence[tuple[str, list[Image.Image]]], columns: int) -> Image.Image:
+    heights = [max(picture.height for picture in pictures) + LINE + MARGIN for _, pictures in rows]
+    sheet = Image.new("RGB", ((columns + 1) * (CELL + MARGIN) + MARGIN, sum(heights) + MARGIN), "white")
+    draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(14), MARGIN
+    for (caption, pictures), height in zip(rows, heights, strict=True):
+        for i, picture in enumerate(pictures):
+            sheet.paste(picture, (MARGIN + i * (CELL + MARGIN), top))
+        draw.text((MARGIN, top + height - LINE - MARGIN + 2), caption, "black", font)
+        top += height
+    return sheet
