@@ -69,11 +69,11 @@ class Coco:
                 raise InputError(f"there is no {path}: give the root of COCO, with {split}/ and annotations/")
         try:
             self._images = self._read(json.loads(self.path.read_bytes()))
+        except InputError:
+            raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise (
-                error
-                if isinstance(error, InputError)
-                else InputError(f"{self.path} cannot be read as COCO instances ({type(error).__name__}: {error})")
+            raise InputError(
+                f"{self.path} cannot be read as COCO instances ({type(error).__name__}: {error})"
             ) from error
 
     def __len__(self) -> int:
@@ -100,6 +100,8 @@ class Coco:
         outline, where = thing["segmentation"], f"{self.path}, annotation {thing['id']}"
         polygons = isinstance(outline, list)
         # a drawing program in C reads these: what it is given is checked here
+        if polygons and not outline:
+            raise InputError(f"{where}: there is no polygon")
         if polygons and not all(
             len(p) >= 6 and len(p) % 2 == 0 and np.isfinite(np.array(p, float)).all() for p in outline
         ):

@@ -132,8 +132,10 @@ def read_boxes(path: Path) -> tuple[tuple[int, int], dict[str, np.ndarray]]:
         size = (_number(root, "size/height"), _number(root, "size/width"))
     except DefusedXmlException as error:
         raise InputError(f"{path} declares entities or a DTD, which no annotation needs: {error}") from error
+    except InputError:
+        raise
     except (OSError, ParseError, ValueError) as error:
-        raise error if isinstance(error, InputError) else InputError(f"{path} cannot be read ({error})") from error
+        raise InputError(f"{path} cannot be read ({error})") from error
     chains: dict[str, list[np.ndarray]] = defaultdict(list)
     for number, thing in enumerate(root.findall("object"), 1):
         if thing.find("bndbox") is not None:

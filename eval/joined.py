@@ -36,13 +36,17 @@ TABLE_2 |= {"c-cam": 61.9, "cam": 61.9}
 NAMES = {"SegmentProposer": "segments", "BoxProposer": "boxes"}
 
 
-def join(folder: str | Path) -> str | None:
+def join(folder: str | Path, since: float = 0) -> str | None:
     """Prints, and writes as ``tables.md``, the tables of the evaluations in a sweep's folder; None if there are none.
 
-    Each method stands under the gamma that is best for it on the split that it is reported on, as in the paper
-    (the sum of R@1, R@5 and R@10 decides), unless a single gamma of its own was measured.
+    In Table 4 each method stands twice where the two differ: under the job's own gamma, and under the one that is best
+    for it on the split that it is reported on, as in the paper (the sum of R@1, R@5 and R@10 decides).
+
+    Args:
+        since: files that were written before, in seconds since 1970, are of another sweep in the same folder.
     """
-    found = [json.loads(path.read_bytes()) for path in sorted(Path(folder).glob("*/metrics.json"), key=_number)]
+    paths = [path for path in Path(folder).glob("*/metrics.json") if path.stat().st_mtime >= since]
+    found = [json.loads(path.read_bytes()) for path in sorted(paths, key=_number)]
     phrases = [metrics for metrics in found if "by_gamma" in metrics]
     points = [metrics for metrics in found if "difficult" in metrics]
     tables = [*([_table_4(phrases), _table_5(phrases)] if phrases else []), *([_pointing(points)] if points else [])]
@@ -69,16 +73,22 @@ def best_gamma(metrics: dict) -> str:
 
 
 def _table_4(jobs: Sequence[dict]) -> Iterator[str]:
-    yield "| method, proposals | opt. gamma | R@1 | R@5 | R@10 | mAP (Group) | mAP (Phrase) |"
+    yield "| method, proposals | gamma | R@1 | R@5 | R@10 | mAP (Group) | mAP (Phrase) |"
     yield "|---|---|---|---|---|---|---|"
     for metrics in jobs:
         gamma = best_gamma(metrics)
-        at, spread = metrics["by_gamma"][gamma], metrics["intervals"]["by_gamma"][gamma]
-        cells = [_pair(at["recall"][k], at["recall_small"][k], spread["recall"][k]) for k in DEPTHS]
-        cells += [_pair(at[f"ap_{kind}"], at[f"ap_{kind}_small"]) for kind in ("group", "phrase")]
-        yield f"| {', '.join(_key(metrics))} | {float(gamma):.2f} | {' | '.join(cells)} |"
+        if float(gamma) != metrics["gamma"]:
+            yield f"| {', '.join(_key(metrics))} | {metrics['gamma']:g} | {_row(metrics, metrics['intervals'])} |"
+        row = _row(metrics["by_gamma"][gamma], metrics["intervals"]["by_gamma"][gamma])
+        yield f"| {', '.join(_key(metrics))} | {float(gamma):g}, the best | {row} |"
         if _key(metrics) in TABLE_4:
             yield f"| (the paper, its tagger, test) | {TABLE_4[_key(metrics)]} |"
+
+
+def _row(at: dict, spread: dict) -> str:
+    cells = [_pair(at["recall"][k], at["recall_small"][k], spread["recall"][k]) for k in DEPTHS]
+    cells += [_pair(at[f"ap_{kind}"], at[f"ap_{kind}_small"]) for kind in ("group", "phrase")]
+    return " | ".join(cells)
 
 
 def _pair(every: float, small: float | None, spread: Sequence[float] | None = None) -> str:
@@ -103,7 +113,8 @@ def _pointing(jobs: Sequence[dict]) -> Iterator[str]:
     yield "| method | layer | all | difficult | the paper, difficult (Table 2, VOC07) |"
     yield "|---" * 5 + "|"
     for metrics in jobs:
-        cells = [_with_interval(m["mean"], m["interval"]) for m in (metrics[k]["method"] for k in ("all", "difficult"))]
+        figures = [metrics[kind]["method"] for kind in ("all", "difficult")]
+        cells = [_with_interval(figure["mean"], figure["interval"]) if figure else "-" for figure in figures]
         paper = TABLE_2.get(metrics["method"], "-")
         yield f"| {metrics['method']} | {metrics['target']} | {' | '.join(cells)} | {paper} |"
 

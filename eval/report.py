@@ -16,7 +16,7 @@ import base64
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -73,7 +73,12 @@ def report(
     if wrong:
         said = ", ".join(f"{k}={metrics.get(k)} there, {v} here" for k, v in wrong.items())
         raise InputError(f"{run} has other settings ({said}): give this command those of the evaluation")
-    gallery = "".join(_gallery(grounder, Flickr30kEntities(root, split), phrases, cache, examples))
+    if metrics["data"]["split"] != split or metrics["proposals"] != type(grounder.proposer).__name__:
+        raise InputError(
+            f"{run} is of {metrics['data']['split']} and {metrics['proposals']}: give data.split, proposals"
+        )
+    look = Cache(grounder, cache).look if cache else lambda path, _: grounder.look(path)
+    gallery = "".join(_gallery(look, grounder, Flickr30kEntities(root, split), phrases, examples))
     title = (
         f"{metrics['method']}, gamma {metrics['gamma']:g}, {metrics['proposals']}: {split}, {metrics['images']} photos"
     )
@@ -92,6 +97,7 @@ def _read(run: str) -> tuple[dict, list[dict]]:
         raise InputError(
             f"{run} holds no evaluation ({error}): run step=evaluate first, and say run=ITS_FOLDER"
         ) from error
+    phrases = [phrase for phrase in phrases if phrase["image"] not in metrics.get("skipped_images", [])]
     if "by_gamma" not in metrics or not phrases:
         raise InputError(f"{run} is of predictions from a file: a report needs our own answers, for the reasons")
     return metrics, phrases
@@ -192,7 +198,7 @@ def _bars(metrics: dict) -> str:
 
 
 def _gallery(
-    grounder: Grounder, data: Flickr30kEntities, phrases: Sequence[dict], cache: str | None, examples: int
+    look: Callable, grounder: Grounder, data: Flickr30kEntities, phrases: Sequence[dict], examples: int
 ) -> Iterator[str]:
     """Pictures of some phrases of each reason, the same in each report on the same evaluation."""
     chosen = []
@@ -203,7 +209,7 @@ def _gallery(
         image = data.read(phrase["image"])
         entity = next(e for e in image.entities if (e.sentence, e.phrase) == (phrase["sentence"], phrase["phrase"]))
         tags = Phrase.parse(entity.text, grounder.tagger.vocabulary).tags
-        scene = grounder.look(image.path) if cache is None else Cache(grounder, cache).look(image.path, tags)
+        scene = look(image.path, tags)
         (answer,) = scene.ground([entity.text])
         scale = min(1, LONGEST / max(image.size))
         small = Image.fromarray(scene.image).resize([max(1, round(n * scale)) for n in image.size[::-1]])

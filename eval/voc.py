@@ -134,8 +134,10 @@ def read_objects(path: Path) -> tuple[tuple[int, int], tuple[VocObject, ...]]:
         size = (int(_number(root, "size/height")), int(_number(root, "size/width")))
     except DefusedXmlException as error:
         raise InputError(f"{path} declares entities or a DTD, which no annotation needs: {error}") from error
+    except InputError:
+        raise
     except (OSError, ParseError, ValueError) as error:
-        raise error if isinstance(error, InputError) else InputError(f"{path} cannot be read ({error})") from error
+        raise InputError(f"{path} cannot be read ({error})") from error
     things = enumerate(root.findall("object"), 1)
     return size, tuple(_object(thing, size, f"{path}, object {number}") for number, thing in things)
 

@@ -8,6 +8,7 @@ Exit codes: 0; 2 for an input that cannot be used, told in one line; 1 for a fau
 
 import os
 import sys
+import time
 from collections.abc import Callable
 
 import hydra
@@ -26,15 +27,19 @@ class Joined(Callback):
     """After a sweep: what its jobs show together.
 
     Args:
-        join: called with the sweep's folder.
+        join: called with the sweep's folder, and when it began, in seconds since 1970.
     """
 
-    def __init__(self, join: Callable[[str], object]):
-        self.join = join
+    def __init__(self, join: Callable[[str, float], object]):
+        self.join, self.start = join, 0.0
+
+    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
+        """Called by Hydra."""
+        self.start = time.time()
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
         """Called by Hydra."""
-        self.join(config.hydra.sweep.dir)
+        self.join(config.hydra.sweep.dir, self.start)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
@@ -70,7 +75,7 @@ def _told(error: BaseException) -> str | None:
     Hydra wraps what a step raises; a step's own exceptions count only where they are an InputError.
     """
     chain = [error]
-    while chain[-1].__cause__ is not None:
+    while chain[-1].__cause__ is not None and chain[-1].__cause__ not in chain:
         chain.append(chain[-1].__cause__)
     ours = [link for link in chain if isinstance(link, InputError)]
     if not ours and not all(isinstance(link, HydraException | OmegaConfBaseException) for link in chain):

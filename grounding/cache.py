@@ -4,24 +4,27 @@ Whatever the gamma, the NMS or the phrases' grammar, a photo is looked at once: 
 """
 
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from hashlib import sha256
-from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
+from types import ModuleType
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
+import grounding
+import proposals
 from grounding.artefacts import written_aside
 from grounding.grounder import Grounder, GroundingScene
 from grounding.images import read_image
 from grounding.topdown import Scene
 from proposals import InputError, Proposals
-from proposals.shards import decode, encode, settings_of
+from proposals.shards import ShardProposals, decode, encode, settings_of
 
 
 class KeptScene:
@@ -46,7 +49,8 @@ class Cache:
     """Looks at photos for a grounder, and keeps what it saw in files.
 
     A photo is known by its bytes, maps by the tagger, method, layer and size that they are of, proposals by the
-    proposer's settings; what has another key is made anew beside the old. Several processes may share a folder.
+    proposer's settings, both by the code that made them; what has another key is made anew beside the old. Several
+    processes may share a folder; of two that add words to one photo at once, one may have to look again.
 
     Args:
         grounder: that would look; folder: of the cache, made when first written to.
@@ -63,14 +67,14 @@ class Cache:
         """
         image = read_image(path)
         name = f"{Path(path).stem}-{sha256(Path(path).read_bytes()).hexdigest()[:16]}.npz"
-        proposals = self._proposals(self._proposed / name, image, Path(path).stem)
+        found = self._proposals(self._proposed / name, image, Path(path).stem)
         ids = sorted({self.grounder.tagger.vocabulary.index(tag) for tag in tags})
         scene = self._maps(self._attended / name, ids, image)
-        return GroundingScene(self.grounder, image, scene, proposals)
+        return GroundingScene(self.grounder, image, scene, found)
 
     @cached_property
     def _proposed(self) -> Path:
-        return self._place("proposals", settings_of(self.grounder.proposer))
+        return self._place("proposals", settings_of(self.grounder.proposer) | {"code": _code(proposals)})
 
     @cached_property
     def _attended(self) -> Path:
@@ -78,13 +82,15 @@ class Cache:
         for name, tensor in sorted(self.grounder.tagger.state_dict().items()):
             digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
         what = {"tagger": digest.hexdigest(), "method": settings.method, "target": settings.target}
-        return self._place(f"maps-{settings.method}", what | {"side": settings.side})
+        return self._place(f"maps-{settings.method}", what | {"side": settings.side, "code": _code(grounding)})
 
     def _place(self, kind: str, what: dict) -> Path:
-        key = json.dumps(what | {"grounding": version("grounding")}, sort_keys=True)
+        key = json.dumps(what, sort_keys=True)
         return self.folder / f"{kind}-{sha256(key.encode()).hexdigest()[:12]}"
 
     def _proposals(self, path: Path, image: np.ndarray, name: str) -> Proposals:
+        if isinstance(self.grounder.proposer, ShardProposals):
+            return self.grounder.proposer(image, name)  # kept already, where it may be made anew
         try:
             return decode(path.read_bytes())
         except (OSError, InputError):
@@ -109,14 +115,19 @@ class Cache:
         return scene
 
 
+def _code(package: ModuleType) -> str:
+    """What a package does, by its sources: an edited constant makes another cache."""
+    sources = sorted(Path(package.__file__).parent.glob("*.py"))
+    return sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+
+
 def _read_maps(path: Path) -> dict[int, np.ndarray]:
     """The maps kept in a file; none if it is not there or no such file."""
     try:
         with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as kept:
-            tags, maps = kept["tags"], kept["maps"]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return dict(zip(kept["tags"].tolist(), kept["maps"], strict=True))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
         return {}
-    return dict(zip(tags.tolist(), maps, strict=True))
 
 
 def _write(path: Path, data: bytes) -> None:

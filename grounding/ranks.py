@@ -6,7 +6,8 @@ from datetime import timedelta
 
 from proposals.errors import InputError
 
-LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
+PATIENCE = timedelta(days=1)  # between the first rank that is done and the last
+LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))  # the latter is set by srun alone
 
 
 def rank_of(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
@@ -29,19 +30,23 @@ def rank_of(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
 
 
 def wait_for_all() -> None:
-    """Waits until every rank of the job has come here.
+    """Waits until every rank of the job has come here, at most ``PATIENCE``.
+
+    They meet at MASTER_ADDR and MASTER_PORT, which torchrun sets.
 
     Raises:
         InputError: the launcher did not say where the ranks meet.
     """
     from torch import distributed  # takes seconds to import, which those who only count ranks need not wait for
 
-    if rank_of()[1] == 1:
+    rank, world = rank_of()
+    if world == 1:
         return
     try:
-        distributed.init_process_group("gloo", timeout=timedelta(days=7))
+        distributed.init_process_group("gloo", rank=rank, world_size=world, timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"the ranks cannot meet ({error}): start them with torchrun, or set MASTER_ADDR") from error
+        mend = "start them with torchrun, or set MASTER_ADDR and MASTER_PORT"
+        raise InputError(f"the ranks cannot meet ({error}): {mend}") from error
     distributed.barrier()
     distributed.destroy_process_group()
 

@@ -124,7 +124,7 @@ class McgProposals:
     """
 
     def __init__(self, root: str | Path, count: int = 500):
-        self.count, self.archive = _checked(count), Archive(root)
+        self.root, self.count, self.archive = str(root), _checked(count), Archive(root)
 
     def __call__(self, image: np.ndarray, name: str | None = None) -> Segments:
         """The segments kept under an image's name.
@@ -172,7 +172,7 @@ class EdgeBoxesProposals:
     """
 
     def __init__(self, root: str | Path, count: int = 500):
-        self.count, self.archive = _checked(count), Archive(root)
+        self.root, self.count, self.archive = str(root), _checked(count), Archive(root)
 
     def __call__(self, image: np.ndarray, name: str | None = None) -> Boxes:
         """The boxes kept under an image's name.

@@ -44,6 +44,7 @@ def test_run_lengths_go_down_the_columns(tmp_path):
 @pytest.mark.parametrize(
     ("outline", "reason"),
     [
+        ([], "annotation 1: there is no polygon"),
         ([[1, 2, 3, 4]], "annotation 1: a polygon needs three points"),
         ([[1, 2, 3, 4, 5, 6, 7]], "a polygon needs three points"),
         ([[1, 2, 3, 4, 5, float("nan")]], "a polygon needs three points"),
@@ -55,8 +56,9 @@ def test_run_lengths_go_down_the_columns(tmp_path):
     ],
 )
 def test_bad_outlines_are_told(tmp_path, outline, reason):
-    with pytest.raises(InputError, match=reason):
+    with pytest.raises(InputError, match=reason) as caught:
         Coco(write(tmp_path, SQUARE | {"segmentation": outline}), "val")
+    assert caught.value.__cause__ is not caught.value  # the command line follows causes to their end
 
 
 @pytest.mark.parametrize("changes", [{"images": []}, {"categories": []}, {"annotations": [1]}, {"images": None}])

@@ -79,7 +79,7 @@ def test_four_workers_give_the_same_bytes(folder, undisturbed, tmp_path):
 
 
 def test_ranks_share_the_shards(folder, undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     counts = []
     for rank in ("1", "0"):
         monkeypatch.setenv("SLURM_PROCID", rank)
@@ -289,8 +289,8 @@ def test_a_photo_that_is_cut_off_or_gone_is_told(tmp_path):
 
 def test_ranks_are_what_the_launcher_says():
     assert rank_of({}) == (0, 1)
-    assert rank_of({"RANK": "1", "WORLD_SIZE": "4", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}) == (1, 4)
-    assert rank_of({"SLURM_PROCID": "2", "SLURM_NTASKS": "3"}) == (2, 3)
+    assert rank_of({"RANK": "1", "WORLD_SIZE": "4", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}) == (1, 4)
+    assert rank_of({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "3"}) == (2, 3)
     for rank in ("4", "x", "-1"):
         with pytest.raises(InputError, match="give a rank below the world's size"):
             rank_of({"RANK": rank, "WORLD_SIZE": "4"})

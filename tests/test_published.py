@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
 from proposals import EdgeBoxesProposals, InputError, McgProposals, Segments
+from proposals.shards import settings_of
 
 PHOTO = np.zeros((6, 8, 3), np.uint8)
 
@@ -164,6 +165,13 @@ def test_a_name_is_needed_and_must_be_there(tmp_path):
         proposer(PHOTO[:, :, 0], "photo")
     with pytest.raises(InputError, match="count=0 must be 1 or more"):
         McgProposals(tmp_path, count=0)
+
+
+def test_another_folder_is_another_proposer(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, mcg())
+    assert settings_of(McgProposals(tmp_path / "a")) != settings_of(McgProposals(tmp_path / "b"))
 
 
 def test_bad_archives_are_told(tmp_path):

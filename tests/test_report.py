@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from eval.examples import examples
 from eval.joined import best_gamma, join
 from eval.report import REASONS, reason_of, report
 from grounding import Grounder
+from proposals import BoxProposer
 from proposals.errors import InputError
 from tests.test_flickr30k import root  # noqa: F401, a fixture
 
@@ -78,6 +80,15 @@ def test_other_settings_are_refused(root, run, tmp_path):  # noqa: F811
         report(Grounder.load(gamma=0.25), str(root), "toy", str(run), str(tmp_path / "out"))
 
 
+def test_other_data_or_proposals_are_refused(root, run, grounder, tmp_path):  # noqa: F811
+    (root / "other.txt").write_text("7\n")
+    with pytest.raises(InputError, match=r"is of toy and SegmentProposer: give data.split, proposals"):
+        report(grounder, str(root), "other", str(run), str(tmp_path / "out"))
+    boxes = Grounder.load(proposer=BoxProposer(count=5))
+    with pytest.raises(InputError, match=r"is of toy and SegmentProposer"):
+        report(boxes, str(root), "toy", str(run), str(tmp_path / "out"))
+
+
 def test_what_is_no_evaluation_is_refused(root, run, grounder, tmp_path):  # noqa: F811
     with pytest.raises(InputError, match="holds no evaluation"):
         report(grounder, str(root), "toy", str(tmp_path / "none"), str(tmp_path / "out"))
@@ -93,13 +104,17 @@ def test_a_sweeps_jobs_stand_in_one_table(run, tmp_path, capsys):
             shutil.copy(run / "metrics.json", tmp_path / "sweep" / name)
     metrics = json.loads((run / "metrics.json").read_text()) | {"method": "mwp"}
     (tmp_path / "sweep" / "10" / "metrics.json").write_text(json.dumps(metrics))
+    assert join(tmp_path / "sweep", since=time.time() + 60) is None  # all of an earlier sweep
     text = join(tmp_path / "sweep")
     assert text in capsys.readouterr().out and (tmp_path / "sweep" / "tables.md").read_text() == text + "\n"
     rows = [line for line in text.splitlines() if line.startswith(("| c-mwp", "| mwp"))]
-    assert [row[2:5] for row in rows] == ["c-m", "c-m", "mwp"] * 2
+    # in Table 4 each has a row of its own gamma, 0.6, and one of its best; in Table 5 one
+    assert [row[2:5] for row in rows] == ["c-m"] * 4 + ["mwp"] * 2 + ["c-m", "c-m", "mwp"]
     gamma = best_gamma(metrics)
     best = metrics["by_gamma"][gamma]
-    assert f"| {float(gamma):.2f} | {best['recall']['1']:.1f} (" in rows[0] and f"| {best['ap_group']:.1f} /" in rows[0]
+    assert f"| 0.6 | {metrics['recall']['1']:.1f} (" in rows[0]
+    assert f"| {float(gamma):g}, the best | {best['recall']['1']:.1f} (" in rows[1]
+    assert f"| {best['ap_group']:.1f} /" in rows[1]
     assert sum(best["recall"].values()) == max(sum(m["recall"].values()) for m in metrics["by_gamma"].values())
 
 
