@@ -10,7 +10,6 @@ from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,13 +17,12 @@ import torch
 from torch import Tensor
 
 import grounding
-import proposals
 from grounding.artefacts import written_aside
 from grounding.grounder import Grounder, GroundingScene
 from grounding.images import read_image
 from grounding.topdown import Scene
 from proposals import InputError, Proposals
-from proposals.shards import ShardProposals, decode, encode, settings_of
+from proposals.shards import ShardProposals, code_of, decode, encode, settings_of
 
 
 class KeptScene:
@@ -74,7 +72,7 @@ class Cache:
 
     @cached_property
     def _proposed(self) -> Path:
-        return self._place("proposals", settings_of(self.grounder.proposer) | {"code": _code(proposals)})
+        return self._place("proposals", settings_of(self.grounder.proposer))
 
     @cached_property
     def _attended(self) -> Path:
@@ -82,7 +80,7 @@ class Cache:
         for name, tensor in sorted(self.grounder.tagger.state_dict().items()):
             digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
         what = {"tagger": digest.hexdigest(), "method": settings.method, "target": settings.target}
-        return self._place(f"maps-{settings.method}", what | {"side": settings.side, "code": _code(grounding)})
+        return self._place(f"maps-{settings.method}", what | {"side": settings.side, "code": code_of(grounding)})
 
     def _place(self, kind: str, what: dict) -> Path:
         key = json.dumps(what, sort_keys=True)
@@ -113,12 +111,6 @@ class Cache:
             np.savez_compressed(buffer, tags=numbers, maps=maps)
             _write(path, buffer.getvalue())
         return scene
-
-
-def _code(package: ModuleType) -> str:
-    """What a package does, by its sources: an edited constant makes another cache."""
-    sources = sorted(Path(package.__file__).parent.glob("*.py"))
-    return sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 def _read_maps(path: Path) -> dict[int, np.ndarray]:

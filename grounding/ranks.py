@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 
+from proposals.cores import own_cores
 from proposals.errors import InputError
 
 PATIENCE = timedelta(days=1)  # between the first rank that is done and the last
@@ -55,4 +56,4 @@ def cores(environment: Mapping[str, str] | None = None) -> int:
     """How many cores this process may keep busy: those it may run on, shared with torchrun's others on this machine."""
     environment = os.environ if environment is None else environment
     beside = environment.get("LOCAL_WORLD_SIZE", "1")
-    return max(len(os.sched_getaffinity(0)) // (int(beside) if beside.isdecimal() and int(beside) else 1), 1)
+    return max(own_cores() // (int(beside) if beside.isdecimal() and int(beside) else 1), 1)

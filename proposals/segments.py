@@ -1,7 +1,6 @@
 """Segments: proposals that are sets of superpixels of one partition, and how they are found."""
 
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +18,7 @@ from proposals.appearance import (
     to_grid,
 )
 from proposals.consensus import consensus
+from proposals.cores import own_cores
 from proposals.errors import InputError
 from proposals.mergetree import Affinity
 from proposals.partition import common_refinement, graph_segmentations
@@ -129,6 +129,13 @@ def superpixel_sums(labels, maps, count):
     return np.ascontiguousarray(sums.T)
 
 
+def _merged(inside: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Regions (K, S) bool and superpixels (h, w), those superpixels made one that are in the same regions."""
+    rows = np.packbits(inside, 0).T.copy()
+    _, first, merged = np.unique(rows.view(f"V{rows.shape[1]}").ravel(), return_index=True, return_inverse=True)
+    return inside[:, first], merged[labels]
+
+
 def _first_of_equals(rows: np.ndarray) -> list[int]:
     """Which rows (n, d) of bool are equal to none above them."""
     packed = np.packbits(rows, 1)
@@ -159,7 +166,7 @@ class SegmentProposer:
         smallest: int = 15,
         threads: int | None = None,
     ):
-        threads = len(os.sched_getaffinity(0)) if threads is None else threads
+        threads = own_cores() if threads is None else threads
         if min(count, side, smallest, threads, *scales) < 1:
             raise InputError(
                 f"count={count}, side={side}, scales={scales}, smallest={smallest}, threads={threads}: "
@@ -182,6 +189,7 @@ class SegmentProposer:
         inside, gains = inside[kept], gains[kept]
         if not inside.all(1).any():
             inside[-1] = True
+        inside, labels = _merged(inside, labels)
         offsets = np.cumsum([0, *inside.sum(1)])
         return Segments(labels, np.nonzero(inside)[1], offsets, gains, image.shape[:2])
 

@@ -1,24 +1,23 @@
 """Shards: proposals that are kept, one tar of many images' ``NAME.npz``.
 
-The first member, ``propose.json``, says what made the shard. A segment's file is small because it says little twice:
-where a cell has the label of its left and of its upper neighbour (most of the latter follow from the others), and which
-regions the superpixels are in, once for all superpixels that are in the same ones. Deflate does the rest. The bytes
-depend on the proposals only (and on the zlib at hand).
+The first member, ``propose.json``, says what made the shard. The arrays are small before Deflate packs them: labels as
+differences, which superpixels a region has as bits. The bytes depend on the proposals only (and on the zlib at hand).
 """
 
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from hashlib import sha256
 from io import BytesIO
 from math import prod
 from pathlib import Path
+from types import ModuleType
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import numpy as np
-from numba import njit
-from scipy import ndimage
 
+import proposals
 from proposals.boxes import Boxes
 from proposals.errors import InputError
 from proposals.proposals import Proposals, Proposer, check_image
@@ -32,11 +31,8 @@ MAX_FILE, MAX_ARRAYS, MAX_CELLS = 1 << 24, 1 << 28, 1 << 24
 KINDS = {
     Segments: {
         "grid": ("i", 1),  # (4,): the working grid's h, w, the image's height, width
-        "left": ("u", 1),  # a bit a cell: is its label its left neighbour's? xor the same for the cell above
-        "up": ("u", 1),  # a bit for each cell of which ``_up`` cannot tell: is its label its upper neighbour's?
-        "labels": ("iu", 1),  # of the 4-connected parts of equal label in raster order, as differences
-        "columns": ("u", 1),  # (S,): which column of ``regions`` each superpixel has
-        "regions": ("u", 2),  # (N, ceil(columns / 8)): a bit for each region and column
+        "labels": ("iu", 2),  # (h, w) each cell's superpixel less that of the cell on its left
+        "regions": ("u", 2),  # (N, ceil(S / 8)): a bit for each region and superpixel
         "scores": ("f", 1),
     },
     Boxes: {"grid": ("i", 1), "boxes": ("f", 2), "scores": ("f", 1)},
@@ -108,10 +104,20 @@ class ShardProposals:
 
 
 def settings_of(proposer: Proposer) -> dict:
-    """What a proposer's proposals follow from: its class and public attributes, but for the threads."""
+    """What a proposer's proposals follow from: its class, its public attributes but for the threads, and the code."""
+    return _attributes(proposer) | {"code": code_of(proposals)}
+
+
+def code_of(package: ModuleType) -> str:
+    """What a package does, by its sources: an edited constant makes other results."""
+    sources = sorted(Path(package.__file__).parent.glob("*.py"))
+    return sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+def _attributes(proposer: Proposer) -> dict:
     values = {k: v for k, v in vars(proposer).items() if not k.startswith("_") and k != "threads"}
     plain = {k: str(v) for k, v in values.items() if isinstance(v, str | int | float | tuple | list | Path)}
-    inner = {k: settings_of(v) for k, v in values.items() if callable(v)}
+    inner = {k: _attributes(v) for k, v in values.items() if callable(v)}
     return {"class": type(proposer).__name__} | plain | inner
 
 
@@ -181,7 +187,8 @@ def encode(proposals: Proposals) -> bytes:
         raise InputError(f"proposals of kind {type(proposals).__name__} cannot be kept; only {kinds}")
     arrays = {"grid": np.array(proposals.shape + proposals.size, np.int32), "scores": proposals.scores}
     if isinstance(proposals, Segments):
-        arrays |= _labels_to_bits(proposals.labels) | _regions_to_bits(proposals)
+        arrays["labels"] = _small(np.diff(proposals.labels, axis=1, prepend=0))
+        arrays["regions"] = _to_bits(proposals)
     else:
         arrays["boxes"] = proposals.boxes
     buffer = BytesIO()
@@ -241,87 +248,23 @@ def _to_boxes(arrays: dict[str, np.ndarray], size: tuple[int, int], shape: tuple
 
 
 def _to_segments(arrays: dict[str, np.ndarray], size: tuple[int, int], shape: tuple[int, int]) -> Segments:
-    columns = arrays["columns"].astype(np.int64)
-    rows = np.unpackbits(arrays["regions"], axis=1).astype(bool)
-    found = [np.flatnonzero(row[columns]) for row in rows]
-    offsets = np.cumsum([0, *map(len, found)])
-    inside = np.concatenate([*found, np.zeros(0, np.int64)])
-    return Segments(_bits_to_labels(arrays, shape), inside, offsets, arrays["scores"], size)
+    if arrays["labels"].shape != shape:
+        raise ValueError(f"labels of {arrays['labels'].shape} cells for a grid of {shape}")
+    labels = np.cumsum(arrays["labels"], 1, np.int64)
+    superpixels = int(labels.max()) + 1
+    if arrays["regions"].shape[1] != -(-superpixels // 8):
+        raise ValueError(f"regions have {arrays['regions'].shape[1]} bytes for {superpixels} superpixels")
+    if arrays["regions"].size > MAX_ARRAYS >> 6:  # each bit may become a member, which is a number of 64
+        raise ValueError(f"its regions have {arrays['regions'].size} bytes")
+    inside = np.unpackbits(arrays["regions"], axis=1, count=superpixels)
+    offsets = np.cumsum([0, *inside.sum(1, dtype=np.int64)])
+    return Segments(labels, np.nonzero(inside)[1], offsets, arrays["scores"], size)
 
 
-def _regions_to_bits(segments: Segments) -> dict[str, np.ndarray]:
-    """Which regions each superpixel is in: many are in the same ones, and in sorted order others in nearly the same."""
-    count = len(segments)
-    region = np.repeat(np.arange(count), np.diff(segments.offsets))
-    inside = np.zeros((segments.superpixels, -(-count // 8)), np.uint8)
-    np.bitwise_or.at(inside, (segments.members, region // 8), (128 >> region % 8).astype(np.uint8))
-    unique, columns = np.unique(inside, axis=0, return_inverse=True)
-    bits = np.packbits(np.unpackbits(unique, axis=1, count=count).T, axis=1)
-    return {"columns": _small(columns.ravel()), "regions": bits}
-
-
-def _labels_to_bits(labels: np.ndarray) -> dict[str, np.ndarray]:
-    left, up = np.zeros(labels.shape, bool), np.zeros(labels.shape, bool)
-    left[:, 1:], up[1:] = labels[:, 1:] == labels[:, :-1], labels[1:] == labels[:-1]
-    unknown = np.ones(labels.shape, bool)
-    unknown[0] = False
-    unknown[1:, 1:] = left[1:, 1:].astype(int) + left[:-1, 1:] + up[1:, :-1] < 2
-    first = _parts(left, up)[1]
-    changes = left.copy()
-    changes[1:] ^= left[:-1]
-    return {
-        "left": np.packbits(changes),
-        "up": np.packbits(up[unknown]),
-        "labels": _small(np.diff(labels.ravel()[first], prepend=0)),
-    }
-
-
-def _bits_to_labels(arrays: dict[str, np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    if len(arrays["left"]) != -(-shape[0] * shape[1] // 8):
-        raise ValueError(f"left has {len(arrays['left'])} bytes for {shape} cells")
-    changes = np.unpackbits(arrays["left"], count=shape[0] * shape[1]).reshape(shape)
-    left = np.bitwise_xor.accumulate(changes, 0).astype(bool)
-    parts, first = _parts(left, _up(left, np.unpackbits(arrays["up"])))
-    if len(first) != len(arrays["labels"]):
-        raise ValueError(f"labels for {len(arrays['labels'])} of {len(first)} parts")
-    return np.cumsum(arrays["labels"], dtype=np.int64)[parts]
-
-
-@njit(cache=True, nogil=True)
-def _up(left, told):
-    """Where a cell has the label of the one above: (h, w) bool, out of where it has that of the one on its left.
-
-    Of four cells that meet, the labels of no, two, three or four neighbouring pairs differ, never of one alone. So
-    where two of the other three pairs are known to be equal, the third decides; else the next of ``told`` does.
-    """
-    h, w = left.shape
-    up = np.zeros((h, w), np.bool_)
-    k = 0
-    for y in range(1, h):
-        for x in range(w):
-            equal = 0
-            if x > 0:
-                equal = int(left[y, x]) + int(left[y - 1, x]) + int(up[y, x - 1])
-            if equal >= 2:
-                up[y, x] = equal == 3
-            elif k < len(told):
-                up[y, x] = told[k] == 1
-                k += 1
-    return up
-
-
-def _parts(left: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 4-connected parts (h, w), numbered in raster order, and the first cell of each."""
-    h, w = left.shape
-    # cells and, between them, what joins them
-    joined = np.zeros((2 * h - 1, 2 * w - 1), bool)
-    joined[::2, ::2], joined[::2, 1::2], joined[1::2, ::2] = True, left[:, 1:], up[1:]
-    labels, count = ndimage.label(joined)
-    parts = labels[::2, ::2].ravel() - 1
-    first = np.empty(count, np.int64)
-    first[parts[::-1]] = np.arange(h * w)[::-1]  # of values for one place, the last one stays
-    order = np.argsort(first)
-    return np.argsort(order)[parts].reshape(h, w), first[order]
+def _to_bits(segments: Segments) -> np.ndarray:
+    inside = np.zeros((len(segments), segments.superpixels), bool)
+    inside[np.repeat(np.arange(len(segments)), np.diff(segments.offsets)), segments.members] = True
+    return np.packbits(inside, axis=1)
 
 
 def _small(numbers: np.ndarray) -> np.ndarray:

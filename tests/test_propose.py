@@ -21,6 +21,7 @@ from grounding.photos import PhotoShard, photo_shards
 from grounding.propose import SKIPPED, THREADS, propose
 from grounding.ranks import cores, rank_of
 from proposals import BoxProposer, InputError, SegmentProposer
+from proposals.cores import own_cores
 from proposals.shards import ShardProposals
 
 NAMES = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"]
@@ -294,7 +295,13 @@ def test_ranks_are_what_the_launcher_says():
     for rank in ("4", "x", "-1"):
         with pytest.raises(InputError, match="give a rank below the world's size"):
             rank_of({"RANK": rank, "WORLD_SIZE": "4"})
-    assert cores({}) == len(os.sched_getaffinity(0)) and cores({"LOCAL_WORLD_SIZE": "1000"}) == 1
+    assert cores({}) == own_cores() and cores({"LOCAL_WORLD_SIZE": "1000"}) == 1
+
+
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+    assert 1 <= own_cores() <= os.cpu_count()
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
+    assert own_cores() == os.cpu_count()
 
 
 def test_a_worker_does_without_torch():

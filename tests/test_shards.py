@@ -59,6 +59,10 @@ def npz(**arrays: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def labelled(cells: tuple[int, int], regions: np.ndarray) -> bytes:
+    return npz(grid=np.array([2, 2, 4, 4]), labels=np.zeros(cells, np.int8), regions=regions, scores=np.ones(1))
+
+
 def bomb() -> bytes:
     """An archive of a few hundred KB that unpacks to half a gigabyte."""
     buffer = io.BytesIO()
@@ -78,6 +82,9 @@ def bomb() -> bytes:
         (npz(grid=np.array([1, 1, 4, 4]), boxes=np.full((1, 4), 9.0), scores=np.ones(1)), "leaves the image"),
         (npz(grid=np.array([1 << 20, 1 << 20, 4, 4]), boxes=np.ones((1, 4)), scores=np.ones(1)), "a grid of 1048576"),
         (npz(grid=np.array([None])), "array of"),
+        (labelled((2, 3), regions=np.ones((1, 1), np.uint8)), "labels of \\(2, 3\\) cells for a grid of \\(2, 2\\)"),
+        (labelled((2, 2), regions=np.ones((1, 2), np.uint8)), "regions have 2 bytes for 1 superpixels"),
+        (labelled((2, 2), regions=np.ones((1 << 23, 1), np.uint8)), "regions have 8388608 bytes"),
         (bomb(), "more than 268435456 bytes"),
         (bytes((1 << 24) + 1), "more than 16777216 bytes"),
     ],
