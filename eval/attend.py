@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from eval.counts import check_counts
 from eval.flickr30k import EntityImage, Flickr30kEntities
 from eval.localization import inclusive
 from eval.predictions import Prediction, write_predictions
@@ -36,8 +37,10 @@ def attend(grounder: Grounder, root: str, split: str, cache: str | None, limit: 
         The photos of this rank's share that could not be read.
 
     Raises:
-        InputError: the folder is no Flickr30k Entities, an annotation is malformed, or there is no cache.
+        InputError: the folder is no Flickr30k Entities, an annotation is malformed, the limit is below 1, or there is
+            no cache.
     """
+    check_counts(limit=limit)
     if cache is None:
         raise InputError("there is nowhere to keep what is seen: set cache=FOLDER")
     return fill(grounder, list(islice(Flickr30kEntities(root, split), limit)), cache)
@@ -57,6 +60,7 @@ def rescore(
     Raises:
         InputError: as in ``attend``, but that there may be no cache.
     """
+    check_counts(limit=limit)
     unread: list[str] = []
     images = islice(Flickr30kEntities(root, split), limit)
     found = _predictions(scenes(grounder, images, cache, unread.append))

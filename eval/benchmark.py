@@ -3,7 +3,6 @@
 grounding step=benchmark benchmark=attention
 """
 
-import json
 import logging
 import platform
 import threading
@@ -14,9 +13,8 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from torch import Tensor
 
-from grounding.artefacts import written_aside
+from grounding.artefacts import write_json
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +33,7 @@ def benchmark(measure: Callable[[], tuple[list[Row], dict]], output: str) -> dic
     """
     rows, common = measure()
     record = {"machine": machine()} | common | {"rows": rows}
-    with written_aside(Path(output, "benchmark.json")) as aside:
-        aside.write_text(json.dumps(record, indent=1), "utf-8")
+    write_json(Path(output, "benchmark.json"), record)
     print(table(rows))
     return record
 
@@ -123,9 +120,3 @@ def _cell(value: str | float | None) -> str:
     if value is None:
         return "-"
     return value if isinstance(value, str) else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-
-
-def on_device(tensor: Tensor) -> None:
-    """Waits until a GPU has done what it was asked."""
-    if tensor.is_cuda:
-        torch.cuda.synchronize()

@@ -18,6 +18,8 @@ from tqdm import tqdm
 
 from eval.benchmark import Row, interleaved
 from eval.coco import Coco, CocoImage
+from eval.counts import check_counts
+from eval.localization import GAMMAS
 from eval.proposal_recall import best_among, box_overlap, figures, region_overlap
 from grounding.artefacts import written_aside
 from grounding.images import read_image
@@ -31,7 +33,7 @@ PUBLISHED = [
     {"proposer": "MCG, published", "as": "boxes", "count": 450.0, "R@.5": 0.585, "R@.7": 0.379},
     {"proposer": "MCG, published", "as": "segments", "count": 450.0, "R@.5": 0.498, "R@.7": 0.272, "ABO": 0.482},
 ]
-SEGMENTS, MAPS, GAMMAS = 500, 30, (0.0, 0.25, 0.5, 0.75, 1.0)
+SEGMENTS, MAPS = 500, 30
 LEVELS = np.linspace(0.5, 1, 51)
 
 Overlaps = dict[tuple[str, str], list[np.ndarray]]  # of proposer and kind: (objects, proposals) a photo
@@ -53,8 +55,9 @@ def measure(
         output: the folder that is written to.
 
     Raises:
-        InputError: the folder is no COCO, or has no object.
+        InputError: the folder is no COCO, or has no object; or the limit is below 1.
     """
+    check_counts(limit=limit)
     images = [image for split in splits for image in islice(Coco(root, split), limit)]
     overlaps, seconds = _run(images, proposers)
     shares = np.array([thing.mask().mean() for image in images for thing in _objects(image)])

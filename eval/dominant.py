@@ -7,7 +7,6 @@ thresholded at alpha times its own mean; the tightest box around all pixels abov
 overlaps no box of the class by an IoU of 0.5. alpha is chosen on every k-th photo, the others are the result.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +18,13 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from eval.coco import CocoImage
-from eval.pointing import Photos, annotated_pixels, class_maps, described, interval, known_tags
+from eval.counts import check_counts
+from eval.pointing import Photos, annotated_pixels, check_photos, class_maps, described, interval, known_tags
 from eval.proposal_recall import box_overlap
 from eval.voc import VocImage
 from grounding import Grounder
-from grounding.artefacts import written_aside
+from grounding.artefacts import write_json
+from grounding.ranks import rank_of
 from proposals.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Dominant:
 
 def localize(
     grounder: Grounder,
-    photos: Photos,
+    photos: Photos | None,
     classes: Mapping[str, Sequence[str]],
     output: str,
     choose: str = "labelled",
@@ -65,20 +66,26 @@ def localize(
     """Localizes the dominant object of every photo that has one, writes ``metrics.json``, and prints a table.
 
     Args:
-        photos: ``eval.voc.Ilsvrc``, ``eval.voc.Voc`` or ``eval.coco.Coco``.
+        photos: ``eval.voc.Ilsvrc``, ``eval.voc.Voc`` or ``eval.coco.Coco``; None is refused.
         classes: the tags that cue a class; one that is not listed is cued by its own name.
         output: the folder that is written to; choose: which object it is, a name of ``CHOICES``.
         every: every k-th photo is held out to choose alpha on; resamples, seed: of the 95 % interval; limit: the first
             so many photos.
 
     Returns:
-        The metrics, errors in percent. Photos that cannot be read, and labels without a tag, are left out and named.
+        The metrics, errors in percent. Photos that cannot be read, and labels without a tag, are left out and named. Of
+        several ranks the first localizes alone; the others return nothing.
 
     Raises:
-        InputError: an annotation is malformed, ``choose`` or ``every`` is out of range, or too few photos can be used.
+        InputError: an annotation is malformed, ``choose``, ``every`` or a count is out of range, or too few photos can
+            be used.
     """
+    check_photos(photos)
+    check_counts(resamples=resamples, limit=limit)
     if choose not in CHOICES or every < 2:
         raise InputError(f"choose={choose}, every={every}: choose one of {', '.join(CHOICES)}, and every from 2 on")
+    if rank_of()[0] > 0:
+        return {}
     tasks = list(_tasks(islice(photos, limit), CHOICES[choose]))
     overlaps: list[np.ndarray] = []
     whole: list[float] = []
@@ -98,8 +105,7 @@ def localize(
     metrics = described(grounder, photos) | {"choose": choose, "skipped_images": unread}
     metrics |= {"unknown_classes": {name: unknown.count(name) for name in sorted(set(unknown))}}
     metrics |= measure(np.array(overlaps).reshape(-1, len(ALPHAS)), np.array(whole), every, resamples, seed)
-    with written_aside(Path(output, "metrics.json")) as aside:
-        aside.write_text(json.dumps(metrics, indent=1), "utf-8")
+    write_json(Path(output, "metrics.json"), metrics)
     print(table(metrics))
     return metrics
 

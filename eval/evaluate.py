@@ -2,14 +2,14 @@
 
     grounding step=evaluate data.root=flickr30k_entities data.split=val attention=c-mwp gamma=0.25
     grounding step=evaluate data.root=flickr30k_entities data.split=val predictions=FILE.jsonl
+    grounding step=evaluate data.root=flickr30k_entities data.split=val 'step.choose=[0.25,0.5,0.75]'
 
 The ground truth of a phrase is the union of its boxes; a box is right at IoU >= 0.5; every phrase with a box counts,
 and a phrase without a known word, or without a prediction, is a miss.
 """
 
-import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,23 +18,21 @@ import numpy as np
 from tqdm import tqdm
 
 from eval.attend import fill, scenes
+from eval.choice import Choice, choose_gammas
+from eval.counts import check_counts
 from eval.figures import Figures
 from eval.flickr30k import Entity, EntityImage, Flickr30kEntities
-from eval.localization import DEPTHS, MISS, contains, first_correct, inclusive
+from eval.localization import DEPTHS, GAMMAS, MISS, SMALL, contains, first_correct, gamma_told, inclusive
 from eval.predictions import Prediction, read_predictions, write_predictions
 from grounding import Grounder
-from grounding.artefacts import written_aside
+from grounding.artefacts import write_json, write_json_lines
 from grounding.grounder import GroundingScene
 from grounding.ranks import rank_of
 from proposals.errors import InputError
 
 log = logging.getLogger(__name__)
 
-# the range of Sec. 4.3
-GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-SMALL = 0.25  # of the image: the paper's small instances are below
-TINY = 0.05  # later work leaves phrases below it out of pointing
-TYPES = ("people", "clothing", "bodyparts", "animals", "vehicles", "instruments", "scene", "other")
+TINY = 0.05  # of the image: later work leaves phrases below it out of pointing
 
 
 @dataclass
@@ -81,6 +79,8 @@ def evaluate(
     limit: int | None = None,
     predictions: str | None = None,
     cache: str | None = None,
+    choose: Sequence[float] | None = None,
+    choose_on: str | None = None,
 ) -> dict:
     """Judges every phrase of a split, writes ``metrics.json`` (and ``predictions.jsonl``), and prints a table.
 
@@ -88,45 +88,84 @@ def evaluate(
         grounder: answers, unless there are predictions; root, split: of the data set; limit: the first so many photos.
         output: the folder that is written to; predictions: a file of them (see ``eval.predictions``), judged as it is.
         cache: a folder where maps and proposals are kept between runs; None keeps nothing.
+        choose: gammas, of which each photo is answered with one that is best on other photos (see ``eval.choice``):
+            those of the split ``choose_on``, or the other half of these. The intervals hold for the gammas chosen.
 
     Returns:
         The metrics, recalls in percent, with 95 % intervals over photos. A photo that cannot be read is named there and
-        its phrases are misses. Of several ranks the first judges; the others help to fill the cache and return nothing.
+        its phrases are misses. Of several ranks the first judges; the others help to fill the cache, where there are no
+        predictions, and return nothing.
 
     Raises:
         InputError: the folder is no Flickr30k Entities, an annotation or a prediction is malformed, there is no phrase,
-            or there are several ranks and no cache.
+            the limit is below 1, gammas cannot be chosen so, or there are several ranks and no cache.
     """
+    check_counts(limit=limit)
     images = list(islice(Flickr30kEntities(root, split), limit))
     about: dict = {"data": {"root": str(root), "split": split}, "images": len(images)}
+    others = list(islice(Flickr30kEntities(root, choose_on), limit)) if choose_on else []
+    if choose is not None or choose_on is not None:
+        _check_choice(images, others, choose, predictions, cache)
+    if not _judges(grounder, images + others, predictions, cache):
+        return {}
     if predictions is None:
-        rank, world = rank_of()
-        if world > 1:
-            if cache is None:
-                raise InputError(f"{world} ranks share their work through a cache: set cache=FOLDER")
-            fill(grounder, images, cache)
-        if rank > 0:
-            return {}
-        judged, unread = _answers(grounder, images, cache)
+        choice = None
+        if choose is not None:
+            choice = choose_gammas(grounder, others if choose_on else images, choose, cache, twofold=not choose_on)
+        judged, unread = _answers(grounder, images, cache, choice)
         about |= asdict(grounder.settings) | {"proposals": type(grounder.proposer).__name__, "skipped_images": unread}
+        about |= _chosen(choice, choose_on) if choice else {}
         write_predictions(Path(output, "predictions.jsonl"), (Prediction(p.place, p.boxes, p.scores) for p in judged))
     else:
         judged, unknown = judge_file(images, predictions)
         about |= {"predictions": str(predictions), "unknown_predictions": unknown}
     metrics = about | measure(judged, own=predictions is None)
-    _write_lines(Path(output, "phrases.jsonl"), map(as_line, judged))
-    with written_aside(Path(output, "metrics.json")) as aside:
-        aside.write_text(json.dumps(metrics, indent=1), "utf-8")
+    write_json_lines(Path(output, "phrases.jsonl"), map(as_line, judged))
+    write_json(Path(output, "metrics.json"), metrics)
     print(table(metrics))
     return metrics
 
 
-def _answers(grounder: Grounder, images: Sequence[EntityImage], cache: str | None) -> tuple[list[Judged], list[str]]:
+def _check_choice(
+    images: Sequence[EntityImage],
+    others: Sequence[EntityImage],
+    choose: Sequence[float] | None,
+    predictions: str | None,
+    cache: str | None,
+) -> None:
+    if choose is None:
+        raise InputError("choose_on names where gammas are tried: say which, as step.choose=[0.25,0.5,0.75]")
+    if predictions is not None or cache is None:
+        raise InputError("gammas are chosen for our own answers, out of a cache: set cache=FOLDER, predictions=null")
+    if both := {image.id for image in images} & {image.id for image in others}:
+        raise InputError(f"photo {min(both)} is of both splits: choose on another, or leave out choose_on")
+
+
+def _judges(grounder: Grounder, images: Sequence[EntityImage], predictions: str | None, cache: str | None) -> bool:
+    """Whether this rank judges: the first does, once each has filled its share of the cache."""
+    rank, world = rank_of()
+    if world > 1 and predictions is None:
+        if cache is None:
+            raise InputError(f"{world} ranks share their work through a cache: set cache=FOLDER")
+        fill(grounder, images, cache)
+    return rank == 0
+
+
+def _chosen(choice: Choice, choose_on: str | None) -> dict:
+    """What ``metrics.json`` says of gammas that were chosen; "gamma" is None where the halves have different ones."""
+    one, other = choice.gammas
+    return {"gamma": one if one == other else None, "chosen": asdict(choice) | {"on": choose_on or "the other half"}}
+
+
+def _answers(
+    grounder: Grounder, images: Sequence[EntityImage], cache: str | None, choice: Choice | None
+) -> tuple[list[Judged], list[str]]:
     """Every phrase judged, and the photos that could not be read."""
     judged: list[Judged] = []
     unread: list[str] = []
     for image, scene in scenes(grounder, images, cache, unread.append):
-        judged += judge(scene, image) if scene else [unanswered(image, entity) for entity in image.entities]
+        gamma = choice.of(image) if choice else None
+        judged += judge(scene, image, gamma) if scene else [unanswered(image, entity) for entity in image.entities]
     return judged, unread
 
 
@@ -138,17 +177,12 @@ def as_line(phrase: Judged) -> dict:
     return line | {"covered": phrase.covered, "pointed": phrase.pointed, "reachable": phrase.reachable}
 
 
-def _write_lines(path: Path, lines: Iterable[dict]) -> None:
-    with written_aside(path) as aside, aside.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
-
-
-def judge(scene: GroundingScene, image: EntityImage) -> list[Judged]:
-    """All phrases of one photo that was looked at."""
+def judge(scene: GroundingScene, image: EntityImage, gamma: float | None = None) -> list[Judged]:
+    """All phrases of one photo that was looked at; a gamma counts in place of the grounder's."""
     texts = [entity.text for entity in image.entities]
     proposals = inclusive(scene.proposals.boxes)
     judged = []
-    for entity, answer in zip(image.entities, scene.ground(texts), strict=True):
+    for entity, answer in zip(image.entities, scene.ground(texts, gamma), strict=True):
         phrase = unanswered(image, entity)
         _compare(phrase, entity, inclusive(answer.boxes), answer.scores)
         phrase.covered, phrase.pointed = answer.groundable, contains(entity.boxes, answer.point)
@@ -292,16 +326,17 @@ def table(metrics: dict) -> str:
     intervals = metrics["intervals"]
 
     def row(name: str, *paths: Sequence[str]) -> str:
-        return f"{name:24}" + " / ".join(
-            _cell(metrics, intervals, (*path, k)) for path in paths for k in ("1", "5", "10")
+        return name.ljust(wide) + " / ".join(
+            _cell(metrics, intervals, (*path, k)) for path in paths for k in map(str, DEPTHS)
         )
 
     own = "by_gamma" in metrics
-    name = f"{metrics['method']}, gamma {metrics['gamma']:g}" if own else "predictions"
+    name = f"{metrics['method']}, gamma {gamma_told(metrics)}" if own else "predictions"
+    wide = max(24, len(name) + 2)
     lines = [
         f"{metrics['images']} photos, {metrics['phrases']} phrases, {metrics['phrases_small']} of them small; percent "
         "(95 % interval over photos)",
-        f"{'':24}{'R@1':18} / {'R@5':18} / {'R@10':18} / {'small: R@1':18} / {'R@5':18} / R@10",
+        f"{'':{wide}}{'R@1':18} / {'R@5':18} / {'R@10':18} / {'small: R@1':18} / {'R@5':18} / R@10",
         row(name, ["recall"], ["recall_small"]),
         *(
             row(f"  gamma {gamma}", ["by_gamma", gamma, "recall"], ["by_gamma", gamma, "recall_small"])

@@ -10,11 +10,11 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from eval.counts import check_counts
 from eval.flickr30k import Flickr30kEntities
 from grounding import Grounder, Phrase
 from grounding.artefacts import written_aside
 from grounding.draw import heated
-from proposals.errors import InputError
 
 CELL = 220  # pixels of a picture's longer side
 MARGIN, LINE = 6, 22
@@ -32,8 +32,7 @@ def examples(
     Raises:
         InputError: the folder is no Flickr30k Entities, a photo cannot be read, or rows or columns is below 1.
     """
-    if min(rows, columns) < 1:
-        raise InputError(f"rows={rows}, columns={columns}: there is nothing to draw below 1")
+    check_counts(rows=rows, columns=columns)
     data = Flickr30kEntities(root, split)
     chosen = random.Random(seed).sample(data.ids, min(rows, len(data)))
     drawn = [_row(grounder, data, name, columns) for name in tqdm(chosen, "photos", unit="photo", disable=None)]

@@ -4,18 +4,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
 
+from eval.annotations import open_annotation, read_box, whole
 from grounding.phrases import Markup, parse_sentence, plain_sentence
 from proposals.errors import InputError
-
-# the largest file of the data set has 20 KB
-MAX_XML = 1_000_000
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,40 +119,11 @@ def read_boxes(path: Path) -> tuple[tuple[int, int], dict[str, np.ndarray]]:
     Raises:
         InputError: no such file, over 1 MB, with a DTD or entities, malformed, or a box that is turned or outside.
     """
-    try:
-        if path.stat().st_size > MAX_XML:
-            raise InputError(f"{path} has more than {MAX_XML} bytes: no annotation is that long")
-        root = fromstring(path.read_bytes(), forbid_dtd=True)
-        size = (_number(root, "size/height"), _number(root, "size/width"))
-    except DefusedXmlException as error:
-        raise InputError(f"{path} declares entities or a DTD, which no annotation needs: {error}") from error
-    except InputError:
-        raise
-    except (OSError, ParseError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error})") from error
+    root, size = open_annotation(path, whole)
     chains: dict[str, list[np.ndarray]] = defaultdict(list)
     for number, thing in enumerate(root.findall("object"), 1):
         if thing.find("bndbox") is not None:
-            box = _box(thing, size, f"{path}, object {number}")
+            box = read_box(thing, size, f"{path}, object {number}", whole)
             for name in thing.findall("name"):
                 chains[(name.text or "").strip()].append(box)
     return size, {chain: np.array(boxes) for chain, boxes in chains.items()}
-
-
-def _number(element: Element, path: str) -> int:
-    text = element.findtext(path)
-    if text is None:
-        raise ValueError(f"no {path}")
-    return int(text)
-
-
-def _box(thing: Element, size: tuple[int, int], where: str) -> np.ndarray:
-    try:
-        x1, y1, x2, y2 = (_number(thing, f"bndbox/{corner}") for corner in CORNERS)
-    except ValueError as error:
-        raise InputError(f"{where}: a box needs four whole numbers ({error})") from error
-    if x1 > x2 or y1 > y2:
-        raise InputError(f"{where}: the box ({x1}, {y1}, {x2}, {y2}) ends before it begins")
-    if x1 > size[1] or y1 > size[0] or x2 < 1 or y2 < 1:
-        raise InputError(f"{where}: the box ({x1}, {y1}, {x2}, {y2}) lies outside the {size[1]}x{size[0]} image")
-    return np.array([x1 - 1, y1 - 1, x2, y2], np.float64)

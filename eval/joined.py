@@ -8,7 +8,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-DEPTHS = ("1", "5", "10")
+from eval.localization import DEPTHS, TYPES, gamma_told
+
 # Table 4: all / small of R@1, R@5, R@10, mAP (Group), mAP (Phrase); MCG segments, but for the last
 TABLE_4 = {
     ("grad", "segments"): "0.50 | 24.3 / 7.6 | 49.6 / 32.9 | 59.7 / 45.8 | 10.2 / 3.8 | 28.8 / 15.6",
@@ -20,7 +21,6 @@ TABLE_4 = {
     ("c-mwp", "boxes"): "0.25 | 27.0 / 18.4 | 49.9 / 35.2 | 57.7 / 43.9 | 13.2 / 8.1 | 29.4 / 20.0",
 }
 # Table 5: R@5 of each type, and their mean
-TYPES = ("people", "clothing", "bodyparts", "animals", "vehicles", "instruments", "scene", "other")
 TABLE_5 = {
     ("grad", "segments"): (65.0, 32.4, 14.0, 70.1, 63.0, 40.7, 58.8, 32.5, 47.1),
     ("deconv", "segments"): (65.4, 31.6, 18.7, 67.0, 64.0, 46.9, 53.6, 28.9, 47.0),
@@ -78,7 +78,7 @@ def _table_4(jobs: Sequence[dict]) -> Iterator[str]:
     for metrics in jobs:
         gamma = best_gamma(metrics)
         if float(gamma) != metrics["gamma"]:
-            yield f"| {', '.join(_key(metrics))} | {metrics['gamma']:g} | {_row(metrics, metrics['intervals'])} |"
+            yield f"| {', '.join(_key(metrics))} | {gamma_told(metrics)} | {_row(metrics, metrics['intervals'])} |"
         row = _row(metrics["by_gamma"][gamma], metrics["intervals"]["by_gamma"][gamma])
         yield f"| {', '.join(_key(metrics))} | {float(gamma):g}, the best | {row} |"
         if _key(metrics) in TABLE_4:
@@ -86,7 +86,7 @@ def _table_4(jobs: Sequence[dict]) -> Iterator[str]:
 
 
 def _row(at: dict, spread: dict) -> str:
-    cells = [_pair(at["recall"][k], at["recall_small"][k], spread["recall"][k]) for k in DEPTHS]
+    cells = [_pair(at["recall"][k], at["recall_small"][k], spread["recall"][k]) for k in map(str, DEPTHS)]
     cells += [_pair(at[f"ap_{kind}"], at[f"ap_{kind}_small"]) for kind in ("group", "phrase")]
     return " | ".join(cells)
 
@@ -103,7 +103,7 @@ def _table_5(jobs: Sequence[dict]) -> Iterator[str]:
         by_type, spread = metrics["recall_by_type"], metrics["intervals"]["recall_by_type"]
         cells = [_with_interval(by_type[t]["5"], spread[t]["5"]) if t in by_type else "-" for t in TYPES]
         mean = _with_interval(metrics["recall_type_mean"]["5"], metrics["intervals"]["recall_type_mean"]["5"])
-        yield f"| {', '.join(_key(metrics))}, gamma {metrics['gamma']:g} | {' | '.join(cells)} | {mean} |"
+        yield f"| {', '.join(_key(metrics))}, gamma {gamma_told(metrics)} | {' | '.join(cells)} | {mean} |"
         if _key(metrics) in TABLE_5:
             yield f"| (the paper, its tagger, test) | {' | '.join(map(str, TABLE_5[_key(metrics)]))} |"
 

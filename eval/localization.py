@@ -1,10 +1,20 @@
-"""The measures of phrase localization: which boxes are right, and how soon they come."""
+"""The measures of phrase localization: which boxes are right, how soon they come, and what they are told for."""
 
 import numpy as np
 
 THRESHOLD = 0.5
 DEPTHS = (1, 5, 10)
+GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)  # the range of Sec. 4.3
+SMALL = 0.25  # of the image: the paper's small instances are below
+TYPES = ("people", "clothing", "bodyparts", "animals", "vehicles", "instruments", "scene", "other")
 MISS = np.inf
+
+
+def gamma_told(metrics: dict) -> str:
+    """The gamma of an evaluation for a table; those of the halves where it was chosen twofold (see ``eval.choice``)."""
+    if "chosen" not in metrics:
+        return f"{metrics['gamma']:g}"
+    return " / ".join(f"{gamma:g}" for gamma in dict.fromkeys(metrics["chosen"]["gammas"])) + ", chosen"
 
 
 def inclusive(boxes: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ the classes. What a class's pixels are: on VOC its boxes, difficult ones too, on
 """
 
 import functools
-import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,11 +22,13 @@ from tqdm import tqdm
 
 from eval import bootstrap
 from eval.coco import CocoImage
+from eval.counts import check_counts
 from eval.voc import VocImage
 from grounding import Grounder
-from grounding.artefacts import written_aside
+from grounding.artefacts import write_json, write_json_lines
 from grounding.attention import METHODS, blur
 from grounding.images import read_image
+from grounding.ranks import rank_of
 from grounding.vocabulary import Vocabulary
 from proposals.errors import InputError
 
@@ -90,7 +91,7 @@ class Judged:
 
 def point(
     grounder: Grounder,
-    photos: Photos,
+    photos: Photos | None,
     classes: Mapping[str, Sequence[str]],
     output: str,
     resamples: int = 1000,
@@ -100,16 +101,21 @@ def point(
     """Plays the game on every photo, writes ``metrics.json`` and ``points.jsonl``, and prints a table.
 
     Args:
-        photos: ``eval.voc.Voc`` or ``eval.coco.Coco``.
+        photos: ``eval.voc.Voc`` or ``eval.coco.Coco``; None, of a data set without objects, is refused.
         classes: the tags that cue a class; one that is not listed is cued by its own name.
         output: the folder that is written to; resamples, seed: of the 95 % intervals; limit: the first so many photos.
 
     Returns:
-        The metrics, accuracies in percent. A photo that cannot be read is left out and named there.
+        The metrics, accuracies in percent. A photo that cannot be read is left out and named there. Of several ranks
+        the first plays alone; the others return nothing.
 
     Raises:
-        InputError: an annotation is malformed, or no photo has an object.
+        InputError: an annotation is malformed, no photo has an object, or a count is below 1.
     """
+    check_photos(photos)
+    check_counts(resamples=resamples, limit=limit)
+    if rank_of()[0] > 0:
+        return {}
     images = list(islice(photos, limit))
     judged: list[Judged] = []
     unread: list[str] = []
@@ -121,12 +127,20 @@ def point(
             unread.append(image.id)
     metrics = described(grounder, photos) | {"photos": len(images) - len(unread), "skipped_images": unread}
     metrics |= {"side": grounder.settings.side} | measure(judged, resamples, seed)
-    with written_aside(Path(output, "metrics.json")) as aside:
-        aside.write_text(json.dumps(metrics, indent=1), "utf-8")
-    with written_aside(Path(output, "points.jsonl")) as aside, aside.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(asdict(cue)) + "\n" for cue in judged)
+    write_json(Path(output, "metrics.json"), metrics)
+    write_json_lines(Path(output, "points.jsonl"), map(asdict, judged))
     print(table(metrics))
     return metrics
+
+
+def check_photos(photos: Photos | None) -> None:
+    """Refuses None, which a data set without annotated objects has for its photos.
+
+    Raises:
+        InputError: it is None.
+    """
+    if photos is None:
+        raise InputError("this data has no annotated objects: set data=voc2012, data=coco2017 or data=imagenet")
 
 
 def described(grounder: Grounder, photos: Photos) -> dict:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from grounding.artefacts import written_aside
+from grounding.artefacts import write_json_lines
 from proposals.errors import InputError
 
 Place = tuple[str, int, int]  # image, sentence, phrase
@@ -33,17 +33,16 @@ class Prediction:
     boxes: np.ndarray
     scores: np.ndarray
 
-    def line(self) -> str:
-        """As a line of the file; boxes to a hundredth of a pixel."""
+    def as_record(self) -> dict:
+        """As a line of the file has it; boxes to a hundredth of a pixel."""
         image, sentence, phrase = self.place
         boxes, scores = self.boxes.round(2).tolist(), self.scores.tolist()
-        return json.dumps({"image": image, "sentence": sentence, "phrase": phrase, "boxes": boxes, "scores": scores})
+        return {"image": image, "sentence": sentence, "phrase": phrase, "boxes": boxes, "scores": scores}
 
 
 def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:
     """Writes predictions, a line each; the file appears whole or not at all."""
-    with written_aside(path) as aside, aside.open("w", encoding="utf-8") as file:
-        file.writelines(prediction.line() + "\n" for prediction in predictions)
+    write_json_lines(path, (prediction.as_record() for prediction in predictions))
 
 
 def read_predictions(path: str | Path) -> Iterator[Prediction]:

@@ -25,8 +25,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from eval.counts import check_counts
 from eval.flickr30k import Flickr30kEntities
-from eval.localization import DEPTHS
+from eval.localization import DEPTHS, SMALL
 from grounding import Grounder
 from grounding.artefacts import written_aside
 from grounding.cache import Cache
@@ -60,7 +61,7 @@ def report(
 
     Args:
         grounder: of the evaluation, for the pictures; root, split: of the data set; run: the evaluation's folder.
-        output: the folder that is written to; cache: of the evaluation; examples: of each reason.
+        output: the folder that is written to; cache: of the evaluation; examples: of each reason, 0 or more.
 
     Returns:
         The page's path.
@@ -68,6 +69,7 @@ def report(
     Raises:
         InputError: the folder holds no evaluation of our own answers, or one with other settings or data.
     """
+    check_counts(0, examples=examples)
     metrics, phrases = _read(run)
     wrong = {k: v for k, v in vars(grounder.settings).items() if metrics.get(k) != v}
     if wrong:
@@ -100,6 +102,8 @@ def _read(run: str) -> tuple[dict, list[dict]]:
     phrases = [phrase for phrase in phrases if phrase["image"] not in metrics.get("skipped_images", [])]
     if "by_gamma" not in metrics or not phrases:
         raise InputError(f"{run} is of predictions from a file: a report needs our own answers, for the reasons")
+    if metrics["gamma"] is None:
+        raise InputError(f"{run} has a gamma for each half of its photos: a report needs one, without step.choose")
     return metrics, phrases
 
 
@@ -170,7 +174,7 @@ def _reasons(phrases: Sequence[dict]) -> str:
 def _curve(phrases: Sequence[dict]) -> str:
     """Recall over rank, all phrases and small ones, as a drawing."""
     lines, labels = [], []
-    for i, (name, chosen) in enumerate({"all": phrases, "small": [p for p in phrases if p["area"] < 0.25]}.items()):
+    for i, (name, chosen) in enumerate({"all": phrases, "small": [p for p in phrases if p["area"] < SMALL]}.items()):
         ranks = np.array([phrase["rank"] or np.inf for phrase in chosen])
         share = [(ranks <= k).mean() if len(ranks) else 0 for k in range(1, CURVE + 1)]
         points = " ".join(f"{40 + 560 * k / (CURVE - 1):.1f},{220 - 200 * s:.1f}" for k, s in enumerate(share))

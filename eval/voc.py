@@ -1,20 +1,14 @@
 """PASCAL VOC (Everingham et al., 2010), and the boxes of ILSVRC, which are written the same way."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element
 
 import numpy as np
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
 
+from eval.annotations import finite, open_annotation, read_box
 from proposals.errors import InputError
-
-# the largest file of VOC2012 has 20 KB
-MAX_XML = 1_000_000
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,17 +121,7 @@ def read_objects(path: Path) -> tuple[tuple[int, int], tuple[VocObject, ...]]:
     Raises:
         InputError: no such file, over 1 MB, with a DTD or entities, malformed, or a box that is turned or outside.
     """
-    try:
-        if path.stat().st_size > MAX_XML:
-            raise InputError(f"{path} has more than {MAX_XML} bytes: no annotation is that long")
-        root = fromstring(path.read_bytes(), forbid_dtd=True)
-        size = (int(_number(root, "size/height")), int(_number(root, "size/width")))
-    except DefusedXmlException as error:
-        raise InputError(f"{path} declares entities or a DTD, which no annotation needs: {error}") from error
-    except InputError:
-        raise
-    except (OSError, ParseError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error})") from error
+    root, size = open_annotation(path, finite)
     things = enumerate(root.findall("object"), 1)
     return size, tuple(_object(thing, size, f"{path}, object {number}") for number, thing in things)
 
@@ -146,28 +130,6 @@ def _object(thing: Element, size: tuple[int, int], where: str) -> VocObject:
     name, difficult = (thing.findtext("name") or "").strip(), (thing.findtext("difficult") or "0").strip()
     if not name or difficult not in ("0", "1"):
         raise InputError(f"{where}: an object needs a name, and a difficult of 0 or 1, not {name!r} and {difficult!r}")
-    try:
-        corners = [_number(thing, f"bndbox/{corner}") for corner in CORNERS]
-    except ValueError as error:
-        raise InputError(f"{where}: a box needs four numbers ({error})") from error
-    return VocObject(name, _box(corners, size, where), difficult == "1")
-
-
-def _number(element: Element, path: str) -> float:
-    text = element.findtext(path)
-    if text is None:
-        raise ValueError(f"no {path}")
-    if not isfinite(number := float(text)):
-        raise ValueError(f"{path} is {text}")
-    return number
-
-
-def _box(corners: Sequence[float], size: tuple[int, int], where: str) -> np.ndarray:
-    x1, y1, x2, y2 = corners
     height, width = size
-    told = "(" + ", ".join(f"{corner:g}" for corner in corners) + ")"
-    if x1 > x2 or y1 > y2:
-        raise InputError(f"{where}: the box {told} ends before it begins")
-    if x1 > width or y1 > height or x2 < 1 or y2 < 1:
-        raise InputError(f"{where}: the box {told} lies outside the {width}x{height} image")
-    return np.array([max(x1 - 1, 0), max(y1 - 1, 0), min(x2, width), min(y2, height)], np.float64)
+    box = np.clip(read_box(thing, size, where, finite), 0, [width, height, width, height])
+    return VocObject(name, box, difficult == "1")

@@ -1,8 +1,9 @@
 """Files that appear whole or not at all."""
 
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from socket import gethostname
 
@@ -27,4 +28,28 @@ def written_aside(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder is none, there is nothing to remove
+            aside.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Writes a value as indented JSON in UTF-8, whole or not at all.
+
+    Raises:
+        InputError: as :func:`written_aside` does.
+    """
+    # the name of a file may hold bytes that are no text; as an escape of JSON it is read as it was
+    text = json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    with written_aside(path) as aside:
+        aside.write_bytes(text)
+
+
+def write_json_lines(path: str | Path, records: Iterable[object]) -> None:
+    """Writes records as JSON, a line of ASCII each, as they come; the file appears whole or not at all.
+
+    Raises:
+        InputError: as :func:`written_aside` does.
+    """
+    # of ASCII, for text may hold what some readers take for the end of a line
+    with written_aside(path) as aside, aside.open("w", encoding="ascii") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)

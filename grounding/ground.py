@@ -1,11 +1,10 @@
 """The step ``ground``: an image and phrases in, boxes and overlays out."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from grounding.artefacts import written_aside
+from grounding.artefacts import write_json, written_aside
 from grounding.draw import overlay
 from grounding.grounder import Grounder, Grounding
 from proposals.errors import InputError
@@ -31,8 +30,7 @@ def ground(grounder: Grounder, image: str | None, phrases: Sequence[str], output
             with written_aside(Path(output, name)) as aside:
                 overlay(scene.image, answer).save(aside, "PNG")
     record = {"image": str(image), "size": scene.image.shape[:2], "groundings": [as_record(a) for a in answers]}
-    with written_aside(Path(output, "groundings.json")) as aside:
-        aside.write_text(json.dumps(record, indent=1, ensure_ascii=False), "utf-8")
+    write_json(Path(output, "groundings.json"), record)
     print(f"\nboxes and overlays: {output}")
     return answers
 

@@ -1,8 +1,8 @@
 """Grounder: look at an image once, ask many phrases."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ from grounding.tagger import TagClassifier
 from grounding.topdown import Scene, TopDown
 from proposals import Proposals, Proposer, SegmentProposer
 from proposals.errors import InputError
+
+REMEMBERED = 256  # phrases of a scene whose masses are kept: 4 KB each with 500 proposals
 
 
 @dataclass(frozen=True)
@@ -152,25 +154,31 @@ class GroundingScene:
         self.image, self.proposals = image, proposals
         self._grounder, self._scene = grounder, scene
         self._maps: dict[str, np.ndarray] = {}
+        maps = self._maps  # not through self: a scene in its own cache would wait for the garbage collector
+        self._masses = lru_cache(REMEMBERED)(lambda tags: proposals.integrate(_average(maps, tags)[None]))
 
-    def ground(self, phrases: Sequence[str], gamma: float | None = None) -> list[Grounding]:
+    def ground(
+        self, phrases: Sequence[str], gamma: float | None = None, prior: float | None = None, nms: float | None = None
+    ) -> list[Grounding]:
         """The boxes of each phrase, in the order asked.
 
-        The maps of words are kept, so that asking again, under another gamma too, costs no further pass. A phrase
-        without any known word is answered as not groundable, never with a made-up box.
+        The maps of words and the masses of phrases are kept, so that asking again, under another gamma, prior or nms
+        too, costs no further pass and no integration; threads may ask one scene. A phrase without any known word is
+        answered as not groundable, never with a made-up box.
 
         Args:
-            gamma: in place of the grounder's.
+            gamma, prior, nms: in place of the grounder's, see :class:`Settings`.
 
         Raises:
-            InputError: no phrase, an empty one, or a gamma out of range.
+            InputError: no phrase, an empty one, or a gamma, prior or nms out of range.
         """
         if isinstance(phrases, str) or not len(phrases):
             raise InputError("no phrase to ground: give a list of at least one")
-        gamma = self._grounder.settings.gamma if gamma is None else gamma
+        given = {"gamma": gamma, "prior": prior, "nms": nms}
+        settings = replace(self._grounder.settings, **{k: v for k, v in given.items() if v is not None})
         parsed = [Phrase.parse(text, self._grounder.tagger.vocabulary) for text in phrases]
         self.attend(sorted({tag for phrase in parsed for tag in phrase.tags}))
-        return [self._answer(phrase, gamma) for phrase in parsed]
+        return [self._answer(phrase, settings) for phrase in parsed]
 
     def attend(self, tags: Sequence[str]) -> list[np.ndarray]:
         """The attention map of each tag on the proposals' grid: (h, w) float64, >= 0, its mass kept.
@@ -209,17 +217,19 @@ class GroundingScene:
         scene = self._grounder.topdown.look(self._grounder.prepared(self.image, [224, 224]))
         return scene.atlas(size=self.image.shape[:2])
 
-    def _answer(self, phrase: Phrase, gamma: float) -> Grounding:
-        size = self.image.shape[:2]
+    def _answer(self, phrase: Phrase, settings: Settings) -> Grounding:
+        size, proposals = self.image.shape[:2], self.proposals
         if not phrase.tags:
             return Grounding(phrase, np.zeros((0, 4)), np.zeros(0), None, size)
-        proposals = self.proposals
-        # "we simply average the word attention maps" (Sec. 4.3)
-        phrase_map = np.mean(self.attend(phrase.tags), axis=0)
-        masses, prior = proposals.integrate(phrase_map[None]), self._grounder.settings.prior
-        scores = rescore(masses, proposals.areas, gamma, proposals.scores, prior)[0]
-        kept = thin(proposals.boxes, scores, self._grounder.settings.nms)
-        return Grounding(phrase, proposals.boxes[kept], scores[kept], phrase_map, size)
+        masses = self._masses(phrase.tags)
+        scores = rescore(masses, proposals.areas, settings.gamma, proposals.scores, settings.prior)[0]
+        kept = thin(proposals.boxes, scores, settings.nms)
+        return Grounding(phrase, proposals.boxes[kept], scores[kept], _average(self._maps, phrase.tags), size)
+
+
+def _average(maps: Mapping[str, np.ndarray], tags: Sequence[str]) -> np.ndarray:
+    """(h, w) the map of a phrase: "we simply average the word attention maps" (Sec. 4.3)."""
+    return np.mean([maps[tag] for tag in tags], axis=0)
 
 
 def resize_mass(maps: Tensor, shape: tuple[int, int]) -> Tensor:

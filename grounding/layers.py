@@ -4,7 +4,6 @@ The lower the layer the finer its map and the less its neurons mean (Zhang et al
 """
 
 import difflib
-import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
-from grounding.artefacts import written_aside
+from grounding.artefacts import write_json, written_aside
 from grounding.attention import AVERAGED, METHODS
 from grounding.geometry import Cell, cells
 from grounding.grounder import Settings
@@ -279,10 +278,7 @@ def _heat(axes: Axes, layer: Layer, values: np.ndarray, size: tuple[int, int]) -
 def _write(output: Path, about: dict, found: Sequence[Layer], figure: Figure) -> None:
     with written_aside(output / "layers.png") as aside:
         figure.savefig(aside, format="png")
-    with written_aside(output / "layers.json") as aside:
-        aside.write_text(
-            json.dumps(about | {"layers": [as_record(layer) for layer in found]}, indent=1, ensure_ascii=False), "utf-8"
-        )
+    write_json(output / "layers.json", about | {"layers": [as_record(layer) for layer in found]})
     print(f"\nstride and field in pixels of the photo at {about['pixels'][1]} x {about['pixels'][0]}, as the network "
           f"sees it\ntable and maps: {output}")  # fmt: skip
 

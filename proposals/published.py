@@ -5,6 +5,7 @@ and count is checked before anything of that size is made, so that a bad file co
 """
 
 import tarfile
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from proposals.boxes import Boxes
 from proposals.errors import InputError
 from proposals.matfile import NUMERIC, MatFile, line_of
-from proposals.proposals import check_image
+from proposals.proposals import Proposals, check_image
 from proposals.segments import LONGEST, Segments
 
 LARGEST = 64 * 2**20  # bytes of a file, and of a variable once unpacked, besides eight for each pixel of the photo
@@ -108,26 +109,24 @@ class Archive:
         return members
 
 
-class McgProposals:
-    """Reads the segments that MCG wrote: NAME.mat with ``superpixels``, ``labels`` and ``scores``.
-
-    Region i is the superpixels that ``labels{i}`` names; naming one twice says no more than naming it once, and a
-    region of none is dropped. ``bboxes``, which has rows of its own, is not read: boxes come from the regions. The
-    working grid is the superpixel map, which must have the photo's size.
+class PublishedProposals(ABC):
+    """Proposals that a program of others wrote, NAME.mat for each photo.
 
     Args:
         root: a folder of NAME.mat, or an uncompressed tar file with such under any folder; NAME is the photo's.
-        count: the most segments of an image, those of the highest scores; regions of one score keep the file's order.
+        count: the most proposals of an image, those of the highest scores; of equal scores the file's order is kept.
 
     Raises:
         InputError: a count below 1, or see ``Archive``.
     """
 
     def __init__(self, root: str | Path, count: int = 500):
-        self.root, self.count, self.archive = str(root), _checked(count), Archive(root)
+        if count < 1:
+            raise InputError(f"count={count} must be 1 or more")
+        self.root, self.count, self.archive = str(root), count, Archive(root)
 
-    def __call__(self, image: np.ndarray, name: str | None = None) -> Segments:
-        """The segments kept under an image's name.
+    def __call__(self, image: np.ndarray, name: str | None = None) -> Proposals:
+        """The proposals kept under an image's name.
 
         Args:
             image: (H, W, 3) uint8 RGB; name: its file's without the suffix.
@@ -136,80 +135,68 @@ class McgProposals:
             InputError: the image has another shape or type or no name; nothing is kept under it; or its file, which the
                 message names, is damaged, holds something else, or does not fit the photo.
         """
-        file = _open(self.archive, image, name)
+        check_image(image)
+        limit = LARGEST + 8 * image.shape[0] * image.shape[1]
+        where, raw = self.archive.read(name, limit)
+        return self._proposals(MatFile(raw, where, limit), image.shape[:2])
+
+    @abstractmethod
+    def _proposals(self, file: MatFile, size: tuple[int, int]) -> Proposals:
+        """What a file says of a photo of this (height, width)."""
+
+    def _best(self, scores: np.ndarray, usable: np.ndarray) -> np.ndarray:
+        """Which proposals are kept, best first, given their scores (N,) and which of them can be used, (N,) bool."""
+        order = np.argsort(-scores, kind="stable")
+        return order[usable[order]][: self.count]
+
+
+class McgProposals(PublishedProposals):
+    """Segments that MCG wrote: ``superpixels``, ``labels`` and ``scores``.
+
+    Region i is the superpixels that ``labels{i}`` names; naming one twice says no more than naming it once, and a
+    region of none is dropped. ``bboxes``, which has rows of its own, is not read: boxes come from the regions. The
+    working grid is the superpixel map, which must have the photo's size.
+    """
+
+    def _proposals(self, file: MatFile, size: tuple[int, int]) -> Segments:
         superpixels = file.matrix("superpixels")
-        if superpixels.shape != image.shape[:2]:
+        if superpixels.shape != size:
             raise InputError(
-                f"{file.where} has superpixels of shape {superpixels.shape}, the photo has {image.shape[:2]}; {AGREE}"
+                f"{file.where} has superpixels of shape {superpixels.shape}, the photo has {size}; {AGREE}"
             )
         ids, labels = np.unique(_whole(file.where, "superpixels", superpixels), return_inverse=True)
         cells, scores = file.cells("labels"), _scores(file.where, file.matrix("scores"))
         if len(scores) != len(cells):
             raise InputError(f"{file.where} has {len(cells)} labels but {len(scores)} scores; {AGREE}")
-        order = [i for i in np.argsort(-scores, kind="stable") if cells[i].size][: self.count]
-        if not order:
+        order = self._best(scores, np.array([cell.size > 0 for cell in cells], bool))
+        if not len(order):
             raise InputError(f"{file.where} holds no region; propose again, or leave this photo out")
         regions = [_indices(file.where, cells[i], ids) for i in order]
         offsets = np.cumsum([0, *map(len, regions)])
-        labels = labels.reshape(image.shape[:2])
-        return Segments(labels, np.concatenate(regions), offsets, _beliefs(scores[order]), image.shape[:2])
+        return Segments(labels.reshape(size), np.concatenate(regions), offsets, _beliefs(scores[order]), size)
 
 
-class EdgeBoxesProposals:
-    """Reads the boxes that EdgeBoxes wrote: NAME.mat with ``bbs``, rows [x y w h score] that count pixels from 1.
+class EdgeBoxesProposals(PublishedProposals):
+    """Boxes that EdgeBoxes wrote: ``bbs``, rows [x y w h score] that count pixels from 1.
 
     Where there is no ``bbs``, the only N x 5 matrix of the file is taken. Boxes are clipped to the photo, out of which
     they may stick by a pixel; those of no area are dropped. The working grid has the photo's shape at ``SIDE`` pixels
     on the shorter side, at most ``LONGEST`` times as many on the other, as ``SegmentProposer`` has it, so that its
     costs do not grow with the photo; edges are rounded to it only where mass is integrated.
-
-    Args:
-        root: a folder of NAME.mat, or an uncompressed tar file with such under any folder; NAME is the photo's.
-        count: the most boxes of an image, those of the highest scores; boxes of one score keep the file's order.
-
-    Raises:
-        InputError: a count below 1, or see ``Archive``.
     """
 
-    def __init__(self, root: str | Path, count: int = 500):
-        self.root, self.count, self.archive = str(root), _checked(count), Archive(root)
-
-    def __call__(self, image: np.ndarray, name: str | None = None) -> Boxes:
-        """The boxes kept under an image's name.
-
-        Args:
-            image: (H, W, 3) uint8 RGB; name: its file's without the suffix.
-
-        Raises:
-            InputError: the image has another shape or type or no name; nothing is kept under it; or its file, which the
-                message names, is damaged, holds something else, or does not fit the photo.
-        """
-        file = _open(self.archive, image, name)
+    def _proposals(self, file: MatFile, size: tuple[int, int]) -> Boxes:
         rows = file.matrix(_boxes_variable(file))
         if rows.ndim != 2 or rows.shape[1] != 5:
             raise InputError(f"{file.where}: bbs has the shape {rows.shape}; save rows [x y w h score], a file a photo")
-        height, width = image.shape[:2]
         scores = _scores(file.where, rows[:, 4])
-        boxes = _fit(file.where, rows[:, :4].astype(np.float64), height, width)
-        order = [i for i in np.argsort(-scores, kind="stable") if (boxes[i, :2] < boxes[i, 2:]).all()][: self.count]
-        if not order:
+        boxes = _fit(file.where, rows[:, :4].astype(np.float64), *size)
+        order = self._best(scores, (boxes[:, :2] < boxes[:, 2:]).all(1))
+        if not len(order):
             raise InputError(f"{file.where} holds no box; propose again, or leave this photo out")
-        scale = SIDE / min(height, width)
-        shape = tuple(min(round(length * scale), LONGEST * SIDE) for length in (height, width))
-        return Boxes(boxes[order], _beliefs(scores[order]), (height, width), shape)
-
-
-def _checked(count: int) -> int:
-    if count < 1:
-        raise InputError(f"count={count} must be 1 or more")
-    return count
-
-
-def _open(archive: Archive, image: np.ndarray, name: str | None) -> MatFile:
-    check_image(image)
-    limit = LARGEST + 8 * image.shape[0] * image.shape[1]
-    where, raw = archive.read(name, limit)
-    return MatFile(raw, where, limit)
+        scale = SIDE / min(size)
+        shape = tuple(min(round(length * scale), LONGEST * SIDE) for length in size)
+        return Boxes(boxes[order], _beliefs(scores[order]), size, shape)
 
 
 def _scores(where: str, scores: np.ndarray) -> np.ndarray:

@@ -70,6 +70,10 @@ REFUSALS = {
     "no method": (["image=PHOTO", "phrases=[a cat]", "attention=magic"], "Could not find 'attention/magic'"),
     "bad gamma": (["image=PHOTO", "phrases=[a cat]", "gamma=-1"], "gamma=-1 must be a number"),
     "no annotations": (["step=evaluate", "data.root=."], "has no images: set data.root"),
+    "no objects": (["step=point", "data=flickr30k_entities"], "no annotated objects: set data=voc2012"),
+    "no object": (["step=localize", "data=flickr8k"], "no annotated objects: set data=voc2012"),
+    "no photos": (["step=attend", "step.limit=0"], "limit=0 must be a whole number, 1 or more"),
+    "minus photos": (["step=rescore", "step.limit=-1"], "limit=-1 must be a whole number, 1 or more"),
     "no shards": (["step=train", "data.root=."], "holds no .tar shards"),
     "no captions": (["step=phrases", "captions=nowhere.txt"], "nowhere.txt cannot be read"),
 }

@@ -142,6 +142,17 @@ def test_too_few_photos_and_odd_settings_are_told(root, grounder, tmp_path):
         localize(grounder, Ilsvrc(root), CLASSES, str(tmp_path), choose="smallest")
     with pytest.raises(InputError, match="every from 2 on"):
         localize(grounder, Ilsvrc(root), CLASSES, str(tmp_path), every=1)
+    for wrong, message in (({"limit": -1}, "limit=-1 must be"), ({"resamples": 0}, "resamples=0 must be")):
+        with pytest.raises(InputError, match=message):
+            localize(grounder, Ilsvrc(root), CLASSES, str(tmp_path), **wrong)
+    with pytest.raises(InputError, match="no annotated objects: set data=voc2012"):
+        localize(grounder, None, None, str(tmp_path))
+
+
+def test_of_several_ranks_the_first_localizes_alone(root, grounder, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert localize(grounder, Ilsvrc(root), CLASSES, str(tmp_path / "out")) == {} and not (tmp_path / "out").exists()
 
 
 def test_real_photos(data, grounder, tmp_path, capsys):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,15 +14,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from eval import bootstrap
+from eval import bootstrap, choice
 from eval.attend import attend, rescore
-from eval.evaluate import TYPES, Judged, evaluate, measure
+from eval.choice import half
+from eval.evaluate import Judged, evaluate, measure
 from eval.figures import Figures
-from eval.flickr30k import Flickr30kEntities
+from eval.flickr30k import EntityImage, Flickr30kEntities
+from eval.localization import TYPES
 from eval.precision import Pooled
 from eval.predictions import Prediction, read_predictions, write_predictions
 from grounding import Grounder
+from grounding.grounder import Settings
 from proposals.errors import InputError
 from tests.test_flickr30k import root  # noqa: F401, a fixture
 
@@ -238,7 +244,7 @@ class Refuses:
     ],
 )
 def test_a_bad_line_is_told_with_its_number(two, grounder, tmp_path, line, reason):
-    good = Prediction(("7", 0, 0), np.array([[0, 0, 99, 79.0]]), np.ones(1)).line()
+    good = json.dumps(Prediction(("7", 0, 0), np.array([[0, 0, 99, 79.0]]), np.ones(1)).as_record())
     (tmp_path / "p.jsonl").write_text(f"{good}\n{line}\n")
     with pytest.raises(InputError, match=reason) as caught:
         evaluate(grounder, str(two), "toy", str(tmp_path / "out"), predictions=str(tmp_path / "p.jsonl"))
@@ -294,6 +300,106 @@ def test_the_halves_make_the_whole(two, grounder, tmp_path, monkeypatch):
     assert half.read_bytes() == whole.read_bytes()
     with pytest.raises(InputError, match="nowhere to keep what is seen: set cache=FOLDER"):
         attend(grounder, str(two), "toy", None)
+
+
+@pytest.fixture
+def many(root, coffee) -> Path:  # noqa: F811
+    """Ten photos of two kinds, and two that are another split."""
+    for number in range(20, 32):
+        for folder, suffix in (("Annotations", "xml"), ("Sentences", "txt"), ("images", "jpg")):
+            shutil.copy(root / folder / f"7.{suffix}", root / folder / f"{number}.{suffix}")
+        if number % 3 == 0:
+            Image.open(coffee).convert("RGB").resize((100, 80)).save(root / "images" / f"{number}.jpg")
+    (root / "toy.txt").write_text("\n".join(map(str, range(20, 30))))
+    (root / "other.txt").write_text("30\n31\n")
+    return root
+
+
+def test_gamma_is_chosen_on_photos_that_it_is_not_reported_on(many, grounder, tmp_path, monkeypatch):
+    tried, cache = [0.9, 0.0, 0.3, 0.6], str(tmp_path / "cache")
+    counted = defaultdict(dict)  # by gamma and half: hits of R@1, R@5 and R@10, from an evaluation each
+    for gamma in tried:
+        monkeypatch.setattr(grounder, "settings", Settings(gamma=gamma))
+        evaluate(grounder, str(many), "toy", str(tmp_path / str(gamma)), cache=cache)
+        phrases = list(map(json.loads, (tmp_path / str(gamma) / "phrases.jsonl").read_text().splitlines()))
+        for side in (0, 1):
+            ranks = [p["rank"] or 99 for p in phrases if half(p["image"]) == side]
+            counted[side][gamma] = sum(rank <= k for rank in ranks for k in (1, 5, 10))
+    best = [max(sorted(tried), key=counted[1 - side].get) for side in (0, 1)]
+    monkeypatch.setattr(grounder.topdown, "look", lambda *_: pytest.fail("looked again"))
+    metrics = evaluate(grounder, str(many), "toy", str(tmp_path / "out"), cache=cache, choose=tried)
+    assert metrics["chosen"] == {"gammas": tuple(best), "tried": tuple(tried), "on": "the other half"}
+    assert metrics["gamma"] == (best[0] if best[0] == best[1] else None)
+    found = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    for gamma, side in ((best[0], 0), (best[1], 1)):
+        lines = (tmp_path / str(gamma) / "predictions.jsonl").read_text().splitlines()
+        mine = [i for i, line in enumerate(lines) if half(json.loads(line)["image"]) == side]
+        assert mine and [found[i] for i in mine] == [lines[i] for i in mine]
+
+
+@pytest.mark.parametrize("twofold", [True, False])
+@pytest.mark.parametrize("seed", range(10))
+def test_each_half_gets_what_is_best_on_the_other(monkeypatch, seed, twofold):
+    rng, tried = np.random.default_rng(seed), [0.75, 0.25, 0.5]
+    images = [EntityImage(str(i), Path(), (1, 1), (None,)) for i in range(12)]
+    counted = {image.id: rng.integers(0, 2, 3) for image in images}  # with ties
+    monkeypatch.setattr(choice, "scenes", lambda _, asked, *__: ((image, None) for image in asked))
+    monkeypatch.setattr(choice, "hits", lambda _, image, __: counted[image.id])
+    found = choice.choose_gammas(None, images, tried, "", twofold)
+    for image in images:
+        others = [other for other in images if not twofold or half(other.id) != half(image.id)]
+        sums = {gamma: sum(counted[other.id][i] for other in others) for i, gamma in enumerate(tried)}
+        assert found.of(image) == min(gamma for gamma in tried if sums[gamma] == max(sums.values()))
+
+
+@given(st.sets(st.text(min_size=1), max_size=50))
+def test_the_halves_are_disjoint_and_cover_everything(names):
+    halves = [{name for name in names if half(name) == side} for side in (0, 1)]
+    assert halves[0] | halves[1] == names and not halves[0] & halves[1]
+
+
+def test_the_halves_are_about_as_large_and_always_the_same():
+    assert 450 < sum(half(str(number)) for number in range(1000)) < 550
+    assert [half(str(number)) for number in range(8)] == [1, 1, 0, 0, 1, 1, 1, 1]
+
+
+def test_gamma_is_chosen_on_another_split(many, grounder, tmp_path, capsys):
+    where = {"cache": str(tmp_path / "cache"), "choose": [0.2, 1.0]}
+    metrics = evaluate(grounder, str(many), "toy", str(tmp_path / "out"), choose_on="other", **where)
+    one, other = metrics["chosen"]["gammas"]
+    assert one == other == metrics["gamma"] and metrics["chosen"]["on"] == "other" and metrics["images"] == 10
+    assert f"c-mwp, gamma {one:g}, chosen" in capsys.readouterr().out
+    plain = evaluate(Grounder.load(gamma=one), str(many), "toy", str(tmp_path / "plain"), cache=where["cache"])
+    assert plain["recall"] == metrics["recall"]
+
+
+def test_what_cannot_be_chosen_is_told(many, grounder, tmp_path):
+    where, cache = (grounder, str(many), "toy", str(tmp_path / "out")), str(tmp_path / "cache")
+    wrong = {
+        "choose=[]: give two gammas": {"choose": [], "cache": cache},
+        "choose=0.5: give two gammas": {"choose": 0.5, "cache": cache},
+        "gamma=-1 must be": {"choose": [0.5, -1], "cache": cache},
+        "set cache=FOLDER": {"choose": [0.5, 1]},
+        "predictions=null": {"choose": [0.5, 1], "cache": cache, "predictions": "p.jsonl"},
+        "say which": {"choose_on": "other", "cache": cache},
+        "photo 20 is of both splits": {"choose": [0.5, 1], "choose_on": "toy", "cache": cache},
+        "no phrase to choose a gamma on": {"choose": [0.5, 1], "cache": cache, "limit": 1},
+        "limit=0 must be a whole number": {"limit": 0},
+    }
+    for message, given_so in wrong.items():
+        with pytest.raises(InputError, match=re.escape(message)):
+            evaluate(*where, **given_so)
+
+
+def test_of_several_ranks_the_first_judges_a_file(two, grounder, tmp_path, monkeypatch):
+    evaluate(grounder, str(two), "toy", str(tmp_path / "a"))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    file = str(tmp_path / "a" / "predictions.jsonl")
+    assert evaluate(grounder, str(two), "toy", str(tmp_path / "b"), predictions=file) == {}
+    assert not (tmp_path / "b").exists()
+    monkeypatch.setenv("RANK", "0")
+    assert evaluate(grounder, str(two), "toy", str(tmp_path / "b"), predictions=file)["phrases"] == 6
 
 
 def test_ranks_need_a_cache(two, grounder, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The whole chain on real photos that scikit-image ships, with the embedded tagger."""
 
 import json
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import pytest
@@ -104,6 +105,27 @@ def test_another_gamma_takes_no_other_pass(scene):
     np.testing.assert_array_equal(paper.map, dense.map)
     area = [np.prod(a.boxes[0, 2:] - a.boxes[0, :2]) for a in (whole, paper, dense)]
     assert area[0] > area[2]
+
+
+def test_another_setting_integrates_nothing_and_answers_as_a_fresh_scene(scene, astronaut, monkeypatch):
+    phrases, calls, integrate = ["a woman", "an orange suit"], [], scene.proposals.integrate
+    monkeypatch.setattr(scene.proposals, "integrate", lambda maps: calls.append(len(maps)) or integrate(maps))
+    scene.ground(phrases)
+    first = len(calls)
+    with ThreadPool(4) as threads:
+        asked = [{"gamma": 0.25}, {"prior": 0}, {"nms": 0.3}, {"gamma": 0, "prior": 1, "nms": 1}] * 3
+        answers = threads.map(lambda settings: scene.ground(phrases, **settings), asked)
+    assert first <= 2 and len(calls) == first
+    for settings, found in zip(asked[:4], answers, strict=False):
+        for answer, fresh in zip(found, Grounder.load(**settings).look(astronaut).ground(phrases), strict=True):
+            for name in ("boxes", "scores", "map"):
+                np.testing.assert_array_equal(getattr(answer, name), getattr(fresh, name))
+
+
+def test_settings_out_of_range_are_told(scene):
+    for settings in ({"gamma": -1}, {"prior": float("nan")}, {"nms": 1.5}):
+        with pytest.raises(InputError, match=f"{next(iter(settings))}="):
+            scene.ground(["a woman"], **settings)
 
 
 def test_boxes_as_proposals(astronaut):

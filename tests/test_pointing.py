@@ -322,6 +322,21 @@ def test_the_step_writes_metrics_and_prints_a_table(root, grounder, tmp_path, ca
     assert again == metrics
 
 
+def test_what_cannot_be_played_is_told_and_other_ranks_play_nothing(root, grounder, tmp_path, monkeypatch):
+    for wrong, message in (
+        ({"limit": 0}, "limit=0 must be"),
+        ({"limit": -1}, "limit=-1"),
+        ({"resamples": 0}, "resamples=0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            point(grounder, Voc(root, "toy"), CLASSES, str(tmp_path / "out"), **wrong)
+    with pytest.raises(InputError, match="no annotated objects: set data=voc2012"):
+        point(grounder, None, None, str(tmp_path / "out"))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert point(grounder, Voc(root, "toy"), CLASSES, str(tmp_path / "out")) == {} and not (tmp_path / "out").exists()
+
+
 def test_a_map_that_points_nowhere_is_a_miss_and_counted(root, grounder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pointing, "class_maps", lambda _, __, tags, ___: torch.ones(len(tags), 7, 7).double())
     metrics = point(grounder, Voc(root, "toy"), CLASSES, str(tmp_path), limit=2, resamples=10)

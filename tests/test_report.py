@@ -89,6 +89,15 @@ def test_other_data_or_proposals_are_refused(root, run, grounder, tmp_path):  # 
         report(boxes, str(root), "toy", str(run), str(tmp_path / "out"))
 
 
+def test_a_run_with_two_gammas_is_refused_and_stands_in_a_table(root, run, grounder, tmp_path):  # noqa: F811
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics |= {"gamma": None, "chosen": {"gammas": [0.5, 0.25], "tried": [0.25, 0.5], "on": "the other half"}}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(InputError, match=r"has a gamma for each half .* without step\.choose"):
+        report(grounder, str(root), "toy", str(run), str(tmp_path / "out"))
+    assert "| c-mwp, segments | 0.5 / 0.25, chosen |" in join(run.parent)
+
+
 def test_what_is_no_evaluation_is_refused(root, run, grounder, tmp_path):  # noqa: F811
     with pytest.raises(InputError, match="holds no evaluation"):
         report(grounder, str(root), "toy", str(tmp_path / "none"), str(tmp_path / "out"))
@@ -136,5 +145,10 @@ def test_words_of_a_caption_and_their_maps(root, grounder, tmp_path):  # noqa: F
     pixels = np.asarray(sheet.convert("RGB"), float)
     plain, first, second = (pixels[30:150, 6 + i * 226 : 206 + i * 226] for i in range(3))
     assert np.abs(plain - first).max() > 40 and np.abs(first - second).max() > 40
-    with pytest.raises(InputError, match="columns=0: there is nothing to draw"):
+    with pytest.raises(InputError, match="columns=0 must be a whole number, 1 or more"):
         examples(grounder, str(root), "toy", str(tmp_path / "out"), columns=0)
+
+
+def test_fewer_pictures_than_none_are_refused(root, run, grounder, tmp_path):  # noqa: F811
+    with pytest.raises(InputError, match="examples=-1 must be a whole number, 0 or more"):
+        report(grounder, str(root), "toy", str(run), str(tmp_path / "out"), examples=-1)
