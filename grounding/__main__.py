@@ -6,6 +6,7 @@
 Exit codes: 0; 2 for an input that cannot be used, told in one line; 1 for a fault of ours, with its traceback.
 """
 
+import logging
 import os
 import sys
 import time
@@ -20,7 +21,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from grounding.ranks import rank_of
 from proposals.errors import InputError
+
+log = logging.getLogger(__name__)
+
+NOT_INSTALLED = "Could not find 'hydra/launcher/submitit"  # Hydra's words
 
 
 class Joined(Callback):
@@ -48,8 +54,12 @@ def run(config: DictConfig) -> None:
     try:
         instantiate(config.step, _convert_="all")
     except Exception as error:
+        swept, ours = HydraConfig.get().mode == RunMode.MULTIRUN, _told(error) is None
+        if swept and ours and rank_of()[1] > 1:
+            log.exception("this rank ends; its exit code tells srun to end the others")
+            raise SystemExit(1) from error
         # a job of a sweep reports through Hydra, so that the other jobs go on
-        if HydraConfig.get().mode == RunMode.MULTIRUN or _told(error) is None:
+        if swept or ours:
             raise
         raise SystemExit(_refuse(error)) from error
 
@@ -80,7 +90,10 @@ def _told(error: BaseException) -> str | None:
     ours = [link for link in chain if isinstance(link, InputError)]
     if not ours and not all(isinstance(link, HydraException | OmegaConfBaseException) for link in chain):
         return None
-    return ". ".join(line.strip() for line in str((ours or chain)[0]).splitlines() if line.strip())
+    told = str((ours or chain)[0])
+    if NOT_INSTALLED in told:
+        return "cluster= needs an extra: pip install 'grounding[slurm]'"
+    return ". ".join(line.strip() for line in told.splitlines() if line.strip())
 
 
 def _refuse(error: BaseException) -> int:

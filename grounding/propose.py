@@ -10,21 +10,14 @@ not grow with their number.
 
 import json
 import logging
-import os
-import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from glob import escape
 from hashlib import sha256
 from importlib.metadata import version
 from io import BytesIO
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
 
 from tqdm import tqdm
@@ -33,13 +26,13 @@ from grounding.artefacts import written_aside
 from grounding.images import read_image
 from grounding.photos import PhotoFile, PhotoShard, photo_shards
 from grounding.ranks import cores, rank_of
+from grounding.workers import in_order, worker_pool
 from proposals import InputError, Proposer
 from proposals.shards import ABOUT, SUFFIX, encode, read_about, settings_of, write_shard
 
 log = logging.getLogger(__name__)
 
 SKIPPED = "skipped.jsonl"
-THREADS = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"}
 AHEAD = 4  # photos handed out before they are wanted, for each worker
 
 
@@ -85,7 +78,7 @@ def propose(
     if workers < 1:
         raise InputError(f"workers={workers} must be 1 or more")
     tally, start = Tally(), time.perf_counter()
-    with _workers(proposer, workers) as pool, tqdm(unit="photo", disable=None) as bar:
+    with worker_pool(workers, _begin, proposer) as pool, tqdm(unit="photo", disable=None) as bar:
         for i, shard in enumerate(mine):
             bar.set_description(f"shard {i + 1} of {len(mine)}")
             _propose_shard(shard, proposer, Path(output, f"{shard.name}.tar"), pool, workers, tally, bar)
@@ -118,7 +111,7 @@ def _propose_shard(
     for left in path.parent.glob(f".{escape(path.name)}.*.part"):  # of a run that was killed
         left.unlink(missing_ok=True)
     with written_aside(path) as aside:
-        write_shard(aside, _files(about, _ordered(pool, shard.photos(), workers * AHEAD), tally, bar))
+        write_shard(aside, _files(about, in_order(pool, _work, shard.photos(), workers * AHEAD), tally, bar))
         tally.bytes += aside.stat().st_size
 
 
@@ -153,53 +146,13 @@ def _files(
     yield SKIPPED, "".join(json.dumps(line) + "\n" for line in skipped).encode()
 
 
-def _ordered(
-    pool: ProcessPoolExecutor, photos: Iterable[PhotoFile], ahead: int
-) -> Iterator[tuple[PhotoFile, bytes | str]]:
-    """What became of each photo, in order, with at most so many on their way."""
-    waiting: deque[tuple[PhotoFile, Future]] = deque()
-    try:
-        for photo in photos:
-            waiting.append((photo, pool.submit(_work, photo)))
-            if len(waiting) >= ahead:
-                first, found = waiting.popleft()
-                yield first, found.result()
-        while waiting:
-            first, found = waiting.popleft()
-            yield first, found.result()
-    except BrokenProcessPool as error:
-        raise InputError("a worker was killed, most likely for want of memory: set step.workers= to fewer") from error
-
-
-@contextmanager
-def _workers(proposer: Proposer, count: int) -> Iterator[ProcessPoolExecutor]:
-    # spawned: a child that is forked from a process with threads may hang
-    pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (proposer,))
-    before = {name: os.environ.get(name) for name in THREADS}
-    # what the workers inherit: libraries count cores when they are imported
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            os.environ.update({name: value} if value is not None else {})
-
-
 def _begin(proposer: Proposer) -> None:
-    """A worker's start. It ends with the process that started it, even if that is killed."""
+    """A worker's start."""
     global _proposer
     _proposer = proposer
     for part in (proposer, getattr(proposer, "segments", None)):
         if hasattr(part, "threads"):
             part.threads = 1  # each core has a worker of its own
-    threading.Thread(target=_end_with, args=(parent_process().sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    wait([sentinel])
-    os._exit(1)
 
 
 def _work(photo: PhotoFile) -> bytes | str:

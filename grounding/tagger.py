@@ -165,9 +165,7 @@ class TagClassifier(nn.Module):
         }
         # counters of batch norms stay whole numbers
         state = {name: t.half() if t.is_floating_point() else t for name, t in self.state_dict().items()}
-        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-        with written_aside(path) as aside:
-            save_file(tensors, aside, notes | about)
+        write_tensors(path, state, notes | about)
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> "TagClassifier":
@@ -216,6 +214,19 @@ def load_vocabulary(path: str | Path | None = None) -> Vocabulary:
         InputError: no such file, or no tagger.
     """
     return TagClassifier.load(path).vocabulary
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
+    """Writes a safetensors file, whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with written_aside(path) as aside:
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside, about)
+        except safetensors.SafetensorError as error:  # which a full disk is, too
+            raise InputError(f"{path} cannot be written: {error}") from error
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -18,8 +18,9 @@ from PIL import Image
 
 from grounding.images import read_image
 from grounding.photos import PhotoShard, photo_shards
-from grounding.propose import SKIPPED, THREADS, propose
+from grounding.propose import SKIPPED, propose
 from grounding.ranks import cores, rank_of
+from grounding.workers import THREADS
 from proposals import BoxProposer, InputError, SegmentProposer
 from proposals.cores import own_cores
 from proposals.shards import ShardProposals

@@ -1,152 +1,200 @@
-"""The training step on shards made of photos that scikit-image ships."""
+"""The step ``train`` on photos that scikit-image ships: the same weights however the work is cut, and nothing lost."""
 
-import io
 import json
+import os
 import random
-import tarfile
-from importlib.resources import files
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from made_shards import ALL, TAGS, make_shards, tiny_tagger
+from omegaconf import OmegaConf
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from grounding import TagClassifier, Vocabulary
-from grounding.googlenet import CAFFE_BRANCHES, CAFFE_LAYERS, INCEPTIONS, googlenet
+import training.train as step
+from grounding import TagClassifier
 from proposals.errors import InputError
-from training.data import Photos, collate, crop, find_shards, positives, shard_captions, square
-from training.loss import tag_loss
-from training.start import initial_tagger, set_frequencies
+from training import checkpoint
+from training.interruption import SIGNALS, Interruption
+from training.recipe import Recipe
+from training.shards import Shards, index_path
 from training.train import train
 
-CAPTIONS = {
-    "astronaut": ["A smiling woman in an orange suit .", "A woman beside a flag ."],
-    "chelsea": ["A cat looks up .", "The face of a cat ."],
-    "coffee": ["A cup of coffee on a table .", "A cup and a spoon ."],
-    "rocket": ["A rocket starts at night .", "A rocket and a tower ."],
-}
-
-
-def photo(name: str) -> bytes:
-    path = next(Path(str(files("skimage.data"))).glob(f"{name}.*"))
-    buffer = io.BytesIO()
-    image = Image.open(path).convert("RGB")
-    image.thumbnail((160, 160))
-    image.save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-def write_shard(path: Path, samples: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, content in samples.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
+ROOT = Path(__file__).parents[1]
+KILLS = int(os.environ.get("GROUNDING_KILLS", "1"))  # more of them where there is time
+RECIPE = {"batch": 4, "trunk_rate": 0.001, "tag_rate": 0.01, "workers": 0}
+PROGRAM = """
+import json, logging, sys
+from pathlib import Path
+import made_shards
+from training.train import train
+logging.basicConfig(level=logging.INFO)
+arguments = json.loads(sys.argv[1])
+made_shards.tiny_tagger(Path(sys.argv[2]))
+train(**arguments)
+"""
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("shards")
-    for number in range(3):
-        samples: dict[str, bytes] = {}
-        for name, captions in CAPTIONS.items():
-            samples[f"{number}{name}.jpg"] = photo(name)
-            samples[f"{number}{name}.json"] = json.dumps({"captions": captions}).encode()
-        write_shard(root / f"train-{number}.tar", samples)
-    return root
+    return make_shards(tmp_path_factory.mktemp("shards"), train=3)
 
 
-@settings(deadline=None)
-@given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 10**6))
-def test_the_sparse_loss_is_the_dense_one(batch, tags, seed):
-    rng = torch.Generator().manual_seed(seed)
-    logits = torch.randn(batch, tags, generator=rng) * 8
-    logits.requires_grad_()
-    dense = (torch.rand(batch, tags, generator=rng) < 0.3).float()
-    rows, columns = dense.nonzero().T
-    sparse = tag_loss(logits, rows, columns)
-    plain = F.binary_cross_entropy_with_logits(logits, dense, reduction="sum") / batch
-    torch.testing.assert_close(sparse, plain)
-    ours, theirs = (torch.autograd.grad(loss, logits)[0] for loss in (sparse, plain))
-    torch.testing.assert_close(ours, theirs)
+@pytest.fixture(scope="module", autouse=True)
+def tiny(tmp_path_factory) -> None:
+    """All start from a trunk of one convolution unless they say otherwise."""
+    RECIPE["init"] = tiny_tagger(tmp_path_factory.mktemp("init") / "tiny.safetensors")
 
 
-@settings(deadline=None, max_examples=20)
-@given(st.integers(1, 30), st.integers(1, 30))
-def test_mirror_padding_makes_any_photo_square(height, width):
-    image = np.random.default_rng(height).integers(0, 255, (height, width, 3), np.uint8)
-    assert square(image).size == (256, 256)
+def start(arguments: dict, ranks: int = 1) -> subprocess.Popen:
+    """The training in processes of its own."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "--max-restarts", "3"]
+    program = Path(arguments["output"]).with_suffix(".py")
+    program.write_text(PROGRAM)
+    given = [str(program), json.dumps(arguments), f"{program}.safetensors"]
+    line = [sys.executable, *(torchrun if ranks > 1 else []), *given]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def test_mirror_padding_mirrors():
-    image = np.zeros((2, 4, 3), np.uint8)
-    image[0], image[1] = 50, 200
-    padded = np.asarray(square(image, 4))[:, 0, 0]
-    np.testing.assert_array_equal(padded, [50, 50, 200, 200])
+def same(ours: Path, theirs: Path) -> bool:
+    a, b = load_file(ours), load_file(theirs)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_crops_are_the_centre_or_at_random():
-    image = square(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8))
-    centre = crop(image, None)
-    assert centre.shape == (3, 224, 224)
-    np.testing.assert_array_equal(centre.permute(1, 2, 0).numpy(), np.asarray(image)[16:240, 16:240])
-    rng = random.Random(0)
-    drawn = {crop(image, rng).numpy().tobytes() for _ in range(20)}
-    assert len(drawn) == 20
+def test_training_learns_and_goes_on_bit_equal(shards, tmp_path):
+    recipe = RECIPE | {"init": "embedded", "average": 0.5}
+    whole = train(str(shards), str(tmp_path / "whole"), epochs=2, **recipe)
+    measured = json.loads((tmp_path / "whole" / "metrics.json").read_text())["validations"]
+    assert [line["epoch"] for line in measured] == [1, 2]
+    assert measured[1]["loss"] < measured[0]["loss"] < measured[0]["train_loss"]
+    train(str(shards), str(tmp_path / "parts"), epochs=1, **recipe)
+    parts = train(str(shards), str(tmp_path / "parts"), epochs=2, **recipe)
+    assert same(parts, whole)
+    assert json.loads((tmp_path / "parts" / "metrics.json").read_text())["validations"] == measured
+    assert {"cat", "coffee", "rocket"} <= set(TagClassifier.load(parts).vocabulary)
+    assert len(list((tmp_path / "whole" / "maps").iterdir())) == 2
+    assert "| precision_at_5" in (tmp_path / "whole" / "report.md").read_text()
 
 
-def test_an_epoch_is_a_permutation_that_its_seed_decides(shards):
-    vocabulary = Vocabulary.of_captions(shard_captions(find_shards(shards)), 1)
-
-    def order(seed, epoch):
-        return [(image.sum().item(), tuple(tags.tolist())) for image, tags in
-                Photos(find_shards(shards), vocabulary, seed, epoch)]  # fmt: skip
-
-    plain = [tuple(tags.tolist()) for _, tags in Photos(find_shards(shards), vocabulary)]
-    assert order(0, 0) == order(0, 0)
-    assert order(0, 0) != order(0, 1)
-    assert order(0, 0) != order(1, 0)
-    assert sorted(tags for _, tags in order(0, 0)) == sorted(plain)
-
-
-def test_positives_are_the_captions_words():
-    vocabulary = Vocabulary(["cat", "cup", "hot dog", "spoon", "dog"])
-    assert positives(["A cup and a spoon .", "Two cats with a hot dog"], vocabulary) == [1, 2, 3]
-
-
-def test_batches_say_where_the_positives_are():
-    samples = [(torch.zeros(3, 2, 2), torch.tensor([4, 7])), (torch.zeros(3, 2, 2), torch.tensor([], dtype=torch.long)),
-               (torch.zeros(3, 2, 2), torch.tensor([1]))]  # fmt: skip
-    images, rows, columns = collate(samples)
-    assert images.shape == (3, 3, 2, 2)
-    assert rows.tolist() == [0, 0, 2]
-    assert columns.tolist() == [4, 7, 1]
+def test_a_killed_training_ends_with_the_same_weights(shards, tmp_path):
+    arguments = {"root": str(shards), "epochs": 3, "save_minutes": 0, **RECIPE}
+    whole = train(output=str(tmp_path / "whole"), **arguments)
+    rng = random.Random(KILLS)
+    for _ in range(KILLS):
+        wanted = rng.randint(1, 7)
+        process = start(arguments | {"output": str(tmp_path / "killed")})
+        while process.poll() is None and not any(
+            step_of(path) >= wanted for path in checkpoint.saved(tmp_path / "killed" / "checkpoints")
+        ):
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+    assert same(train(output=str(tmp_path / "killed"), **arguments), whole)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
 
 
-RECIPE = {"batch": 4, "minimum": 1, "trunk_rate": 0.0, "tag_rate": 0.01, "workers": 0}
+def step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
-def test_training_learns_and_resumes_bit_equal(shards, tmp_path):
-    whole = train(str(shards), str(tmp_path / "whole"), epochs=3, **RECIPE)
-    history = json.loads((tmp_path / "whole" / "metrics.json").read_text())["epochs"]
-    assert history[-1]["loss"] < history[0]["loss"]
-    train(str(shards), str(tmp_path / "parts"), epochs=1, **RECIPE)
-    parts = train(str(shards), str(tmp_path / "parts"), epochs=3, **RECIPE)
-    ours, theirs = load_file(parts), load_file(whole)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert len(json.loads((tmp_path / "parts" / "metrics.json").read_text())["epochs"]) == 3
-    tagger = TagClassifier.load(parts)
-    assert {"cat", "coffee", "rocket"} <= set(tagger.vocabulary)
+def test_ranks_and_parts_of_batches_train_as_one_process_does(shards, tmp_path):
+    arguments = {"root": str(shards), "epochs": 2, **RECIPE}
+    train(output=str(tmp_path / "one"), **arguments)
+    train(output=str(tmp_path / "parts"), most=1, **arguments)
+    process = start(arguments | {"output": str(tmp_path / "two")}, ranks=2)
+    _, told = process.communicate(timeout=100)
+    assert process.returncode == 0, told
+    whole = losses(tmp_path / "one")
+    assert losses(tmp_path / "parts") == pytest.approx(whole, abs=1e-4)
+    assert losses(tmp_path / "two") == pytest.approx(whole, abs=1e-4)
+
+
+def losses(output: Path) -> list[float]:
+    measured = json.loads((output / "metrics.json").read_text())["validations"]
+    return [line[name] for line in measured for name in ("train_loss", "loss")]
+
+
+def test_a_rank_that_dies_brings_a_restart(shards, tmp_path):
+    arguments = {"root": str(shards), "output": str(tmp_path / "out"), "epochs": 4, "save_minutes": 0, **RECIPE}
+    process = start(arguments, ranks=2)
+    while not checkpoint.saved(tmp_path / "out" / "checkpoints"):
+        time.sleep(0.01)
+        assert process.poll() is None
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+    _, told = process.communicate(timeout=100)
+    assert process.returncode == 0, told
+    assert "resumed after step" in told
+    assert len(json.loads((tmp_path / "out" / "metrics.json").read_text())["validations"]) == 4
+
+
+class RequeuedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_saves_and_then_does_what_it_would_have_done(shards, tmp_path, monkeypatch, number):
+    whole = train(str(shards), str(tmp_path / "whole"), epochs=1, **RECIPE)
+
+    def handler(*_):
+        raise RequeuedError
+
+    before = signal.signal(number, handler)
+    plain = step._Loop._backward
+
+    def backward(loop, parts):
+        if loop.progress.step == 1:
+            os.kill(os.getpid(), number)
+        return plain(loop, parts)
+
+    monkeypatch.setattr(step._Loop, "_backward", backward)
+    try:
+        with pytest.raises(RequeuedError):
+            train(str(shards), str(tmp_path / "out"), epochs=1, **RECIPE)
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
+    assert [step_of(path) for path in checkpoint.saved(tmp_path / "out" / "checkpoints")] == [2]
+    monkeypatch.undo()
+    assert same(train(str(shards), str(tmp_path / "out"), epochs=1, **RECIPE), whole)
+
+
+def test_a_signal_that_nobody_handles_ends_the_process():
+    code = (
+        "import os, signal\nfrom training.interruption import Interruption\n"
+        "with Interruption() as held:\n    os.kill(os.getpid(), signal.SIGUSR1)\n    print('saved', flush=True)\n"
+        "    held.follow(held.signal)\n    print('never')"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == -signal.SIGUSR1
+    assert done.stdout == "saved\n"
+
+
+def test_handlers_come_back():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with Interruption():
+        assert signal.getsignal(signal.SIGTERM) != before[0]
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_the_last_checkpoints_stay(shards, tmp_path):
+    train(str(shards), str(tmp_path), epochs=2, save_minutes=0, keep=3, **RECIPE)
+    assert [step_of(path) for path in checkpoint.saved(tmp_path / "checkpoints")] == [4, 5, 6]
 
 
 def test_a_trained_trunk_moves_and_a_frozen_one_does_not(shards, tmp_path):
-    start = TagClassifier.load().state_dict()
+    start = TagClassifier.load(RECIPE["init"]).state_dict()
     for rate in (0.0, 0.001):
         path = train(str(shards), str(tmp_path / str(rate)), epochs=1, **(RECIPE | {"trunk_rate": rate}))
         trained = load_file(path)
@@ -154,80 +202,175 @@ def test_a_trained_trunk_moves_and_a_frozen_one_does_not(shards, tmp_path):
         assert all(torch.equal(trained[name].float(), start[name]) for name in trunk) == (rate == 0)
 
 
-def test_a_run_of_another_recipe_is_not_continued(shards, tmp_path):
+@pytest.mark.parametrize("rate", [0.0, 0.001])
+def test_inherited_names_stay(shards, tmp_path, rate):
+    path = train(str(shards), str(tmp_path), epochs=1, inherit=1.0, **(RECIPE | {"trunk_rate": rate}))
+    known, tagger = TagClassifier.load(RECIPE["init"]), TagClassifier.load(path)
+    spare = [tag for tag in known.vocabulary if tag not in Shards(shards).vocabulary]
+    assert list(tagger.vocabulary)[-len(spare) :] == spare
+    theirs = known.classifier.weight[[known.vocabulary.index(tag) for tag in spare]]
+    moved = (tagger.classifier.weight[-len(spare) :] - theirs).abs().max().item()
+    assert moved == 0 if rate == 0 else 0 < moved < 0.1
+    measured = json.loads((tmp_path / "metrics.json").read_text())["validations"][-1]
+    assert ("names_kept" in measured) == (rate > 0)
+
+
+def test_the_average_is_published(shards, tmp_path, monkeypatch):
+    seen = []
+    plain = step.Network.stepped
+
+    def stepped(network):
+        seen.append(network.tagger.classifier.bias.detach().clone())
+        plain(network)
+
+    monkeypatch.setattr(step.Network, "stepped", stepped)
+    path = train(str(shards), str(tmp_path), epochs=1, average=0.9, **(RECIPE | {"tag_rate": 1.0}))
+    average = seen[0]
+    for bias in seen[1:]:
+        average = 0.9 * average + 0.1 * bias
+    torch.testing.assert_close(TagClassifier.load(path).classifier.bias, average, atol=2e-3, rtol=1e-3)
+    assert not torch.allclose(seen[-1], average, atol=2e-3, rtol=1e-3)
+
+
+def test_bfloat16_trains(shards, tmp_path):
+    train(str(shards), str(tmp_path / "bf"), epochs=1, precision="bfloat16", **RECIPE)
+    train(str(shards), str(tmp_path / "f"), epochs=1, **RECIPE)
+    assert losses(tmp_path / "bf") == pytest.approx(losses(tmp_path / "f"), rel=0.1)
+
+
+def test_only_the_first_tags_count(shards, tmp_path, monkeypatch):
+    most = []
+    plain = step.Network.loss
+
+    def loss(network, batch, *where):
+        most.append(torch.bincount(batch.rows).max().item())
+        return plain(network, batch, *where)
+
+    monkeypatch.setattr(step.Network, "loss", loss)
+    train(str(shards), str(tmp_path), epochs=1, first=2, **RECIPE)
+    assert max(most) == 2 < max(map(len, TAGS.values()))
+
+
+def test_a_checkpoint_of_another_training_is_not_continued(shards, tmp_path):
     train(str(shards), str(tmp_path), epochs=1, **RECIPE)
-    with pytest.raises(InputError, match="belongs to another recipe"):
+    with pytest.raises(InputError, match=r"another training \(tag_rate: 0\.01, now 0\.5\); set name="):
         train(str(shards), str(tmp_path), epochs=2, **(RECIPE | {"tag_rate": 0.5}))
-    save_file({"a": torch.zeros(1)}, tmp_path / "last.safetensors")
-    with pytest.raises(InputError, match="is no checkpoint"):
+    others = make_shards(tmp_path / "others", tags=[*ALL, "zebra"])
+    with pytest.raises(InputError, match=r"another training \(shards: "):
+        train(str(others), str(tmp_path), epochs=2, **RECIPE)
+    save_file({"a": torch.zeros(1)}, checkpoint.path_of(tmp_path / "checkpoints", 99))
+    with pytest.raises(InputError, match=r"step-000000099\.safetensors is no checkpoint"):
         train(str(shards), str(tmp_path), epochs=2, **RECIPE)
 
 
-def test_a_broken_photo_is_skipped_and_a_broken_shard_is_told(shards, tmp_path, caplog):
-    captions = json.dumps({"captions": ["a cat"]}).encode()
-    samples = {"a.jpg": b"", "a.json": captions, "b.jpg": photo("chelsea"), "b.json": captions}
-    write_shard(tmp_path / "0.tar", samples)
-    assert len(list(Photos(find_shards(tmp_path), Vocabulary(["cat"])))) == 1
-    assert "skipped a" in caplog.text
-    whole = (tmp_path / "0.tar").read_bytes()
-    for content in (whole[:700], whole[:1024], whole[:3000], b"", b"text" * 1000):
-        (tmp_path / "1.tar").write_bytes(content)
-        with pytest.raises(InputError, match=r"1\.tar is truncated or no tar file"):
-            list(shard_captions(find_shards(tmp_path)))
+def test_broken_photos_are_skipped_counted_and_named(tmp_path, caplog):
+    root = make_shards(tmp_path / "shards")
+    shards = Shards(root)
+    index = shards.index("train-000000.tar")
+    with (root / "train-000000.tar").open("r+b") as file:
+        file.seek(int(index.offsets[1]))
+        file.write(bytes(int(index.sizes[1])))
+    train(str(root), str(tmp_path / "out"), epochs=1, **RECIPE)
+    assert "skipped photo 1 of train-000000.tar" in caplog.text
+    assert "1 broken photos were skipped" in (tmp_path / "out" / "report.md").read_text()
 
 
-@pytest.mark.parametrize("content", [b"[", b"{}", b'{"captions": 3}', b'{"captions": [3]}'])
-def test_broken_captions_are_told(tmp_path, content):
-    write_shard(tmp_path / "0.tar", {"a.json": content})
-    with pytest.raises(InputError, match=r"a\.json"):
-        list(shard_captions(find_shards(tmp_path)))
+def test_a_shard_of_broken_photos_ends_the_training(tmp_path):
+    root = make_shards(tmp_path / "shards", train=1)
+    index = Shards(root).index("train-000000.tar")
+    with (root / "train-000000.tar").open("r+b") as file:
+        for offset, size in zip(index.offsets, index.sizes, strict=True):
+            file.seek(int(offset))
+            file.write(bytes(int(size)))
+    with pytest.raises(InputError, match="broken photos in a row: make the shards anew"):
+        train(str(root), str(tmp_path / "out"), epochs=1, **RECIPE)
 
 
-def test_wrong_folders_and_recipes_are_told(shards, tmp_path):
-    with pytest.raises(InputError, match=r"holds no \.tar shards"):
-        train(str(tmp_path), str(tmp_path))
-    with pytest.raises(InputError, match="held_out=3 of 3 shards"):
-        train(str(shards), str(tmp_path), held_out=3)
-    with pytest.raises(InputError, match="no word occurs in the captions of 99 photos"):
-        train(str(shards), str(tmp_path), minimum=99)
-    with pytest.raises(InputError, match="no longer finite"):
-        train(str(shards), str(tmp_path), epochs=50, **(RECIPE | {"tag_rate": 1e30}))
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_goes_ends_the_training_with_its_work_saved(tmp_path, monkeypatch, workers):
+    root = make_shards(tmp_path / "shards", train=8)
+    plain = step.Network.stepped
+
+    def stepped(network):
+        for path in root.glob("train-*.tar"):
+            path.write_bytes(b"")
+        plain(network)
+
+    monkeypatch.setattr(step.Network, "stepped", stepped)
+    with pytest.raises(InputError, match=r"train-\d+\.tar is truncated"):
+        train(str(root), str(tmp_path / "out"), epochs=1, **(RECIPE | {"workers": workers}))
+    assert checkpoint.saved(tmp_path / "out" / "checkpoints")
 
 
-def caffe_file(path: Path) -> dict[str, torch.Tensor]:
-    """Random weights under Caffe's names."""
-    names = dict(CAFFE_LAYERS)
-    for block in INCEPTIONS:
-        names |= {f"{block}/{theirs}": f"{block}.{ours}.conv" for theirs, ours in CAFFE_BRANCHES.items()}
-    state = googlenet().state_dict()
-    kinds = ("weight", "bias")
-    tensors = {f"{theirs}.{k}": state[f"{ours}.{k}"].half() for theirs, ours in names.items() for k in kinds}
-    save_file(tensors, path)
-    return tensors
+def test_shards_that_are_not_whole_are_told(shards, tmp_path):
+    with pytest.raises(InputError, match=r"shards\.json is missing"):
+        train(str(tmp_path), str(tmp_path / "out"))
+    with pytest.raises(InputError, match=r"12 photos for training and 4 held out: lower step\.batch=64"):
+        train(str(shards), str(tmp_path / "out"))
+    root = make_shards(tmp_path / "missing")
+    (root / "train-000001.tar").unlink()
+    with pytest.raises(InputError, match=r"train-000001\.tar is missing"):
+        train(str(root), str(tmp_path / "out"), **RECIPE)
+    index_path(root / "train-000000.tar").unlink()
+    make_shards(root, train=1)
+    (root / "train-000000.tar").write_bytes((root / "train-000000.tar").read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"train-000000\.tar is truncated"):
+        train(str(root), str(tmp_path / "out"), **RECIPE)
 
 
-def test_caffes_tensors_fill_the_trunk(tmp_path):
-    tensors = caffe_file(tmp_path / "caffe.safetensors")
-    tagger = initial_tagger(str(tmp_path / "caffe.safetensors"), Vocabulary(["dog"]))
-    assert torch.equal(tagger.trunk.conv1.conv.weight, tensors["conv1/7x7_s2.weight"].float())
-    assert torch.equal(tagger.trunk.inception_4d.five_reduce.conv.bias, tensors["inception_4d/5x5_reduce.bias"].float())
-    lacking = {name: tensor for name, tensor in tensors.items() if not name.startswith("inception_5b/1x1")}
-    save_file(lacking, tmp_path / "lacking.safetensors")
-    with pytest.raises(InputError, match=r"inception_5b/1x1\.weight is missing"):
-        initial_tagger(str(tmp_path / "lacking.safetensors"), Vocabulary(["dog"]))
-    save_file(tensors | {"conv2/3x3.bias": torch.zeros(5)}, tmp_path / "odd.safetensors")
-    with pytest.raises(InputError, match=r"conv2.conv.bias is \(5,\), should be \(192,\)"):
-        initial_tagger(str(tmp_path / "odd.safetensors"), Vocabulary(["dog"]))
+def test_a_loss_that_is_not_finite_stops_with_its_batch_saved(shards, tmp_path):
+    with pytest.raises(InputError, match=r"the loss of step \d+ is no longer finite .*lower step\.trunk_rate"):
+        train(str(shards), str(tmp_path), epochs=50, save_minutes=0, **(RECIPE | {"tag_rate": 1e38}))
+    with safe_open(tmp_path / "not-finite-0.safetensors", "pt") as file:
+        assert file.get_tensor("0.images").shape == (4, 3, 224, 224)
+        stopped = int(file.metadata()["step"])
+    assert stopped == step_of(checkpoint.saved(tmp_path / "checkpoints")[-1])
 
 
-def test_known_tags_keep_their_weights():
-    known = TagClassifier.load()
-    tagger = initial_tagger("embedded", Vocabulary(["xylophone", "dog"]))
-    assert torch.equal(tagger.classifier.weight[1], known.classifier.weight[known.vocabulary.index("dog")])
-    assert torch.equal(tagger.trunk.conv1.conv.weight, known.trunk.conv1.conv.weight)
+def test_a_full_disk_leaves_the_last_checkpoint(shards, tmp_path):
+    train(str(shards), str(tmp_path), epochs=1, **RECIPE)
+    before = {path: path.read_bytes() for path in checkpoint.saved(tmp_path / "checkpoints")}
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 13, limit[1]))
+    try:
+        with pytest.raises(InputError, match=r"safetensors cannot be written"):
+            train(str(shards), str(tmp_path), epochs=2, save_minutes=0, **RECIPE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
 
 
-def test_biases_are_the_log_odds():
-    tagger = initial_tagger("embedded", Vocabulary(["xylophone", "dog"]))
-    set_frequencies(tagger, torch.tensor([0.25, 0.0]))
-    torch.testing.assert_close(tagger.classifier.bias.sigmoid(), torch.tensor([0.25, 1e-6]))
+def test_an_output_that_cannot_be_written_is_told(shards, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(InputError, match=r"metrics\.jsonl cannot be written"):
+        train(str(shards), str(tmp_path / "out"), epochs=1, **RECIPE)
+
+
+def test_settings_out_of_their_range_are_told():
+    for name, value in [("batch", 0), ("first", 0), ("tag_rate", -1), ("average", 1), ("precision", "float16")]:
+        with pytest.raises(InputError, match=f"step.{name}={value}"):
+            Recipe.of(**{name: value})
+    with pytest.raises(InputError, match="a recipe has no speed"):
+        Recipe.of(speed=1)
+    with pytest.raises(InputError, match=re.escape("step.batch=64 photos cannot be shared by 3 ranks")):
+        Recipe().share(3)
+
+
+def test_the_configuration_has_the_recipes_defaults():
+    settings = OmegaConf.load(ROOT / "conf" / "step" / "train.yaml")
+    fields = {name: value for name, value in vars(Recipe()).items() if name != "seed"}  # which is that of all steps
+    assert {name: settings[name] for name in fields} == fields
+
+
+def test_tensorboard_gets_scalars_and_maps(shards, tmp_path):
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed: pip install 'grounding[watch]'")
+    train(str(shards), str(tmp_path), tensorboard=True, epochs=1, **RECIPE)
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_the_maps_are_of_the_photo(shards, tmp_path):
+    train(str(shards), str(tmp_path), epochs=1, **RECIPE)
+    with Image.open(next((tmp_path / "maps").iterdir())) as picture:
+        assert picture.size == (224 * (1 + len(TAGS["astronaut"])), 224)

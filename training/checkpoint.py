@@ -1,72 +1,138 @@
-"""Where a training stands, as one safetensors file: weights, momentum, and a few numbers. Nothing is pickled."""
+"""Checkpoints: where a training stands, each one safetensors file. Nothing is pickled.
+
+Order, crops and dropout follow from seed and step alone, so that weights, momentum and a few numbers are everything.
+"""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from grounding.artefacts import written_aside
-from grounding.tagger import TagClassifier, read_tensors
+from grounding.tagger import read_tensors, write_tensors
 from proposals.errors import InputError
+from training.network import Network
 
-FORMAT = "grounding-checkpoint-1"
+FORMAT = "grounding-checkpoint-2"
 
 
 @dataclass
 class Progress:
-    """The epochs that are done and what each measured; ``recipe`` tells runs apart."""
+    """How far a training has come.
 
-    recipe: str
+    Attributes:
+        identity: tells trainings apart, as JSON.
+        step: the next step, from 0, over all epochs.
+        loss, steps: the sum of the steps' losses since the last validation, and how many they are.
+        history: what each validation measured.
+        skipped: photos so far that were broken.
+    """
+
+    identity: str
+    step: int = 0
+    loss: float = 0.0
+    steps: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+    skipped: int = 0
 
-    @property
-    def epoch(self) -> int:
-        """The next epoch, from 0."""
-        return len(self.history)
+    def add(self, loss: float, skipped: int) -> None:
+        """A step is done, with this loss and so many broken photos."""
+        self.skipped += skipped
+        self.step, self.loss, self.steps = self.step + 1, self.loss + loss, self.steps + 1
+
+    def validated(self, measured: dict[str, float]) -> None:
+        """A validation is done."""
+        self.history.append(measured)
+        self.loss, self.steps = 0.0, 0
 
 
-def save(path: Path, tagger: TagClassifier, optimizer: SGD, plateau: ReduceLROnPlateau, progress: Progress) -> None:
-    """Writes the checkpoint aside and renames it.
+@dataclass
+class Training:
+    """All that changes in a training."""
+
+    network: Network
+    optimizer: SGD
+    plateau: ReduceLROnPlateau
+    progress: Progress
+
+
+def save(folder: Path, training: Training, keep: int) -> Path:
+    """Writes ``step-NNNNNNNNN.safetensors`` aside and renames it, then removes all but the last ``keep``.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the file cannot be written; the earlier ones stay.
     """
-    tensors = {f"weights.{name}": tensor.contiguous() for name, tensor in tagger.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        if state["momentum_buffer"] is not None:
-            tensors[f"momentum.{index}"] = state["momentum_buffer"].contiguous()
+    tensors = {f"weights.{name}": tensor for name, tensor in training.network.tagger.state_dict().items()}
+    if training.network.average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in training.network.average.state_dict().items()}
+    for index, state in training.optimizer.state_dict()["state"].items():
+        if state.get("momentum_buffer") is not None:
+            tensors[f"momentum.{index}"] = state["momentum_buffer"]
     about = {
         "format": FORMAT,
-        "progress": json.dumps(asdict(progress)),
-        "rates": json.dumps([group["lr"] for group in optimizer.param_groups]),
-        "plateau": json.dumps({name: getattr(plateau, name) for name in ("best", "num_bad_epochs")}),
+        "progress": json.dumps(asdict(training.progress)),
+        "rates": json.dumps([group["lr"] for group in training.optimizer.param_groups]),
+        "plateau": json.dumps({name: getattr(training.plateau, name) for name in ("best", "num_bad_epochs")}),
     }
-    with written_aside(path) as aside:
-        save_file(tensors, aside, about)
+    path = path_of(folder, training.progress.step)
+    write_tensors(path, tensors, about)
+    for old in saved(folder)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
 
 
-def resume(path: Path, tagger: TagClassifier, optimizer: SGD, plateau: ReduceLROnPlateau, progress: Progress) -> None:
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return folder / f"step-{step:09d}.safetensors"
+
+
+def saved(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, the last one last."""
+    return sorted(folder.glob("step-*.safetensors"))
+
+
+def resume(path: Path, training: Training) -> None:
     """Sets everything to where the checkpoint left it.
 
     Raises:
-        InputError: the file is no checkpoint, or one of another recipe or vocabulary.
+        InputError: the file is no checkpoint, or one of another recipe or other shards.
     """
     about, tensors = read_tensors(path)
-    if about.get("format") != FORMAT:
-        raise InputError(f"{path} is no checkpoint; move it away to start anew")
-    then = Progress(**json.loads(about["progress"]))
-    if then.recipe != progress.recipe:
-        raise InputError(f"{path} belongs to another recipe ({then.recipe}); set name= to keep both, or move it away")
-    weights = {name.removeprefix("weights."): t for name, t in tensors.items() if name.startswith("weights.")}
-    tagger.take(weights, path)
-    state = optimizer.state_dict()
-    momenta = {name.removeprefix("momentum."): t for name, t in tensors.items() if name.startswith("momentum.")}
-    state["state"] = {int(index): {"momentum_buffer": tensor} for index, tensor in momenta.items()}
-    for group, rate in zip(state["param_groups"], json.loads(about["rates"]), strict=True):
+    try:
+        if about.get("format") != FORMAT:
+            raise KeyError("format")
+        then = Progress(**json.loads(about["progress"]))
+        rates, plateau = json.loads(about["rates"]), json.loads(about["plateau"])
+        if not math.isfinite(then.loss) or len(rates) != len(training.optimizer.param_groups):
+            raise ValueError("progress")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is no checkpoint of this version; move it away to start anew") from error
+    if then.identity != training.progress.identity:
+        raise InputError(
+            f"{path} belongs to another training ({_difference(then.identity, training.progress.identity)}); "
+            "set name= to keep both, or move it away"
+        )
+    parts: dict[str, dict] = {"weights": {}, "average": {}, "momentum": {}}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        parts.setdefault(kind, {})[rest] = tensor
+    training.network.tagger.take(parts["weights"], path)
+    if training.network.average is not None:
+        training.network.average.load_state_dict(parts["average"])
+    state = training.optimizer.state_dict()
+    state["state"] = {int(index): {"momentum_buffer": tensor} for index, tensor in parts["momentum"].items()}
+    for group, rate in zip(state["param_groups"], rates, strict=True):
         group["lr"] = rate
-    optimizer.load_state_dict(state)
-    vars(plateau).update(json.loads(about["plateau"]))
-    progress.history[:] = then.history
+    training.optimizer.load_state_dict(state)
+    vars(training.plateau).update(plateau)
+    vars(training.progress).update(vars(then))
+
+
+def _difference(theirs: str, ours: str) -> str:
+    """What two identities, each a JSON object, differ in."""
+    then, now = json.loads(theirs), json.loads(ours)
+    return ", ".join(
+        f"{k}: {then.get(k)}, now {now.get(k)}" for k in sorted(then.keys() | now) if then.get(k) != now.get(k)
+    )

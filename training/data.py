@@ -1,80 +1,153 @@
-"""Photos and the tags around them, from WebDataset shards to batches."""
+"""Photos and their tags, from shards to batches, in an order that only the seed and the epoch decide."""
 
-import json
-import logging
 import random
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from pathlib import Path
-from tarfile import TarError
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import webdataset
 from PIL import Image
 from torch import Tensor
-from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from grounding.images import read_image
-from grounding.vocabulary import Vocabulary
 from proposals.errors import InputError
-
-log = logging.getLogger(__name__)
+from training.shards import Shard, Shards, read
 
 PADDED, CROP = 256, 224
-Batch = tuple[Tensor, Tensor, Tensor]
+WINDOW = 1 << 16  # photos whose order is drawn together: so many places are in memory at once
+TRIES = 16
 
 
-def find_shards(root: str | Path) -> list[str]:
-    """The tar files of a folder, in order of their names.
+class Place(NamedTuple):
+    """Where a photo is, by its shard's name and its row there, and what its crop is drawn by; None: the centre."""
 
-    Raises:
-        InputError: there are none.
+    shard: str
+    row: int
+    draw: str | None
+
+
+class Batch(NamedTuple):
+    """Photos (n, 3, 224, 224) uint8 RGB, and the rows and columns (P,) of their positives in (n, tags).
+
+    Attributes:
+        skipped: photos that are broken, and why; another of their shard stands in for each.
+        gone: why the shards can no longer be read; "" while they can.
     """
-    shards = sorted(str(path) for path in Path(root).glob("*.tar"))
-    if not shards:
-        raise InputError(f"{root} holds no .tar shards: set data.root to a folder of them")
-    return shards
+
+    images: Tensor
+    rows: Tensor
+    columns: Tensor
+    skipped: tuple[str, ...] = ()
+    gone: str = ""
 
 
-def read_shard(shard: str, suffixes: tuple[str, ...]) -> Iterator[dict]:
-    """The samples of a WebDataset shard, as ``{"__key__": ..., suffix: bytes}``; nothing is decoded or unpickled.
+def order(shards: Sequence[Shard], seed: int, epoch: int, skip: int = 0) -> Iterator[tuple[str, int]]:
+    """All photos in an order that is a function of seed and epoch: a permutation, without replacement.
 
-    Raises:
-        InputError: the shard is truncated or no tar file.
+    Shards are drawn first, then, among as many of them as have ``WINDOW`` photos, the photos; so a rank reads from few
+    files at a time, and of a billion photos only so many places are in memory.
+
+    Args:
+        skip: so many photos are left out at the beginning.
+
+    Yields:
+        (shard's name, row in it).
     """
-    try:
-        with Path(shard).open("rb") as stream:
-            # a tar file ends in two blocks of zeros; without them tarfile takes a cut for the end
-            stream.seek(-1024, 2)
-            if any(stream.read()):
-                raise TarError("its end is missing")
-            stream.seek(0)
-            wanted = tar_file_iterator(stream, select_files=lambda name: name.endswith(suffixes))
-            yield from group_by_keys(part | {"__url__": shard} for part in wanted)
-    except (TarError, OSError, ValueError) as error:
-        raise InputError(f"{shard} is truncated or no tar file ({error})") from error
+    drawn = np.random.default_rng([seed, epoch]).permutation(len(shards))
+    for number, window in enumerate(_windows([shards[i] for i in drawn])):
+        total = photos_of(window)
+        if skip >= total:
+            skip -= total
+            continue
+        which = np.repeat(np.arange(len(window)), [shard.photos for shard in window])
+        rows = np.concatenate([np.arange(shard.photos) for shard in window])
+        permuted = np.random.default_rng([seed, epoch, number]).permutation(total)[skip:]
+        yield from ((window[which[i]].name, int(rows[i])) for i in permuted)
+        skip = 0
 
 
-def shard_captions(shards: Sequence[str]) -> Iterator[list[str]]:
-    """The captions of each photo, without its pixels, in constant memory.
-
-    Raises:
-        InputError: a shard is truncated or no tar file, or a sample's JSON is broken or holds no captions.
-    """
+def _windows(shards: Sequence[Shard]) -> Iterator[list[Shard]]:
+    window: list[Shard] = []
+    photos = 0
     for shard in shards:
-        for sample in read_shard(shard, (".json",)):
-            yield _captions(sample["json"], f"{shard}: {sample['__key__']}.json")
+        window.append(shard)
+        photos += shard.photos
+        if photos >= WINDOW:
+            yield window
+            window, photos = [], 0
+    if window:
+        yield window
 
 
-def _captions(data: bytes, name: str) -> list[str]:
-    try:
-        captions = json.loads(data)["captions"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{name} is no JSON object with captions") from error
-    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
-        raise InputError(f"{name}: captions must be a list of strings")
-    return captions
+def photos_of(shards: Sequence[Shard]) -> int:
+    """How many photos they have together."""
+    return sum(shard.photos for shard in shards)
+
+
+def shares(
+    shards: Sequence[Shard], seed: int, epoch: int, batch: int, start: int, rank: int, ranks: int, most: int
+) -> Iterator[list[Place]]:
+    """What a rank reads in an epoch: of every step's photos its share, at most so many at a time.
+
+    The last photos, too few for a step, are left out.
+
+    Args:
+        batch: photos of a step, of all ranks together, a multiple of ``ranks``; start: the first step, from 0.
+    """
+    photos = order(shards, seed, epoch, start * batch)
+    for step in range(start, photos_of(shards) // batch):
+        drawn = [Place(*at, f"{seed}/{epoch}/{step}/{i}") for i, at in enumerate(islice(photos, batch))]
+        share = drawn[rank * batch // ranks : (rank + 1) * batch // ranks]
+        yield from (share[i : i + most] for i in range(0, len(share), most))
+
+
+def in_turn(shards: Sequence[Shard], rank: int, ranks: int, most: int) -> Iterator[list[Place]]:
+    """What a rank reads to validate: all photos in their order, dealt out to the ranks, at most so many at a time."""
+    mine = islice((Place(shard.name, row, None) for shard in shards for row in range(shard.photos)), rank, None, ranks)
+    while places := list(islice(mine, most)):
+        yield places
+
+
+class Photos(torch.utils.data.Dataset):
+    """Batches by their places: for a DataLoader whose sampler gives lists of places, with ``batch_size=None``.
+
+    Args:
+        shards: where from; first: so many tags of a photo count, its first ones; None: all.
+    """
+
+    def __init__(self, shards: Shards, first: int | None = None):
+        self.shards, self.first = shards, first
+
+    def __getitem__(self, places: Sequence[Place]) -> Batch:
+        skipped: list[str] = []
+        try:
+            samples = [self._sample(place, skipped) for place in places]
+        except InputError as error:
+            none = torch.zeros(0, dtype=torch.long)
+            return Batch(torch.zeros(0, 3, CROP, CROP, dtype=torch.uint8), none, none, tuple(skipped), str(error))
+        images, tags = zip(*samples, strict=True)
+        rows = np.repeat(np.arange(len(tags)), [len(t) for t in tags])
+        columns = np.concatenate(tags).astype(np.int64)
+        return Batch(torch.stack(images), torch.from_numpy(rows), torch.from_numpy(columns), tuple(skipped))
+
+    def _sample(self, place: Place, skipped: list[str]) -> tuple[Tensor, np.ndarray]:
+        """A crop (3, 224, 224) and the photo's tags; in place of a broken photo the next one of its shard that is not.
+
+        So the other photos stay where they are in the order, and every batch has its size.
+        """
+        index = self.shards.index(place.shard)
+        rng = random.Random(place.draw) if place.draw else None
+        for row in range(place.row, place.row + TRIES):
+            row %= len(index)
+            data = read(self.shards.root, place.shard, index, row)
+            try:
+                tags = index.tags[index.starts[row] : index.starts[row + 1]][: self.first]
+                return crop(square(read_image(BytesIO(data))), rng), tags
+            except InputError as error:
+                skipped.append(f"photo {row} of {place.shard}: {error}")
+        raise InputError(f"{place.shard} has {TRIES} broken photos in a row: make the shards anew")
 
 
 def square(image: np.ndarray, side: int = PADDED) -> Image.Image:
@@ -93,43 +166,3 @@ def crop(image: Image.Image, rng: random.Random | None) -> Tensor:
     x, y, flip = (rng.randint(0, spare), rng.randint(0, spare), rng.random() < 0.5) if rng else (spare // 2,) * 2 + (0,)
     pixels = np.array(image)[y : y + CROP, x : x + CROP]
     return torch.from_numpy((pixels[:, ::-1] if flip else pixels).copy()).permute(2, 0, 1)
-
-
-def positives(captions: Sequence[str], vocabulary: Vocabulary) -> list[int]:
-    """The tags of a photo: those that any of its captions puts on it, as indices in order."""
-    return sorted(vocabulary.index(tag) for tag in set().union(*map(vocabulary.find, captions)))
-
-
-class Photos(torch.utils.data.IterableDataset):
-    """One epoch over shards: (image (3, 224, 224) uint8 RGB, tags (T,) int64).
-
-    The order, crops and flips are a function of (seed, epoch). A photo that cannot be read is skipped and logged.
-
-    Args:
-        shards: tar files of ``ID.jpg`` and ``ID.json``; vocabulary: the tags that count.
-        epoch: None gives the photos in their order, cropped at the centre, as validation wants them.
-    """
-
-    def __init__(self, shards: Sequence[str], vocabulary: Vocabulary, seed: int = 0, epoch: int | None = None):
-        self.shards, self.vocabulary = list(shards), vocabulary
-        self.key = None if epoch is None else f"{seed}/{epoch}"
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        rng = random.Random(self.key) if self.key else None
-        shards = rng.sample(self.shards, len(self.shards)) if rng else self.shards
-        samples = (sample for shard in shards for sample in read_shard(shard, (".jpg", ".json")))
-        for sample in webdataset.shuffle(2000, rng=rng)(samples) if rng else samples:
-            try:
-                image = read_image(Image.open(BytesIO(sample["jpg"])))
-                captions = _captions(sample["json"], sample["__key__"])
-            except (InputError, KeyError, OSError) as error:
-                log.warning("skipped %s: %s", sample["__key__"], error)
-                continue
-            yield crop(square(image), rng), torch.tensor(positives(captions, self.vocabulary), dtype=torch.long)
-
-
-def collate(samples: Sequence[tuple[Tensor, Tensor]]) -> Batch:
-    """A batch: images (B, 3, 224, 224) uint8, and the rows and columns (P,) of the positives in (B, tags)."""
-    images, tags = zip(*samples, strict=True)
-    rows = torch.repeat_interleave(torch.arange(len(tags)), torch.tensor([len(t) for t in tags]))
-    return torch.stack(images), rows, torch.cat(tags)

@@ -1,190 +1,256 @@
-"""The step ``train``: a tagger out of photos and their captions.
+"""The step ``train``: a tagger out of shards of photos and their tags.
 
-grounding step=train data.root=flickr8k init=bvlc_googlenet.fp16.safetensors          # the paper's recipe
-grounding step=train experiment=embedded data.root=flickr8k init=bvlc_googlenet...    # the shipped tagger's
+    grounding step=train data.root=SHARDS init=FILE                                      # what measured best here
+    grounding step=train experiment=stock6m data.root=SHARDS init=FILE                   # the paper's recipe
+    torchrun --nproc-per-node 8 -m grounding step=train data.root=SHARDS                 # many GPUs
+    grounding -m cluster=slurm step=train data.root=SHARDS                               # a Slurm cluster
+
+Every number that is drawn follows from the seed and from where it is used. So a run that is stopped, by a signal or by
+force, goes on at its last checkpoint when it is started again, and ends with the same weights.
 """
 
 import json
 import logging
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from grounding.artefacts import written_aside
-from grounding.tagger import TagClassifier
-from grounding.vocabulary import Vocabulary
+from grounding.artefacts import write_json
+from grounding.ranks import cores
+from grounding.tagger import EMBEDDED, write_tensors
 from proposals.errors import InputError
 from training import checkpoint
-from training.data import Batch, Photos, collate, find_shards, positives, shard_captions
-from training.loss import tag_loss
+from training.checkpoint import Progress, Training
+from training.data import Batch, Photos, Place, in_turn, photos_of, shares
+from training.interruption import Interruption
+from training.network import Network
+from training.recipe import Recipe
+from training.shards import Shards
 from training.start import initial_tagger, set_frequencies
+from training.teacher import calibrate
+from training.validation import validate
+from training.watch import Watch, write_report
+from training.world import World, joined
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """The paper's recipe by default (Sec. 4.3), as far as it is told.
-
-    Attributes:
-        epochs: passes over the photos.
-        batch: photos a step.
-        trunk_rate: learning rate of everything below the tag layer; 0 freezes it.
-        tag_rate: learning rate of the tag layer.
-        momentum, decay: of SGD; Caffe's GoogLeNet has 0.9 and 0.0002.
-        plateau: what the rates are multiplied by when an epoch does not lower the validation loss.
-        minimum: a word must occur in so many photos to be a tag.
-        held_out: so many shards, the last ones, are for validation.
-        workers: 1 reads photos beside the training, 0 within it.
-        seed: of order, crops, flips, dropout and the tag layer.
-    """
-
-    epochs: int = 3
-    batch: int = 64
-    trunk_rate: float = 0.01
-    tag_rate: float = 0.01
-    momentum: float = 0.9
-    decay: float = 0.0002
-    plateau: float = 0.1
-    minimum: int = 10
-    held_out: int = 1
-    workers: int = 1
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.workers not in (0, 1):
-            raise InputError(f"workers={self.workers}: one process reads the photos, or none (0)")
+TAGGER = "tagger.safetensors"
 
 
-def train(root: str, output: str, init: str = "embedded", architecture: str = "googlenet", **recipe: float) -> Path:
-    """Trains a tagger, or goes on where ``last.safetensors`` in ``output`` stopped.
+def train(
+    root: str,
+    output: str,
+    init: str = "embedded",
+    architecture: str = "googlenet",
+    names: str | None = None,
+    tensorboard: bool = False,
+    **recipe: float,
+) -> Path:
+    """Trains a tagger, or goes on where the last checkpoint in ``output`` stopped.
 
     Args:
-        root: a folder of WebDataset shards, ``ID.jpg`` and ``ID.json`` with captions, whose words are the tags.
-        output: gets ``last.safetensors`` (the checkpoint), ``tagger.safetensors`` and ``metrics.json`` every epoch.
-        init, architecture: see ``initial_tagger``.
+        root: a folder of shards that ``step=shards`` wrote.
+        output: gets ``checkpoints/``, and at each validation ``tagger.safetensors``, ``metrics.json`` and a picture in
+            ``maps/``; ``metrics.jsonl`` has a line for every few steps, ``report.md`` comes at the end.
+        init, architecture, names: see ``initial_tagger``; tensorboard: whether to write for it, too.
         recipe: the fields of :class:`Recipe`.
 
     Returns:
         The path of the tagger.
 
     Raises:
-        InputError: no shards, broken ones, too few for a held-out part, or a checkpoint of another recipe.
+        InputError: no shards, broken ones, too few for a step, a checkpoint of another training, a loss that is no
+            longer finite (the batch is saved), or files that cannot be written.
     """
-    plan = Recipe(**recipe)
-    shards = find_shards(root)
-    if not 0 < plan.held_out < len(shards):
-        raise InputError(f"held_out={plan.held_out} of {len(shards)} shards: leave some for training and one to judge")
-    training, held_out = shards[: -plan.held_out], shards[-plan.held_out :]
+    plan, shards = Recipe.of(**recipe), Shards(root)
+    steps = photos_of(shards.train) // plan.batch
+    if not steps or not shards.val:
+        few = f"{photos_of(shards.train)} photos for training and {photos_of(shards.val)} held out"
+        raise InputError(f"{root} has {few}: lower step.batch={plan.batch}, or make shards of more photos")
+    start = time.perf_counter()
+    with joined() as world, Interruption() as interruption:
+        training = _begun(plan, shards, world, init, architecture, names)
+        last = _last_checkpoint(Path(output), world)
+        if last:
+            checkpoint.resume(last, training)
+            log.info("resumed after step %d of %d", training.progress.step, steps * plan.epochs)
+        watching = tensorboard, world.rank == 0
+        with Watch(Path(output), training.progress, steps * plan.epochs, plan.batch, *watching) as watch:
+            _Loop(plan, shards, training, world, watch, interruption, Path(output)).run()
+        if world.rank == 0:
+            write_report(Path(output), training.progress, time.perf_counter() - start)
+    return Path(output, TAGGER)
+
+
+def _begun(plan: Recipe, shards: Shards, world: World, init: str, architecture: str, names: str | None) -> Training:
+    """The same on every rank."""
     torch.manual_seed(plan.seed)
-    tagger = _start(training, init, architecture, plan)
-    optimizer, plateau = _optimizer(tagger, plan)
-    progress = checkpoint.Progress(_identity(plan, init, tagger.vocabulary))
-    last = Path(output, "last.safetensors")
-    if last.exists():
-        checkpoint.resume(last, tagger, optimizer, plateau, progress)
-        log.info("resumed after epoch %d of %d", progress.epoch, plan.epochs)
-    while progress.epoch < plan.epochs:
-        epoch = Photos(training, tagger.vocabulary, plan.seed, progress.epoch)
-        measured = {"train_loss": _learn(tagger, optimizer, _batches(epoch, plan), plan, progress.epoch)}
-        measured |= validate(tagger, _batches(Photos(held_out, tagger.vocabulary), plan))
-        plateau.step(measured["loss"])
-        progress.history.append(measured)
-        log.info("epoch %d of %d: %s", progress.epoch, plan.epochs, json.dumps(measured))
-        checkpoint.save(last, tagger, optimizer, plateau, progress)
-        _publish(tagger, progress, Path(output))
-    return Path(output, "tagger.safetensors")
+    tagger = initial_tagger(init, shards.vocabulary, architecture, names, plan.inherit > 0)
+    known = len(shards.vocabulary)
+    set_frequencies(tagger, torch.from_numpy(shards.counts) / photos_of(shards.train))
+    if known < len(tagger.vocabulary):
+        first = Photos(shards)[next(in_turn(shards.train, 0, 1, plan.batch))]
+        calibrate(tagger, tagger.preprocessing(first.images), known)
+    network = Network(tagger, known, plan, world)
+    optimizer = network.optimizer()
+    made = json.dumps([list(shards.vocabulary), shards.train, shards.val])
+    identity = plan.identity() | {"init": _digest(init, architecture), "shards": sha256(made.encode()).hexdigest()[:12]}
+    log.info("%d tags, %d of them inherited", len(tagger.vocabulary), len(tagger.vocabulary) - known)
+    plateau = ReduceLROnPlateau(optimizer, factor=plan.plateau, patience=0)
+    return Training(network, optimizer, plateau, Progress(json.dumps(identity)))
 
 
-def _identity(plan: Recipe, init: str, vocabulary: Vocabulary) -> str:
-    """What two runs must share for one to go on where the other stopped: all but how long and in how many processes."""
-    recipe = asdict(plan) | {"init": Path(init).name, "tags": len(vocabulary)}
-    del recipe["epochs"], recipe["workers"]
-    return json.dumps(recipe)
+def _digest(init: str, architecture: str) -> str:
+    if init == "torchvision":
+        return f"torchvision {architecture}"
+    path = EMBEDDED if init == "embedded" else Path(init)
+    return f"{path.name} {sha256(path.read_bytes()).hexdigest()[:12]}"
 
 
-def _start(shards: list[str], init: str, architecture: str, plan: Recipe) -> TagClassifier:
-    captions = list(shard_captions(shards))
-    vocabulary = Vocabulary.of_captions(captions, plan.minimum)
-    tagger = initial_tagger(init, vocabulary, architecture)
-    counts = torch.zeros(len(vocabulary))
-    for photo in captions:
-        counts[positives(photo, vocabulary)] += 1
-    set_frequencies(tagger, counts / len(captions))
-    log.info("%d photos, %d tags", len(captions), len(vocabulary))
-    return tagger.to(memory_format=torch.channels_last)
+def _last_checkpoint(output: Path, world: World) -> Path | None:
+    """The last checkpoint that the first rank sees, for all ranks."""
+    found = checkpoint.saved(output / "checkpoints") if world.rank == 0 else []
+    step = world.most(int(found[-1].stem.removeprefix("step-")) if found else -1)
+    return checkpoint.path_of(output / "checkpoints", int(step)) if step >= 0 else None
 
 
-def _optimizer(tagger: TagClassifier, plan: Recipe) -> tuple[SGD, ReduceLROnPlateau]:
-    tagger.trunk.requires_grad_(plan.trunk_rate > 0)
-    groups = [
-        {"params": list(tagger.trunk.parameters()), "lr": plan.trunk_rate},
-        {"params": list(tagger.classifier.parameters()), "lr": plan.tag_rate},
-    ]
-    optimizer = SGD(groups, momentum=plan.momentum, weight_decay=plan.decay)
-    return optimizer, ReduceLROnPlateau(optimizer, factor=plan.plateau, patience=0)
+@dataclass
+class _Loop:
+    """The steps of a training, from where it stands to its end."""
+
+    plan: Recipe
+    shards: Shards
+    training: Training
+    world: World
+    watch: Watch
+    interruption: Interruption
+    output: Path
+    saved: float = field(default_factory=time.monotonic)  # when the last checkpoint was
+
+    def __post_init__(self):
+        self.network, self.progress = self.training.network, self.training.progress
+        self.steps = photos_of(self.shards.train) // self.plan.batch
+        self.share = self.plan.share(self.world.size)
+        self.most = min(self.plan.most or self.share, self.share)
+
+    def run(self) -> None:
+        """Trains to the end of the last epoch, with a validation there or at every so many steps."""
+        batches: Iterator[Batch] | None = None
+        while True:
+            if self._due():
+                self._validate()
+                self._save()
+            if self.progress.step >= self.steps * self.plan.epochs:
+                return
+            if batches is None or self.progress.step % self.steps == 0:
+                batches = self._epoch()
+            self._step(batches)
+
+    def _due(self) -> bool:
+        end = self.progress.step >= self.steps * self.plan.epochs
+        return self.progress.steps > 0 and (end or self.progress.step % (self.plan.validate or self.steps) == 0)
+
+    def _epoch(self) -> Iterator[Batch]:
+        """The parts of the rank's shares of all steps that are left of the epoch."""
+        epoch, start = divmod(self.progress.step, self.steps)
+        ranks = self.world.rank, self.world.size
+        places = shares(self.shards.train, self.plan.seed, epoch, self.plan.batch, start, *ranks, self.most)
+        return iter(self._loader(places))
+
+    def _loader(self, places: Iterator[list[Place]]) -> DataLoader:
+        return DataLoader(
+            Photos(self.shards, self.plan.first),
+            batch_size=None,  # the places come in lists
+            sampler=places,
+            num_workers=max(cores() - 1, 1) if self.plan.workers is None else self.plan.workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=_one_thread,
+            pin_memory=self.world.device.type == "cuda",
+        )
+
+    def _step(self, batches: Iterator[Batch]) -> None:
+        asked = time.perf_counter()
+        parts = list(islice(batches, -(-self.share // self.most)))
+        self.watch.waited(time.perf_counter() - asked)
+        self.network.train()
+        told = [self._backward(parts) / self.world.size, self.interruption.signal, self._skipped(parts)]
+        loss, signals, skipped = self.world.sum(told)
+        if not abs(loss) < float("inf"):
+            self._refuse(parts)
+        self.training.optimizer.step()
+        self.training.optimizer.zero_grad(set_to_none=True)
+        self.network.stepped()
+        self.progress.add(loss, int(skipped))
+        self.watch.step(self.progress, loss, [group["lr"] for group in self.training.optimizer.param_groups])
+        if signals or time.monotonic() - self.saved > 60 * self.plan.save_minutes:
+            self._save()
+        if signals:
+            log.warning("stopped by a signal after step %d, which is saved", self.progress.step)
+            self.interruption.follow(self.interruption.signal or signal.SIGTERM)
+
+    def _skipped(self, parts: list[Batch]) -> int:
+        """Names the broken photos, and says how many there are."""
+        for part in parts:
+            for photo in part.skipped:
+                log.warning("skipped %s", photo)
+            if part.gone:
+                self._save()
+                raise InputError(part.gone)
+        return sum(len(part.skipped) for part in parts)
+
+    def _backward(self, parts: list[Batch]) -> float:
+        """Leaves the gradients of the rank's share, averaged over the ranks; the share's loss."""
+        total, first = 0.0, self.world.rank * self.share
+        for i, part in enumerate(parts):
+            with self.network.adding() if i + 1 < len(parts) else nullcontext():
+                loss = self.network.loss(part, self.progress.step, first)
+                loss.backward()
+            total, first = total + loss.item(), first + len(part.images)
+        return total
+
+    def _refuse(self, parts: list[Batch]) -> None:
+        path = self.output / f"not-finite-{self.world.rank}.safetensors"
+        named = [(f"{i}.{name}", getattr(part, name)) for i, part in enumerate(parts) for name in part._fields[:3]]
+        write_tensors(path, dict(named), {"step": str(self.progress.step)})
+        raise InputError(
+            f"the loss of step {self.progress.step} is no longer finite (its photos are in {path}): "
+            "lower step.trunk_rate or step.tag_rate; the last checkpoint is from before"
+        )
+
+    def _validate(self) -> None:
+        """Measures, steps the plateau, publishes."""
+        batches = self._loader(in_turn(self.shards.val, self.world.rank, self.world.size, self.most))
+        train_loss, epoch = self.progress.loss / self.progress.steps, self.progress.step / self.steps
+        measured = {"epoch": epoch, "train_loss": train_loss} | validate(self.network, batches, self.world)
+        self.training.plateau.step(measured["loss"])
+        self.progress.validated(measured)
+        self.watch.validated(self.progress, measured)
+        if self.world.rank == 0:
+            tagger = self.network.judged
+            tagger.save(self.output / TAGGER, training=self.progress.identity)
+            history = {"recipe": json.loads(self.progress.identity), "validations": self.progress.history}
+            write_json(self.output / "metrics.json", history)
+            first = Photos(self.shards)[next(in_turn(self.shards.val, 0, 1, 1))]
+            self.watch.look(self.progress, tagger, first)
+
+    def _save(self) -> None:
+        if self.world.rank == 0:
+            checkpoint.save(self.output / "checkpoints", self.training, self.plan.keep)
+        self.saved = time.monotonic()
 
 
-def _batches(photos: Photos, plan: Recipe) -> DataLoader:
-    return DataLoader(photos, plan.batch, num_workers=plan.workers, collate_fn=collate, worker_init_fn=_one_thread)
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
-
-
-def _learn(tagger: TagClassifier, optimizer: SGD, batches: Iterable[Batch], plan: Recipe, epoch: int) -> float:
-    """One epoch; the mean of its losses. Dropout is a function of seed and epoch, so that a resumed run repeats it."""
-    torch.manual_seed(1000 * plan.seed + epoch)
-    tagger.train()
-    tagger.trunk.train(plan.trunk_rate > 0)
-    losses = []
-    with tqdm(batches, f"epoch {epoch + 1}", unit="batch", disable=None) as bar:
-        for images, rows, columns in bar:
-            loss = tag_loss(_logits(tagger, images), rows, columns)
-            if not loss.isfinite():
-                raise InputError("the loss is no longer finite: lower step.trunk_rate or step.tag_rate")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-            bar.set_postfix(loss=f"{losses[-1]:.2f}")
-    if not losses:
-        raise InputError("no photo of the training shards could be read")
-    return sum(losses) / len(losses)
-
-
-def _logits(tagger: TagClassifier, images: Tensor) -> Tensor:
-    """(B, tags) of uint8 crops."""
-    images = tagger.preprocessing(images).contiguous(memory_format=torch.channels_last)
-    return tagger(images).flatten(1)
-
-
-@torch.no_grad()
-def validate(tagger: TagClassifier, batches: Iterable[Batch]) -> dict[str, float]:
-    """The loss a photo, and the share (percent) of each photo's five most probable tags that it carries."""
-    tagger.eval()
-    photos, loss, hits = 0, 0.0, 0.0
-    for images, rows, columns in batches:
-        logits = _logits(tagger, images)
-        targets = torch.zeros_like(logits)
-        targets[rows, columns] = 1
-        photos += len(images)
-        loss += tag_loss(logits, rows, columns).item() * len(images)
-        hits += targets.gather(1, logits.topk(5).indices).mean(1).sum().item()
-    if not photos:
-        raise InputError("no photo of the held-out shards could be read")
-    return {"loss": loss / photos, "precision_at_5": 100 * hits / photos}
-
-
-def _publish(tagger: TagClassifier, progress: checkpoint.Progress, output: Path) -> None:
-    tagger.save(output / "tagger.safetensors", training=progress.recipe)
-    with written_aside(output / "metrics.json") as aside:
-        aside.write_text(json.dumps({"recipe": json.loads(progress.recipe), "epochs": progress.history}, indent=1))

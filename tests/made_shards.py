@@ -1,0 +1,77 @@
+"""Shards of photos that scikit-image ships, for the tests of the training."""
+
+import io
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import nn
+
+from grounding import TagClassifier, Vocabulary
+from grounding.tagger import ARCHITECTURES, TORCHVISION, Architecture
+from training.shards import FORMAT, SHARDS, VOCABULARY, index_path, vocabulary_text, write_index, write_shard
+from training.thumbnails import Thumbnail
+
+TAGS = {
+    "astronaut": ["woman", "suit", "flag", "smile"],
+    "chelsea": ["cat", "face"],
+    "coffee": ["cup", "coffee", "table", "spoon"],
+    "rocket": ["rocket", "tower", "night"],
+}
+ALL = [tag for tags in TAGS.values() for tag in tags]
+
+
+def jpeg(name: str, turn: int = 0, side: int = 160) -> bytes:
+    """One of scikit-image's photos, small, a few pixels cut off."""
+    path = next(Path(str(files("skimage.data"))).glob(f"{name}.*"))
+    image = Image.open(path).convert("RGB")
+    image.thumbnail((side, side))
+    buffer = io.BytesIO()
+    image.crop((turn, 0, image.width, image.height)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def make_shards(root: Path, train: int = 2, val: int = 1, each: int = 1, tags: Sequence[str] = ALL) -> Path:
+    """So many shards, with ``each`` times the four photos in each.
+
+    Args:
+        tags: of the vocabulary; those of ``TAGS`` must be among them.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    text, digest = vocabulary_text([(tag, train * each if tag in ALL else 0) for tag in tags])
+    (root / VOCABULARY).write_bytes(text)
+    listed = {
+        "train": [_shard(root / f"train-{i:06d}.tar", i, each, tags) for i in range(train)],
+        "val": [_shard(root / f"val-{i:06d}.tar", train + i, each, tags) for i in range(val)],
+    }
+    (root / SHARDS).write_text(json.dumps({"format": FORMAT, "settings": {}, "vocabulary": digest, **listed}))
+    return root
+
+
+def _shard(path: Path, number: int, each: int, tags: Sequence[str]) -> dict:
+    with write_shard(path) as writer:
+        for turn in range(each):
+            for name, names in TAGS.items():
+                photo = Thumbnail(jpeg(name, number * each + turn), 160, 160)
+                writer.add(f"{number}-{turn}-{name}", photo, [tags.index(n) for n in names], [1] * len(names), names)
+    write_index(index_path(path), writer, {})
+    return {"name": path.name, "photos": len(writer), "bytes": writer.bytes}
+
+
+def tiny(pretrained: bool = False) -> nn.Sequential:
+    """A trunk of one convolution, for tests of everything around it."""
+    layers = OrderedDict(conv=nn.Conv2d(3, 16, 7, stride=8), relu=nn.ReLU(), average=nn.AvgPool2d(28))
+    return nn.Sequential(layers)
+
+
+def tiny_tagger(path: Path, tags: Sequence[str] = ("cat", "zebra", "quagga")) -> str:
+    """A file to start from, of the architecture ``tiny``, which is made known."""
+    ARCHITECTURES["tiny"] = Architecture(tiny, 16, TORCHVISION, "conv")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        TagClassifier("tiny", Vocabulary(tags)).save(path)
+    return str(path)

@@ -1,0 +1,269 @@
+"""Sources: tars, tables, COCO and Entities give the same samples, and what is broken in them is told."""
+
+import csv
+import json
+import tarfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proposals.errors import InputError
+from training.sources import Sample, Unit, find_source, read_photo
+from training.tables import read_table
+from training.text import Text
+
+CAPTIONS = {"a": ("A dog; a cat.",), "b/c": ("Two dogs", 'and, "more"')}
+
+
+def write_tar(path: Path, files: dict[str, bytes] | list[tuple[str, bytes]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items() if isinstance(files, dict) else files:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, BytesIO(data))
+    return path
+
+
+def samples(images: Path, captions: Path | None = None, size: int = 10_000) -> list[Sample]:
+    return [sample for unit in find_source(images, captions, size).units() for sample in unit.samples()]
+
+
+def texts(*given: Path) -> dict[str, tuple[str, ...]]:
+    return {sample.key: sample.text.captions for sample in samples(*given)}
+
+
+def reasons(*given: Path) -> list[tuple[str, str]]:
+    return [(sample.key, sample.reason) for sample in samples(*given) if sample.reason]
+
+
+def write_rows(path: Path, rows: list[dict]) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        from pyarrow import Table
+
+        parquet.write_table(Table.from_pylist(rows), path)
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(
+                {k: json.dumps(v) if isinstance(v, list) and len(v) > 1 else v[0] if isinstance(v, list) else v
+                 for k, v in row.items()} for row in rows
+            )  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_tables(tmp_path, suffix):
+    rows = [{"file_name": f"{key}.jpg", "caption": list(found)} for key, found in CAPTIONS.items()]
+    table = write_rows(tmp_path / f"table{suffix}", rows)
+    assert texts(table) == CAPTIONS
+    assert [sample.photo.path for sample in samples(table)] == [str(tmp_path / f"{key}.jpg") for key in CAPTIONS]
+    assert [len(unit.listed) for unit in find_source(table, None, 1).units()] == [1, 1]
+
+
+def test_tables_of_tags(tmp_path):
+    rows = [{"path": "x.png", "tags": ["Hot dog", "red, blue"]}, {"path": "y.png", "tags": ["cat|dog"]}]
+    tags = [("Hot dog", "red, blue"), ("cat", "dog")]
+    assert [s.text for s in samples(write_rows(tmp_path / "t.csv", rows))] == [Text(tags=found) for found in tags]
+    assert [s.text.tags for s in samples(write_rows(tmp_path / "t.jsonl", rows))] == [tags[0], ("cat|dog",)]
+
+
+def test_rows_of_one_photo_that_follow_one_another_are_one_sample(tmp_path):
+    (tmp_path / "captions.csv").write_text("image,caption\na.jpg,one\na.jpg,two\nb.jpg,three\n")
+    assert texts(tmp_path / "captions.csv") == {"a": ("one", "two"), "b": ("three",)}
+
+
+def test_paths_are_relative_to_the_photos_or_to_the_table(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    for paths, base in ((["a.jpg", "b.jpg"], "photos"), (["photos/a.jpg", "photos/b.jpg"], "")):
+        table = write_rows(tmp_path / "t.csv", [{"path": path, "caption": ["x"]} for path in paths])
+        found = samples(tmp_path / "photos", table)
+        assert [sample.photo.path for sample in found] == [str(tmp_path / base / path) for path in paths]
+        assert [sample.key for sample in found] == [path[:-4] for path in paths]
+    away = write_rows(tmp_path / "t.csv", [{"path": str(tmp_path / "x" / "a.jpg"), "caption": ["x"]}])
+    assert samples(tmp_path / "photos", away)[0].photo.path == str(tmp_path / "x" / "a.jpg")
+
+
+def test_rows_that_cannot_be_used_are_told_and_the_others_kept(tmp_path):
+    lines = ['{"path": "a.jpg", "tags": ["x"]}', "{", "7", "", '{"path": "."}', '{"tags": ["x"]}', '{"path": "b.jpg"}']
+    (tmp_path / "t.jsonl").write_bytes(
+        "\n".join(lines).encode() + b'\n{"path": "\xff"}\n{"path": "a.jpg", "tags": "y"}'
+    )
+    found = reasons(tmp_path / "t.jsonl")
+    assert [key for key, _ in found] == ["", "", "", "", "b", "", "a"]
+    kinds = [reason.partition(":")[0] for _, reason in found]
+    assert kinds == ["broken row"] * 2 + ["no path"] * 2 + [
+        "no tags or captions",
+        "broken row",
+        "second sample of this key",
+    ]
+    (tmp_path / "t.csv").write_text(f'path,tags\na.jpg,"{"x" * (1 << 21)}"\nb.jpg,"x, y"\nc.jpg\n')
+    found = samples(tmp_path / "t.csv")
+    assert found[0].reason.startswith("broken row: field larger") and found[-2].text == Text(tags=("x", " y"))
+    assert reasons(tmp_path / "t.csv")[-1] == ("c", "no tags or captions")
+    (tmp_path / "t.jsonl").write_bytes(
+        b'{"path": "a", "text": "' + bytes(b"x" * (1 << 22)) + b'"}\n{"path": "b", "text": "c"}'
+    )
+    assert [s.reason.partition(":")[0] for s in samples(tmp_path / "t.jsonl")] == ["broken row", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("t.csv", "", "has no rows"),
+        ("t.csv", "path,tags\n", "has no rows"),
+        ("t.csv", "url,tags\nx,y\n", "columns url, tags: one must be path, image, file_name, filename"),
+        ("t.jsonl", '{"path": "x", "title": "y"}', "one must be tags, keywords, captions, caption, text"),
+        ("t.parquet", "no", "is no Parquet file"),
+        ("t.json", '{"annotations": 1}', "COCO captions need"),
+        ("t.xml", "", "is of no kind that is known: name a folder of .tar files"),
+    ],
+)
+def test_tables_that_cannot_be_used_are_told(tmp_path, name, content, told):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=told):
+        samples(tmp_path, tmp_path / name)
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    (tmp_path / "t.parquet").touch()
+    with pytest.raises(InputError, match=r"needs pyarrow: pip install 'grounding\[parquet\]'"):
+        next(read_table(tmp_path / "t.parquet"))
+
+
+def test_what_is_not_there_is_told(tmp_path):
+    with pytest.raises(InputError, match="there is no such file or folder"):
+        find_source(tmp_path / "none")
+    with pytest.raises(InputError, match="there is no such file or folder"):
+        find_source(tmp_path, tmp_path / "none.csv")
+    with pytest.raises(InputError, match=r"has no texts beside photos: name .* or set captions="):
+        find_source(tmp_path)
+    with pytest.raises(InputError, match=r"holds no \.txt file"):
+        find_source(tmp_path, tmp_path)
+    source = find_source(write_tar(tmp_path / "a.tar", {}))
+    (tmp_path / "a.tar").unlink()
+    with pytest.raises(InputError, match=r"a\.tar cannot be read: No such file"):
+        source.identity()
+    (tmp_path / "t.csv").mkdir()
+    with pytest.raises(InputError, match=r"t\.csv cannot be read: Is a directory"):
+        samples(tmp_path, tmp_path / "t.csv")
+
+
+def test_tars_of_a_crawl(tmp_path):
+    write_tar(
+        tmp_path / "00000.tar",
+        [
+            ("000.jpg", b"photo"), ("000.json", b'{"caption": "a dog", "url": "x"}'), ("000.txt", b"a cat"),
+            ("x/001.JPEG", b"photo"), ("x/001.txt", "\ufeffein Hund".encode()),
+            ("002.png", b"photo"), ("002.json", b'{"url": "x"}'), ("002.txt", b"a cow"),
+            ("003.json", b'{"caption": "failed"}'), ("003.txt", b"failed"),
+            ("004.jpg", b"photo"), ("004.json", b'{"url": "x"}'),
+            ("005.jpg", b"photo"), ("005.json", b"{"),
+            ("006.jpg", b"photo"), ("006.json", b"[" * 100_000),
+            ("007.jpg", b"photo"), ("007.txt", b"x" * (1 << 21)),
+            ("000.jpg", b"other"), ("000.txt", b"again"),
+            ("._008.jpg", b"macOS"), ("009.seg.png", b"mask"), ("README", b"text"),
+            ("010.webp", b"photo"), ("010.jpg", b"other"), ("010.json", b'{"keywords": "a,b", "caption": "c"}'),
+        ],
+    )  # fmt: skip
+    found = samples(tmp_path)
+    assert [(s.key, s.text) for s in found if not s.reason] == [
+        ("000", Text(captions=("a dog",))),
+        ("x/001", Text(captions=("ein Hund",))),
+        ("002", Text(captions=("a cow",))),
+        ("010", Text(tags=("a", "b"))),
+    ]
+    assert [(s.key, s.reason.partition(":")[0]) for s in found if s.reason] == [
+        ("003", "no photo"),
+        ("004", "no tags or captions"),
+        ("005", "broken JSON"),
+        ("006", "broken JSON"),
+        ("007", "too long a text"),
+        ("000", "second sample of this key"),
+    ]
+    assert [read_photo(s.photo) for s in found if not s.reason] == [b"photo"] * 4
+
+
+def test_a_truncated_tar_gives_what_stands_before(tmp_path):
+    files = {f"{i}.{kind}": b"x" * 600 for i in range(4) for kind in ("jpg", "txt")}
+    whole = write_tar(tmp_path / "a.tar", files).read_bytes()
+    for cut in (1536 * 5 + 100, 1536 * 5 + 700, 1536 * 8, 1536 * 8 + 512):
+        (tmp_path / "a.tar").write_bytes(whole[:cut])
+        found = samples(tmp_path)
+        assert [s.key for s in found if not s.reason][:2] == ["0", "1"]
+        assert found[-1].reason.startswith("damaged tar: truncated or no tar file (")
+        assert str(tmp_path) not in found[-1].reason
+    (tmp_path / "a.tar").write_bytes(b"\x1f\x8b no tar")
+    assert [reason[:11] for _, reason in reasons(tmp_path)] == ["damaged tar"]
+
+
+def test_files_that_cannot_be_read_are_told_without_their_place(tmp_path):
+    table = write_rows(tmp_path / "t.jsonl", [{"path": path, "text": "x"} for path in ("a.jpg", "b\0", "\ud800", ".")])
+    (tmp_path / "sub").mkdir()
+    told = []
+    for sample in samples(table)[:3]:
+        with pytest.raises(InputError) as error:
+            read_photo(sample.photo)
+        told.append(str(error.value))
+    assert (
+        told
+        == ["unreadable file: cannot be read: No such file or directory"] + ["unreadable file: its name is none"] * 2
+    )
+
+
+def test_coco(tmp_path):
+    images = [{"id": 7, "file_name": "a.jpg"}, {"id": 8, "file_name": "b.jpg"}, {"id": 9, "file_name": "c.jpg"}]
+    annotations = [{"image_id": i, "caption": c} for i, c in ((8, "one"), (7, "two"), (8, "three"))]
+    (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    assert texts(tmp_path, tmp_path / "captions.json") == {"b": ("one", "three"), "a": ("two",)}
+
+
+def test_entities(tmp_path):
+    (tmp_path / "Sentences").mkdir()
+    (tmp_path / "Sentences" / "1.txt").write_text("[/EN#3/people A man] on [/EN#4/other a horse] .\nA horse .\n")
+    (tmp_path / "Sentences" / "2.txt").write_text("[/EN#5/animals A dog] .\n")
+    expected = {"1": ("A man on a horse .", "A horse ."), "2": ("A dog .",)}
+    assert texts(tmp_path) == texts(tmp_path, tmp_path / "Sentences") == texts(tmp_path, tmp_path) == expected
+    assert samples(tmp_path)[0].photo.path == str(tmp_path / "images" / "1.jpg")
+    assert [unit.number for unit in find_source(tmp_path, None, 1).units()] == [0, 1]
+
+
+def test_the_data_sets_at_hand(data):
+    found = samples(data / "coco2017" / "val2017", data / "coco2017" / "annotations" / "captions_val2017.json")
+    assert len(found) == 50 and all(len(s.text.captions) >= 5 and read_photo(s.photo) for s in found)
+    found = samples(data / "flickr30k_entities")
+    assert len(found) == 247 and all(len(s.text.captions) == 5 and read_photo(s.photo) for s in found)
+    assert not any("[" in caption for s in found for caption in s.text.captions)
+
+
+def test_sources_differ_by_their_files_names_and_sizes(tmp_path):
+    one = find_source(write_tar(tmp_path / "a" / "1.tar", {"x": b""})).identity()
+    assert one == find_source(write_tar(tmp_path / "b" / "1.tar", {"x": b""})).identity()
+    assert one != find_source(write_tar(tmp_path / "c" / "2.tar", {"x": b""})).identity()
+    assert one != find_source(write_tar(tmp_path / "d" / "1.tar", {"x": bytes(20000)})).identity()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("rows")
+
+
+@given(st.lists(st.tuples(st.text(min_size=1), st.lists(st.text()))), st.integers(1, 4))
+def test_units_are_stretches_of_the_rows(folder, rows, size):
+    path = folder / "t.jsonl"
+    path.write_text("".join(json.dumps({"path": name, "captions": found}) + "\n" for name, found in rows))
+    if rows:
+        units = list(find_source(path, None, size).units())
+        listed = [sample for unit in units for sample in unit.listed]
+        assert listed == [sample for unit in find_source(path).units() for sample in unit.listed]
+        assert [len(unit.listed) for unit in units[:-1]] == [size] * (len(units) - 1)
+        assert all(isinstance(unit, Unit) and unit.number == i for i, unit in enumerate(units))

@@ -1,0 +1,172 @@
+"""Watch: what a training shows while it runs: a bar, ``metrics.jsonl``, TensorBoard, maps of one photo, a report."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from grounding.artefacts import written_aside
+from grounding.draw import heated
+from grounding.tagger import TagClassifier
+from grounding.topdown import TopDown
+from proposals.errors import InputError
+from training.checkpoint import Progress
+from training.data import Batch
+
+log = logging.getLogger(__name__)
+
+EVERY = 20  # steps between two lines of metrics.jsonl
+MAPS = 5  # tags of the photo whose maps are drawn
+
+
+class Watch:
+    """Shows a training; on all ranks but the first it does nothing.
+
+    Lines of ``metrics.jsonl`` that an earlier part of the run wrote after its last checkpoint are taken back, so that
+    each step stands there once.
+
+    Args:
+        output: the folder; progress: where the training stands; total: its steps; photos: of a step; tensorboard:
+            whether to write for it, too; active: False does nothing.
+
+    Raises:
+        InputError: TensorBoard is wanted and not installed, or the folder cannot be written.
+    """
+
+    def __init__(self, output: Path, progress: Progress, total: int, photos: int, tensorboard: bool, active: bool):
+        self.output, self.photos, self.active = output, photos, active
+        self._losses: list[float] = []
+        self._waited, self._since = 0.0, time.perf_counter()
+        self._board = _board(output) if tensorboard and active else None
+        self._bar = tqdm(total=total, initial=progress.step, unit="step", disable=None if active else True)
+        if active:
+            _take_back(output / "metrics.jsonl", progress.step)
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        if self._board:
+            self._board.close()
+
+    def waited(self, seconds: float) -> None:
+        """The step waited so long for its photos."""
+        self._waited += seconds
+
+    def step(self, progress: Progress, loss: float, rates: Sequence[float]) -> None:
+        """A step is done; ``loss`` is its mean over all ranks."""
+        if not self.active:
+            return
+        self._losses.append(loss)
+        self._bar.update()
+        passed = time.perf_counter() - self._since
+        speed, waiting = self.photos * len(self._losses) / passed, self._waited / passed
+        self._bar.set_postfix(loss=f"{loss:.2f}", photos_s=f"{speed:.1f}", wait=f"{waiting:.0%}")
+        if progress.step % EVERY == 0:
+            mean = sum(self._losses) / len(self._losses)
+            line = {"loss": mean, "photos_per_second": speed, "waiting": waiting, "trunk_rate": rates[0]}
+            self._write(progress.step, line | {"tag_rate": rates[1]})
+            self._losses, self._waited, self._since = [], 0.0, time.perf_counter()
+
+    def validated(self, progress: Progress, measured: dict[str, float]) -> None:
+        """A validation is done."""
+        if self.active:
+            log.info("step %d: %s", progress.step, json.dumps({k: round(v, 3) for k, v in measured.items()}))
+            self._write(progress.step, {"validation": measured})
+            self._losses, self._waited, self._since = [], 0.0, time.perf_counter()
+
+    def look(self, progress: Progress, tagger: TagClassifier, batch: Batch) -> None:
+        """Draws where the tagger sees the tags of the batch's first photo: ``maps/step-NNNNNNNNN.jpg``."""
+        if not self.active:
+            return
+        picture = _maps(tagger, batch)
+        with written_aside(self.output / "maps" / f"step-{progress.step:09d}.jpg") as aside:
+            picture.save(aside, "JPEG", quality=90)
+        if self._board:
+            self._board.add_image("maps", np.asarray(picture), progress.step, dataformats="HWC")
+
+    def _write(self, step: int, line: dict) -> None:
+        try:
+            with (self.output / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step} | line) + "\n")
+        except OSError as error:
+            raise InputError(f"{self.output}/metrics.jsonl cannot be written: {error.strerror}") from error
+        for name, value in (line | line.get("validation", {})).items():
+            if self._board and name != "validation":
+                self._board.add_scalar(f"validation/{name}" if "validation" in line else name, value, step)
+
+
+def _board(output: Path):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError(
+            "TensorBoard is not installed: pip install 'grounding[watch]', or step.tensorboard=false"
+        ) from error
+    return SummaryWriter(str(output))
+
+
+def _take_back(path: Path, step: int) -> None:
+    """Leaves the lines up to a step; one that was cut off goes, too."""
+    kept = []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    with written_aside(path) as aside:
+        aside.write_text("".join(kept), "utf-8")
+
+
+def _maps(tagger: TagClassifier, batch: Batch) -> Image.Image:
+    """The photo, and beside it the maps of its first tags."""
+    image = batch.images[:1]
+    tags = batch.columns[batch.rows == 0][:MAPS].tolist()
+    was = tagger.training
+    prepared = tagger.preprocessing(image.to(next(tagger.parameters()).device))
+    maps = TopDown(tagger.eval(), tagger.target).look(prepared).attend(tags, "c-mwp")[0] if tags else []
+    tagger.train(was)
+    pixels = image[0].permute(1, 2, 0).numpy()
+    pictures = [Image.fromarray(pixels), *(heated(pixels, attention.float().cpu().numpy(), 1) for attention in maps)]
+    sheet = Image.new("RGB", (sum(picture.width for picture in pictures), pixels.shape[0]))
+    for i, (picture, name) in enumerate(zip(pictures, ["", *(tagger.vocabulary[tag] for tag in tags)], strict=True)):
+        ImageDraw.Draw(picture).text(
+            (5, 3), name, "white", ImageFont.load_default(15), stroke_width=1, stroke_fill="black"
+        )
+        sheet.paste(picture, (i * pixels.shape[1], 0))
+    return sheet
+
+
+def write_report(output: Path, progress: Progress, seconds: float) -> None:
+    """``report.md``: the recipe, and what each validation measured.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    columns = list(progress.history[-1]) if progress.history else []
+    rows = [
+        " | ".join(f"{line.get(name, float('nan')):.3f}".rstrip("0").rstrip(".") for name in columns)
+        for line in progress.history
+    ]
+    recipe = [f"- {name}: {value}" for name, value in json.loads(progress.identity).items()]
+    lines = [
+        "# A training of a tagger\n",
+        f"{progress.step} steps; this part took {seconds:.0f} s; {progress.skipped} broken photos were skipped.\n",
+        " | ".join(columns),
+        " | ".join(["---"] * len(columns)),
+        *rows,
+        "\n## Recipe\n",
+        *recipe,
+    ]
+    with written_aside(output / "report.md") as aside:
+        aside.write_text("\n".join(lines) + "\n", "utf-8")
