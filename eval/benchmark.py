@@ -5,36 +5,36 @@ grounding step=benchmark benchmark=attention
 
 import logging
 import platform
-import threading
-import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import median
 
 import torch
 
 from grounding.artefacts import write_json
+from grounding.ranks import rank_of
+from grounding.timing import interleaved
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, str | float | None]
-Work = Callable[[], object]
 
 
 def benchmark(measure: Callable[[], tuple[list[Row], dict]], output: str) -> dict:
     """Measures, prints a table and writes ``benchmark.json``.
 
     Args:
-        measure: gives the rows of the table, and what they have in common; output: the folder that is written to.
+        measure: gives the rows of the table, and what they have in common; output: the folder that is written to, by
+            the first rank alone.
 
     Returns:
         What is written: machine, versions, what the rows have in common, the rows.
     """
     rows, common = measure()
     record = {"machine": machine()} | common | {"rows": rows}
-    write_json(Path(output, "benchmark.json"), record)
-    print(table(rows))
+    if rank_of()[0] == 0:
+        write_json(Path(output, "benchmark.json"), record)
+        print(table(rows))
     return record
 
 
@@ -56,21 +56,6 @@ def _version(package: str) -> str | None:
         return None
 
 
-def interleaved(works: dict[str, Work], rounds: int) -> dict[str, float]:
-    """The median seconds of each work; all of them take turns, so that a slow minute hits all alike.
-
-    Each work runs twice in a turn and the second is timed: the first pays for what the others left behind.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(rounds):
-        for name, work in works.items():
-            work()
-            start = time.perf_counter()
-            work()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: median(times) for name, times in seconds.items()}
-
-
 def matrix_rate(size: int = 1536) -> float:
     """Multiply-adds a second of this machine's matrix product or convolution in float32, whichever is faster."""
     left, right = torch.rand(size, size), torch.rand(size, size)
@@ -81,31 +66,6 @@ def matrix_rate(size: int = 1536) -> float:
     works = {"product": lambda: left @ right, "convolution": lambda: torch.conv2d(x, w, padding=1)}
     seconds = interleaved(works, 5)
     return max(size**3 / seconds["product"], 8 * 28**2 * w.numel() / seconds["convolution"])
-
-
-def peak_memory(work: Work) -> float:
-    """How many MB the process grows by while it works, looked at every millisecond."""
-    before, peak, done = resident(), 0.0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.001):
-            peak = max(peak, resident())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        work()
-    finally:
-        done.set()
-        watcher.join()
-    return max(peak, resident()) - before
-
-
-def resident() -> float:
-    """MB of memory that this process holds."""
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    return pages * 4096 / 2**20
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -9,9 +9,10 @@ from multiprocessing import get_context
 import torch
 from torch import Tensor, nn
 
-from eval.benchmark import Row, interleaved, matrix_rate, peak_memory
+from eval.benchmark import Row, matrix_rate
 from eval.benchmark_attention import CONTESTS, winning_connections
 from grounding import TopDown
+from grounding.timing import interleaved, peak_memory
 from grounding.topdown import Scene
 
 SIZE = (224, 224)

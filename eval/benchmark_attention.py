@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torchvision.models.googlenet import BasicConv2d
 from tqdm import tqdm
 
-from eval.benchmark import Row, Work, interleaved, matrix_rate, peak_memory
+from eval.benchmark import Row, matrix_rate
 from grounding import TopDown, rules
 from grounding.signals import Signal, Winners, transpose
 from grounding.tagger import TENSORFLOW, TORCHVISION, Preprocessing, TagClassifier
+from grounding.timing import Work, interleaved, peak_memory
 from proposals.errors import InputError
 
 log = logging.getLogger(__name__)

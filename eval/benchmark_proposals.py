@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from eval.benchmark import Row, interleaved
+from eval.benchmark import Row
 from eval.coco import Coco, CocoImage
 from eval.counts import check_counts
 from eval.localization import GAMMAS
@@ -24,6 +24,7 @@ from eval.proposal_recall import best_among, box_overlap, figures, region_overla
 from grounding.artefacts import written_aside
 from grounding.images import read_image
 from grounding.rescoring import rescore
+from grounding.timing import interleaved
 from proposals import InputError, Proposals, Proposer, SegmentProposer, Segments
 
 log = logging.getLogger(__name__)

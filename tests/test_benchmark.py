@@ -7,9 +7,10 @@ import time
 import pytest
 
 from eval import benchmark_attention
-from eval.benchmark import benchmark, interleaved, peak_memory, table
+from eval.benchmark import benchmark, table
 from eval.benchmark_attention import CONTESTS, multiply_adds, winning_connections
 from grounding import TopDown
+from grounding.timing import interleaved, peak_memory
 from proposals.errors import InputError
 
 

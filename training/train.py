@@ -139,6 +139,7 @@ class _Loop:
     def __post_init__(self):
         self.network, self.progress = self.training.network, self.training.progress
         self.steps = photos_of(self.shards.train) // self.plan.batch
+        self._photos = Photos(self.shards, self.plan.first)
         self.share = self.plan.share(self.world.size)
         self.most = min(self.plan.most or self.share, self.share)
 
@@ -164,18 +165,7 @@ class _Loop:
         epoch, start = divmod(self.progress.step, self.steps)
         ranks = self.world.rank, self.world.size
         places = shares(self.shards.train, self.plan.seed, epoch, self.plan.batch, start, *ranks, self.most)
-        return iter(self._loader(places))
-
-    def _loader(self, places: Iterator[list[Place]]) -> DataLoader:
-        return DataLoader(
-            Photos(self.shards, self.plan.first),
-            batch_size=None,  # the places come in lists
-            sampler=places,
-            num_workers=max(cores() - 1, 1) if self.plan.workers is None else self.plan.workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=_one_thread,
-            pin_memory=self.world.device.type == "cuda",
-        )
+        return iter(loader(self._photos, places, self.plan.workers, self.world))
 
     def _step(self, batches: Iterator[Batch]) -> None:
         asked = time.perf_counter()
@@ -228,7 +218,8 @@ class _Loop:
 
     def _validate(self) -> None:
         """Measures, steps the plateau, publishes."""
-        batches = self._loader(in_turn(self.shards.val, self.world.rank, self.world.size, self.most))
+        places = in_turn(self.shards.val, self.world.rank, self.world.size, self.most)
+        batches = loader(self._photos, places, self.plan.workers, self.world)
         train_loss, epoch = self.progress.loss / self.progress.steps, self.progress.step / self.steps
         measured = {"epoch": epoch, "train_loss": train_loss} | validate(self.network, batches, self.world)
         self.training.plateau.step(measured["loss"])
@@ -246,6 +237,19 @@ class _Loop:
         if self.world.rank == 0:
             checkpoint.save(self.output / "checkpoints", self.training, self.plan.keep)
         self.saved = time.monotonic()
+
+
+def loader(photos: Photos, places: Iterator[list[Place]], workers: int | None, world: World) -> DataLoader:
+    """Batches of the photos at these places, read ahead by so many processes; None: as many as cores, but one."""
+    return DataLoader(
+        photos,
+        batch_size=None,  # the places come in lists
+        sampler=places,
+        num_workers=max(cores() - 1, 1) if workers is None else workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_one_thread,
+        pin_memory=world.device.type == "cuda",
+    )
 
 
 def _as_it_is(batch: Batch) -> Batch:
