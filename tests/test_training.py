@@ -86,25 +86,28 @@ def test_training_learns_and_goes_on_bit_equal(shards, tmp_path):
 
 
 def test_a_killed_training_ends_with_the_same_weights(shards, tmp_path):
-    arguments = {"root": str(shards), "epochs": 3, "save_minutes": 0, **RECIPE}
+    arguments = {"root": str(shards), "epochs": 50 + 25 * KILLS, "save_minutes": 0, "validate": 50, **RECIPE}
     whole = train(output=str(tmp_path / "whole"), **arguments)
-    rng = random.Random(KILLS)
+    rng, folder, reached = random.Random(KILLS), tmp_path / "killed" / "checkpoints", -1
     for _ in range(KILLS):
-        wanted = rng.randint(1, 7)
         process = start(arguments | {"output": str(tmp_path / "killed")})
-        while process.poll() is None and not any(
-            step_of(path) >= wanted for path in checkpoint.saved(tmp_path / "killed" / "checkpoints")
-        ):
+        while step_of(folder) <= reached:
             time.sleep(0.01)
+            assert process.poll() is None
+        time.sleep(rng.uniform(0, 0.3))
         process.kill()
         process.communicate()
+        assert reached < step_of(folder) < 3 * arguments["epochs"]
+        reached = step_of(folder)
     assert same(train(output=str(tmp_path / "killed"), **arguments), whole)
-    steps = [json.loads(line)["step"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
-    assert steps == sorted(set(steps))
+    lines = map(json.loads, (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines())
+    told = [(line["step"], "validation" in line) for line in lines]
+    assert told == sorted(set(told))
 
 
-def step_of(path: Path) -> int:
-    return int(path.stem.removeprefix("step-"))
+def step_of(folder: Path) -> int:
+    """The last step that is saved."""
+    return max([int(path.stem.removeprefix("step-")) for path in checkpoint.saved(folder)], default=-1)
 
 
 def test_ranks_and_parts_of_batches_train_as_one_process_does(shards, tmp_path):
@@ -164,7 +167,7 @@ def test_a_signal_saves_and_then_does_what_it_would_have_done(shards, tmp_path, 
         assert signal.getsignal(number) is handler
     finally:
         signal.signal(number, before)
-    assert [step_of(path) for path in checkpoint.saved(tmp_path / "out" / "checkpoints")] == [2]
+    assert step_of(tmp_path / "out" / "checkpoints") == 2
     monkeypatch.undo()
     assert same(train(str(shards), str(tmp_path / "out"), epochs=1, **RECIPE), whole)
 
@@ -190,7 +193,9 @@ def test_handlers_come_back():
 
 def test_the_last_checkpoints_stay(shards, tmp_path):
     train(str(shards), str(tmp_path), epochs=2, save_minutes=0, keep=3, **RECIPE)
-    assert [step_of(path) for path in checkpoint.saved(tmp_path / "checkpoints")] == [4, 5, 6]
+    assert [path.stem for path in checkpoint.saved(tmp_path / "checkpoints")] == [
+        f"step-00000000{i}" for i in (4, 5, 6)
+    ]
 
 
 def test_a_trained_trunk_moves_and_a_frozen_one_does_not(shards, tmp_path):
@@ -324,7 +329,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch_saved(shards, tmp_path):
     with safe_open(tmp_path / "not-finite-0.safetensors", "pt") as file:
         assert file.get_tensor("0.images").shape == (4, 3, 224, 224)
         stopped = int(file.metadata()["step"])
-    assert stopped == step_of(checkpoint.saved(tmp_path / "checkpoints")[-1])
+    assert stopped == step_of(tmp_path / "checkpoints")
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(shards, tmp_path):

@@ -109,11 +109,8 @@ def resume(path: Path, training: Training) -> None:
             raise ValueError("progress")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is no checkpoint of this version; move it away to start anew") from error
-    if then.identity != training.progress.identity:
-        raise InputError(
-            f"{path} belongs to another training ({_difference(then.identity, training.progress.identity)}); "
-            "set name= to keep both, or move it away"
-        )
+    if different := _difference(then.identity, training.progress.identity):
+        raise InputError(f"{path} belongs to another training ({different}); set name= to keep both, or move it away")
     parts: dict[str, dict] = {"weights": {}, "average": {}, "momentum": {}}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
@@ -131,8 +128,7 @@ def resume(path: Path, training: Training) -> None:
 
 
 def _difference(theirs: str, ours: str) -> str:
-    """What two identities, each a JSON object, differ in."""
+    """What two identities, each a JSON object, differ in; "" where they are the same."""
     then, now = json.loads(theirs), json.loads(ours)
-    return ", ".join(
-        f"{k}: {then.get(k)}, now {now.get(k)}" for k in sorted(then.keys() | now) if then.get(k) != now.get(k)
-    )
+    names = [name for name in sorted(then.keys() | now) if then.get(name) != now.get(name)]
+    return ", ".join(f"{name}: {then.get(name)}, now {now.get(name)}" for name in names)

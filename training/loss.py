@@ -16,8 +16,9 @@ class _TagLoss(torch.autograd.Function):
         logits = logits.float().contiguous()
         ctx.save_for_backward(logits, rows, columns)
         ctx.photos = photos
-        total = sum(F.softplus(part).sum() for part in logits.view(-1).split(CHUNK))
-        return (total - logits[rows, columns].sum()) / photos
+        # in float64, for the sums of sure positives nearly cancel
+        total = sum(F.softplus(part).sum(dtype=torch.float64) for part in logits.view(-1).split(CHUNK))
+        return ((total - logits[rows, columns].sum(dtype=torch.float64)) / photos).float()
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:
@@ -37,7 +38,7 @@ def tag_loss(logits: Tensor, rows: Tensor, columns: Tensor, photos: int | None =
     Returns:
         A float32 scalar.
     """
-    return _TagLoss.apply(logits, rows, columns, photos or len(logits)).to(torch.float32)
+    return _TagLoss.apply(logits, rows, columns, photos or len(logits))
 
 
 def distillation_loss(logits: Tensor, taught: Tensor, photos: int | None = None) -> Tensor:

@@ -99,6 +99,8 @@ def _begun(plan: Recipe, shards: Shards, world: World, init: str, architecture: 
     set_frequencies(tagger, torch.from_numpy(shards.counts) / photos_of(shards.train))
     if known < len(tagger.vocabulary):
         first = Photos(shards)[next(in_turn(shards.train, 0, 1, plan.batch))]
+        if first.gone:
+            raise InputError(first.gone)
         calibrate(tagger, tagger.preprocessing(first.images), known)
     network = Network(tagger, known, plan, world)
     optimizer = network.optimizer()

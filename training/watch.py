@@ -46,7 +46,7 @@ class Watch:
         self._board = _board(output) if tensorboard and active else None
         self._bar = tqdm(total=total, initial=progress.step, unit="step", disable=None if active else True)
         if active:
-            _take_back(output / "metrics.jsonl", progress.step)
+            _take_back(output / "metrics.jsonl", progress)
 
     def __enter__(self) -> "Watch":
         return self
@@ -115,13 +115,15 @@ def _board(output: Path):
     return SummaryWriter(str(output))
 
 
-def _take_back(path: Path, step: int) -> None:
-    """Leaves the lines up to a step; one that was cut off goes, too."""
+def _take_back(path: Path, progress: Progress) -> None:
+    """Leaves the lines of what is done; one that was cut off goes, too."""
     kept = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+    for text in path.read_text("utf-8").splitlines() if path.exists() else []:
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
+            line = json.loads(text)
+            again = line["step"] == progress.step and "validation" in line and progress.steps > 0
+            if line["step"] <= progress.step and not again:
+                kept.append(text + "\n")
         except (ValueError, KeyError, TypeError):
             continue
     with written_aside(path) as aside:
