@@ -10,7 +10,7 @@ from pathlib import Path
 import safetensors
 import torch
 import torchvision
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from grounding import googlenet
@@ -222,11 +222,10 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str,
     Raises:
         InputError: the file cannot be written.
     """
+    # as bytes: safetensors' own files are for their owner alone, and its errors say nothing of a full disk
+    data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, about)
     with written_aside(path) as aside:
-        try:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside, about)
-        except safetensors.SafetensorError as error:  # which a full disk is, too
-            raise InputError(f"{path} cannot be written: {error}") from error
+        aside.write_bytes(data)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
