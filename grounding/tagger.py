@@ -1,6 +1,7 @@
 """TagClassifier: a CNN that says which tags an image carries; one file holds it whole."""
 
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -224,8 +225,10 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], about: dict[str,
     """
     # as bytes: safetensors' own files are for their owner alone, and its errors say nothing of a full disk
     data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, about)
-    with written_aside(path) as aside:
-        aside.write_bytes(data)
+    with written_aside(path) as aside, aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # a name that stands for half a file is worse than none
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:

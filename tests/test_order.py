@@ -105,4 +105,6 @@ def test_dropout_follows_from_step_and_place():
     assert torch.equal(torch.cat(parts), whole)
     dropout.at(8, 6, 0)
     assert not torch.equal(dropout(features), whole)
+    compiled = torch.compile(dropout, backend="eager")
+    assert torch.equal(compiled(features), dropout(features))
     assert torch.equal(dropout.eval()(features), features)

@@ -8,6 +8,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from torch import Tensor
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -58,7 +59,7 @@ class Training:
     progress: Progress
 
 
-def save(folder: Path, training: Training, keep: int) -> Path:
+def save(folder: Path, training: Training, keep: int) -> None:
     """Writes ``step-NNNNNNNNN.safetensors`` aside and renames it, then removes all but the last ``keep``.
 
     Raises:
@@ -76,11 +77,12 @@ def save(folder: Path, training: Training, keep: int) -> Path:
         "rates": json.dumps([group["lr"] for group in training.optimizer.param_groups]),
         "plateau": json.dumps({name: getattr(training.plateau, name) for name in ("best", "num_bad_epochs")}),
     }
+    for left in folder.glob(".step-*.part"):  # of a run that was killed
+        left.unlink(missing_ok=True)
     path = path_of(folder, training.progress.step)
     write_tensors(path, tensors, about)
     for old in saved(folder)[:-keep]:
         old.unlink(missing_ok=True)
-    return path
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -90,7 +92,7 @@ def path_of(folder: Path, step: int) -> Path:
 
 def saved(folder: Path) -> list[Path]:
     """The checkpoints of a folder, the last one last."""
-    return sorted(folder.glob("step-*.safetensors"))
+    return sorted(folder.glob(f"step-{'[0-9]' * 9}.safetensors"))
 
 
 def resume(path: Path, training: Training) -> None:
@@ -99,7 +101,10 @@ def resume(path: Path, training: Training) -> None:
     Raises:
         InputError: the file is no checkpoint, or one of another recipe or other shards.
     """
-    about, tensors = read_tensors(path)
+    try:
+        about, tensors = read_tensors(path)
+    except InputError as error:
+        raise InputError(f"{error}: remove it, to go on from the one before or to start anew") from error
     try:
         if about.get("format") != FORMAT:
             raise KeyError("format")
@@ -116,15 +121,22 @@ def resume(path: Path, training: Training) -> None:
         kind, _, rest = name.partition(".")
         parts.setdefault(kind, {})[rest] = tensor
     training.network.tagger.take(parts["weights"], path)
-    if training.network.average is not None:
-        training.network.average.load_state_dict(parts["average"])
-    state = training.optimizer.state_dict()
-    state["state"] = {int(index): {"momentum_buffer": tensor} for index, tensor in parts["momentum"].items()}
-    for group, rate in zip(state["param_groups"], rates, strict=True):
-        group["lr"] = rate
-    training.optimizer.load_state_dict(state)
+    try:
+        if training.network.average is not None:
+            training.network.average.load_state_dict(parts["average"])
+        _set_rates(training.optimizer, rates, parts["momentum"])
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({str(error).splitlines()[0]}): remove it") from error
     vars(training.plateau).update(plateau)
     vars(training.progress).update(vars(then))
+
+
+def _set_rates(optimizer: SGD, rates: list[float], momenta: dict[str, Tensor]) -> None:
+    state = optimizer.state_dict()
+    state["state"] = {int(index): {"momentum_buffer": tensor} for index, tensor in momenta.items()}
+    for group, rate in zip(state["param_groups"], rates, strict=True):
+        group["lr"] = rate
+    optimizer.load_state_dict(state)
 
 
 def _difference(theirs: str, ours: str) -> str:

@@ -18,17 +18,27 @@ class KeyedDropout(nn.Module):
         super().__init__()
         self.share, self.seed = share, seed
         self.step, self.batch, self.first = 0, 0, 0
+        self._of, self._numbers = None, torch.empty(0)
 
     def at(self, step: int, batch: int, first: int) -> None:
         """Says where the next photos are: in which step of how many photos, and which of them is the first one."""
         self.step, self.batch, self.first = step, batch, first
 
+    @torch.compiler.disable  # it draws numbers in ways that cannot be compiled
     def forward(self, features: Tensor) -> Tensor:
         """(n, C, h, w) to the same shape; nothing is dropped outside training."""
         if not self.training or not self.share:
             return features
-        state = np.random.SeedSequence([self.seed, self.step]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(state[0] >> 1))
-        drawn = torch.rand(self.batch, *features.shape[1:], generator=generator)
-        kept = drawn[self.first : self.first + len(features)] >= self.share
+        kept = self._drawn(features.shape[1:])[self.first : self.first + len(features)] >= self.share
         return features * (kept / (1 - self.share)).to(features)
+
+    def _drawn(self, shape: torch.Size) -> Tensor:
+        """Numbers 0..1 for the whole batch, drawn once a step."""
+        if self._of != (self.step, self.batch, shape):
+            state = np.random.SeedSequence([self.seed, self.step]).generate_state(1, np.uint64)
+            generator = torch.Generator().manual_seed(int(state[0] >> 1))
+            self._of, self._numbers = (
+                (self.step, self.batch, shape),
+                torch.rand(self.batch, *shape, generator=generator),
+            )
+        return self._numbers

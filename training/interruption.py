@@ -32,10 +32,13 @@ class Interruption:
     def follow(self, number: int) -> None:
         """Lets a signal do what it would have done at once: end the process, or what its earlier handler does.
 
-        submitit's handler puts the job back into the queue.
+        submitit's handler puts the job back into the queue. Where a handler comes back, as that of a signal that is
+        ignored does, the training goes on.
         """
+        self.signal = 0
         self.__exit__()
         os.kill(os.getpid(), number)
+        self.__enter__()
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.signal = number

@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass, fields
 
 from proposals.errors import InputError
 
-# what may change between two parts of one training: the same weights come out, or more of the same
+# what may change between two parts of one training: weights do not depend on it, but for the rounding in other parts of
+# a batch (``most``), and for when the plateau is looked at (``validate``)
 FREE = ("epochs", "most", "workers", "validate", "save_minutes", "keep")
 
 
@@ -21,7 +22,7 @@ class Recipe:
         trunk_rate: learning rate of everything below the tag layer; 0 freezes it.
         tag_rate: learning rate of the tag layer.
         momentum, decay: of SGD; Caffe's GoogLeNet has 0.9 and 0.0002.
-        plateau: what the rates are multiplied by when a validation does not lower the loss.
+        plateau: what the rates are multiplied by when a validation does not lower the loss (by 0.01 %); 1: never.
         inherit: the weight of the distillation that keeps the names alive which the network knew before; 0: it forgets
             those that are no tags.
         average: decay a step of the moving average of the weights, which is judged and published in their place; 0:
@@ -58,12 +59,14 @@ class Recipe:
         for name in ("epochs", "batch", "most", "first", "validate", "keep"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"step.{name}={getattr(self, name)} must be 1 or more")
-        for name in ("trunk_rate", "tag_rate", "decay", "inherit", "save_minutes", "workers"):
+        for name in ("trunk_rate", "tag_rate", "decay", "inherit", "save_minutes", "workers", "seed"):
             if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise InputError(f"step.{name}={getattr(self, name)} must not be negative")
         for name in ("momentum", "average"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"step.{name}={getattr(self, name)} must be in 0..1, and below 1")
+        if not 0 < self.plateau <= 1:
+            raise InputError(f"step.plateau={self.plateau} must be above 0, and 1 at most")
         if self.precision not in ("float32", "bfloat16"):
             raise InputError(f"step.precision={self.precision}: choose float32 or bfloat16")
 

@@ -77,7 +77,7 @@ class Shards:
     """What ``grounding step=shards`` made, opened for reading.
 
     Args:
-        root: its folder; keep: indices that are held in memory, those used last.
+        root: its folder; keep: photos whose indices are held in memory, those used last.
 
     Attributes:
         train, val: the shards, in the order of their names; settings, stats: as ``shards.json`` has them.
@@ -87,7 +87,7 @@ class Shards:
             the one that the shards were made with.
     """
 
-    def __init__(self, root: str | Path, keep: int = 16):
+    def __init__(self, root: str | Path, keep: int = 1 << 17):
         self.root, self._keep = Path(root), keep
         self._indices: OrderedDict[str, Index] = OrderedDict()
         about = _read_about(self.root / SHARDS)
@@ -129,7 +129,7 @@ class Shards:
         if name not in self._named:
             raise InputError(f"{self.root} has no shard {name}")
         self._indices[name] = read_index(index_path(self.root / name), self._named[name], len(self._pairs))
-        while len(self._indices) > self._keep:
+        while len(self._indices) > 1 and sum(map(len, self._indices.values())) > self._keep:
             self._indices.popitem(last=False)
         return self._indices[name]
 
@@ -346,7 +346,8 @@ def _shards(about: Mapping[str, Any], kind: str, root: Path) -> list[Shard]:
     try:
         shards = [Shard(entry["name"], entry["photos"], entry["bytes"]) for entry in about[kind]]
         for shard in shards:
-            if not NAME.fullmatch(shard.name) or not all(type(n) is int and n >= 0 for n in shard[1:]):
+            sound = all(type(n) is int and n >= 0 for n in shard[1:]) and shard.photos * BLOCK <= shard.bytes
+            if not NAME.fullmatch(shard.name) or not sound:
                 raise ValueError(f"a shard {shard}")
         return shards
     except (KeyError, TypeError, ValueError) as error:

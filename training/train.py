@@ -11,6 +11,7 @@ force, goes on at its last checkpoint when it is started again, and ends with th
 
 import json
 import logging
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ from training.world import World, joined
 log = logging.getLogger(__name__)
 
 TAGGER = "tagger.safetensors"
+CALIBRATED = 64  # photos
 
 
 def train(
@@ -98,16 +100,17 @@ def _begun(plan: Recipe, shards: Shards, world: World, init: str, architecture: 
     known = len(shards.vocabulary)
     set_frequencies(tagger, torch.from_numpy(shards.counts) / photos_of(shards.train))
     if known < len(tagger.vocabulary):
-        first = Photos(shards)[next(in_turn(shards.train, 0, 1, plan.batch))]
+        first = Photos(shards)[next(in_turn(shards.train, 0, 1, CALIBRATED))]
         if first.gone:
             raise InputError(first.gone)
         calibrate(tagger, tagger.preprocessing(first.images), known)
     network = Network(tagger, known, plan, world)
     optimizer = network.optimizer()
-    made = json.dumps([list(shards.vocabulary), shards.train, shards.val])
+    made = json.dumps([list(tagger.vocabulary), shards.train, shards.val])
     identity = plan.identity() | {"init": _digest(init, architecture), "shards": sha256(made.encode()).hexdigest()[:12]}
     log.info("%d tags, %d of them inherited", len(tagger.vocabulary), len(tagger.vocabulary) - known)
-    plateau = ReduceLROnPlateau(optimizer, factor=plan.plateau, patience=0)
+    factor = plan.plateau if plan.plateau < 1 else 0.1  # which is then never used
+    plateau = ReduceLROnPlateau(optimizer, factor=factor, patience=0)
     return Training(network, optimizer, plateau, Progress(json.dumps(identity)))
 
 
@@ -150,6 +153,7 @@ class _Loop:
         batches: Iterator[Batch] | None = None
         while True:
             if self._due():
+                self._save()  # for a validation is long
                 self._validate()
                 self._save()
             if self.progress.step >= self.steps * self.plan.epochs:
@@ -160,7 +164,11 @@ class _Loop:
 
     def _due(self) -> bool:
         end = self.progress.step >= self.steps * self.plan.epochs
-        return self.progress.steps > 0 and (end or self.progress.step % (self.plan.validate or self.steps) == 0)
+        return self.progress.steps > 0 and (end or self._regular())
+
+    def _regular(self) -> bool:
+        """Whether a validation belongs here wherever the training ends."""
+        return self.progress.step % (self.plan.validate or self.steps) == 0
 
     def _epoch(self) -> Iterator[Batch]:
         """The parts of the rank's shares of all steps that are left of the epoch."""
@@ -170,13 +178,15 @@ class _Loop:
         return iter(loader(self._photos, places, self.plan.workers, self.world))
 
     def _step(self, batches: Iterator[Batch]) -> None:
-        asked = time.perf_counter()
-        parts = list(islice(batches, -(-self.share // self.most)))
-        self.watch.waited(time.perf_counter() - asked)
+        parts, gone = self._read(batches)
+        skipped = sum(len(part.skipped) for part in parts)
+        skipped, lost = self.world.sum([skipped, bool(gone)])
+        if lost:
+            self._save()
+            raise InputError(gone or "another rank cannot read its photos; it says why")
         self.network.train()
-        told = [self._backward(parts) / self.world.size, self.interruption.signal, self._skipped(parts)]
-        loss, signals, skipped = self.world.sum(told)
-        if not abs(loss) < float("inf"):
+        loss, signals = self.world.sum([self._backward(parts) / self.world.size, self.interruption.signal])
+        if not math.isfinite(loss):
             self._refuse(parts)
         self.training.optimizer.step()
         self.training.optimizer.zero_grad(set_to_none=True)
@@ -186,18 +196,21 @@ class _Loop:
         if signals or time.monotonic() - self.saved > 60 * self.plan.save_minutes:
             self._save()
         if signals:
-            log.warning("stopped by a signal after step %d, which is saved", self.progress.step)
+            log.warning("a signal came; step %d is saved", self.progress.step)
+            self.world.sum([0])  # until the first rank has saved
             self.interruption.follow(self.interruption.signal or signal.SIGTERM)
 
-    def _skipped(self, parts: list[Batch]) -> int:
-        """Names the broken photos, and says how many there are."""
-        for part in parts:
-            for photo in part.skipped:
-                log.warning("skipped %s", photo)
-            if part.gone:
-                self._save()
-                raise InputError(part.gone)
-        return sum(len(part.skipped) for part in parts)
+    def _read(self, batches: Iterator[Batch]) -> tuple[list[Batch], str]:
+        """The parts of the rank's share of a step, and why there is none: "" where there is."""
+        asked = time.perf_counter()
+        try:
+            parts = list(islice(batches, -(-self.share // self.most)))
+        except RuntimeError as error:  # a worker was killed
+            return [], f"a process that reads photos ended ({str(error).splitlines()[0]}): set step.workers= to fewer"
+        self.watch.waited(time.perf_counter() - asked)
+        for photo in (photo for part in parts for photo in part.skipped):
+            log.warning("skipped %s", photo)
+        return parts, next((part.gone for part in parts if part.gone), "")
 
     def _backward(self, parts: list[Batch]) -> float:
         """Leaves the gradients of the rank's share, averaged over the ranks; the share's loss."""
@@ -224,7 +237,12 @@ class _Loop:
         batches = loader(self._photos, places, self.plan.workers, self.world)
         train_loss, epoch = self.progress.loss / self.progress.steps, self.progress.step / self.steps
         measured = {"epoch": epoch, "train_loss": train_loss} | validate(self.network, batches, self.world)
-        self.training.plateau.step(measured["loss"])
+        if not math.isfinite(measured["loss"]):
+            raise InputError(
+                "the validation's loss is not finite: lower the rates and start from an earlier checkpoint"
+            )
+        if self.plan.plateau < 1 and self._regular():
+            self.training.plateau.step(measured["loss"])
         self.progress.validated(measured)
         self.watch.validated(self.progress, measured)
         if self.world.rank == 0:
@@ -249,7 +267,7 @@ def loader(photos: Photos, places: Iterator[list[Place]], workers: int | None, w
         sampler=places,
         num_workers=max(cores() - 1, 1) if workers is None else workers,
         collate_fn=_as_it_is,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
         pin_memory=world.device.type == "cuda",
     )
 
@@ -258,5 +276,7 @@ def _as_it_is(batch: Batch) -> Batch:
     return batch
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
     torch.set_num_threads(1)
+    # sent to all processes of a job, it would end this one, and by that the step that is to be saved
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

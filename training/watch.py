@@ -43,7 +43,7 @@ class Watch:
         self.output, self.photos, self.active = output, photos, active
         self._losses: list[float] = []
         self._waited, self._since = 0.0, time.perf_counter()
-        self._board = _board(output) if tensorboard and active else None
+        self._board = _board(output, progress.step) if tensorboard and active else None
         self._bar = tqdm(total=total, initial=progress.step, unit="step", disable=None if active else True)
         if active:
             _take_back(output / "metrics.jsonl", progress)
@@ -105,20 +105,20 @@ class Watch:
                 self._board.add_scalar(f"validation/{name}" if "validation" in line else name, value, step)
 
 
-def _board(output: Path):
+def _board(output: Path, step: int):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise InputError(
             "TensorBoard is not installed: pip install 'grounding[watch]', or step.tensorboard=false"
         ) from error
-    return SummaryWriter(str(output))
+    return SummaryWriter(str(output), purge_step=step)
 
 
 def _take_back(path: Path, progress: Progress) -> None:
     """Leaves the lines of what is done; one that was cut off goes, too."""
     kept = []
-    for text in path.read_text("utf-8").splitlines() if path.exists() else []:
+    for text in path.read_text("utf-8", "replace").splitlines() if path.exists() else []:
         try:
             line = json.loads(text)
             again = line["step"] == progress.step and "validation" in line and progress.steps > 0

@@ -53,6 +53,11 @@ class World:
         distributed.all_gather(parts, padded)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]).to(rows.device)
 
+    def agree(self, model: nn.Module) -> None:
+        """Gives all ranks the first one's buffers, the running statistics of batch norm."""
+        for buffer in model.buffers() if self.size > 1 else ():
+            distributed.broadcast(buffer, 0)
+
     def shared(self, model: nn.Module) -> nn.Module:
         """The model, its gradients averaged over the ranks; they begin with the weights of the first."""
         if self.size == 1:
@@ -69,7 +74,9 @@ def joined() -> Iterator[World]:
     """
     rank, size = rank_of()
     gpu = torch.cuda.is_available()
-    device = torch.device(f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}" if gpu else "cpu")
+    local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+    # a site may show each of its tasks one GPU only
+    device = torch.device(f"cuda:{int(local) % torch.cuda.device_count()}" if gpu else "cpu")
     if gpu:
         torch.cuda.set_device(device)
     with meeting("nccl" if gpu else "gloo", PATIENCE):
