@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from test_flickr30k import root  # noqa: F401, a fixture
 
 from eval import bootstrap, choice
 from eval.attend import attend, rescore
@@ -28,7 +29,6 @@ from eval.predictions import Prediction, read_predictions, write_predictions
 from grounding import Grounder
 from grounding.grounder import Settings
 from proposals.errors import InputError
-from tests.test_flickr30k import root  # noqa: F401, a fixture
 
 TEXTS = ["a dog", "A dog", "his hat", "two men"]
 

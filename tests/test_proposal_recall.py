@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_coco import POLYGONS, RUNS, SQUARE, write
+from test_proposals import boxes, segments
 
 from eval.benchmark import benchmark
 from eval.benchmark_proposals import measure
 from eval.proposal_recall import best_among, box_overlap, figures, pixels_a_cell, region_overlap
 from proposals import InputError, Proposals, SegmentProposer
-from tests.test_coco import POLYGONS, RUNS, SQUARE, write
-from tests.test_proposals import boxes, segments
 
 
 @given(st.one_of(segments(), boxes()), st.integers(0, 3), st.integers(0, 2**32))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from test_flickr30k import root  # noqa: F401, a fixture
 
 from eval.evaluate import evaluate
 from eval.examples import examples
@@ -18,7 +19,6 @@ from eval.report import REASONS, reason_of, report
 from grounding import Grounder
 from proposals import BoxProposer
 from proposals.errors import InputError
-from tests.test_flickr30k import root  # noqa: F401, a fixture
 
 PHRASE = {"rank": None, "covered": True, "pointed": True, "reachable": True}
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_proposals import boxes, segments
 
 from proposals import Boxes, InputError, Proposals, Segments
 from proposals.shards import ABOUT, ShardProposals, decode, encode, members, read_about, write_shard
-from tests.test_proposals import boxes, segments
 
 ABOUT_FILE = (ABOUT, json.dumps({"photos": 1}).encode())
 

@@ -47,7 +47,7 @@ def test_a_job_that_is_preempted_goes_on(tmp_path):
     _, told = process.communicate(timeout=100)
     assert process.returncode == 0, told
     log = (output / "train.log").read_text()
-    stopped, resumed = (re.search(words, log)[1] for words in (r"signal after step (\d+)", r"resumed after step (\d+)"))
+    stopped, resumed = (re.search(words, log)[1] for words in (r"signal came; step (\d+)", r"resumed after step (\d+)"))
     assert stopped == resumed
     assert len(list((output / "checkpoints").iterdir())) == 2
     assert (output / "tagger.safetensors").exists()
