@@ -48,6 +48,11 @@ class CocoImage:
     size: tuple[int, int]
     objects: tuple[CocoObject, ...]
 
+    @property
+    def classes(self) -> list[str]:
+        """The classes that it shows, in the order of the alphabet."""
+        return sorted({thing.category for thing in self.objects})
+
 
 class Coco:
     """The annotated photos of a split whose files are at hand, in the order of their ids.

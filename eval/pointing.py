@@ -201,14 +201,12 @@ def _(image: VocImage) -> list[Cue]:
     masks = {name: [] for name in sorted({thing.name for thing in image.objects})}
     for thing in image.objects:
         masks[thing.name].append(_filled(thing.box, image.size))
-    # "difficult" objects are no cue of their own
-    plain = {thing.name for thing in image.objects if not thing.difficult}
-    return [cue for cue in _cues(masks) if cue.name in plain]
+    return [cue for cue in _cues(masks) if cue.name in image.classes]
 
 
 @cues.register
 def _(image: CocoImage) -> list[Cue]:
-    masks = {name: [] for name in sorted({thing.category for thing in image.objects})}
+    masks = {name: [] for name in image.classes}
     for thing in image.objects:
         masks[thing.category].append(thing.mask())
     return _cues(masks)

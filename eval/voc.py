@@ -35,6 +35,11 @@ class VocImage:
     size: tuple[int, int]
     objects: tuple[VocObject, ...]
 
+    @property
+    def classes(self) -> list[str]:
+        """The classes that it shows, in the order of the alphabet; one whose objects are all difficult is none."""
+        return sorted({thing.name for thing in self.objects if not thing.difficult})
+
 
 class Voc:
     """The photos of a split, in the order of its file.

@@ -10,9 +10,10 @@ from hypothesis import settings
 # before torch is imported: threads that spin while they wait make a busy machine many times slower
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# the same examples in every run; HYPOTHESIS_SEARCH=1 looks for new ones
-settings.register_profile("repeatable", derandomize=True)
-settings.load_profile("default" if os.environ.get("HYPOTHESIS_SEARCH") else "repeatable")
+# the same examples in every run, HYPOTHESIS_SEARCH=1 looks for new ones; a busy machine fails none by its slowness
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None)
+settings.load_profile("search" if os.environ.get("HYPOTHESIS_SEARCH") else "repeatable")
 
 
 @pytest.fixture(scope="session")

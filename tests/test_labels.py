@@ -1,0 +1,66 @@
+"""The step ``labels``: what it writes is what the annotations say, and ``step=shards`` reads it."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.coco import Coco, CocoImage, CocoObject
+from eval.labels import label
+from eval.voc import VocImage, VocObject
+from proposals.errors import InputError
+from training.sharding import shard
+from training.shards import Shards
+
+BOX = np.array([0, 0, 9, 9], float)
+
+
+def voc_image(path, *objects: tuple[str, bool]) -> VocImage:
+    return VocImage(path.stem, path, (40, 60), tuple(VocObject(name, BOX, difficult) for name, difficult in objects))
+
+
+def test_labels_are_the_classes_that_are_not_difficult_and_become_tags(tmp_path, astronaut, coffee, capsys):
+    for name, photo in (("a", astronaut), ("b", coffee), ("c", coffee), ("d", coffee)):
+        Image.open(photo).convert("RGB").resize((60, 40)).save(tmp_path / f"{name}.jpg")
+    photos = [
+        voc_image(tmp_path / "a.jpg", ("tvmonitor", False), ("person", False), ("person", True), ("flag", True)),
+        voc_image(tmp_path / "b.jpg", ("cup", False), ("person", False)),
+        voc_image(tmp_path / "c.jpg", ("cup", True)),
+        CocoImage("d", tmp_path / "d.jpg", (40, 60), (CocoObject("dining table", True, BOX, [], (40, 60)),)),
+    ]
+    table = label(photos, str(tmp_path / "out"))
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    assert rows == [
+        {"path": str(tmp_path / "a.jpg"), "tags": ["person", "tvmonitor"]},
+        {"path": str(tmp_path / "b.jpg"), "tags": ["cup", "person"]},
+        {"path": str(tmp_path / "d.jpg"), "tags": ["dining table"]},
+    ]
+    assert "3 photos, 4 classes" in capsys.readouterr().out
+    shard(str(table), str(tmp_path / "shards"), minimum=1, held_out=0, workers=1)
+    shards = Shards(tmp_path / "shards")
+    assert set(shards.vocabulary) == {"person", "tvmonitor", "cup", "dining table"}
+    kept = [(name, shards.index(name)) for name in (part.name for part in (*shards.train, *shards.val))]
+    tags = sorted(
+        sorted(shards.vocabulary[t] for t in i.tags[i.starts[r] : i.starts[r + 1]])
+        for _, i in kept
+        for r in range(len(i))
+    )
+    assert tags == [["cup", "person"], ["dining table"], ["person", "tvmonitor"]]
+
+
+def test_nothing_to_label_is_told(tmp_path):
+    with pytest.raises(InputError, match=r"no photo has an object: name another data\.split"):
+        label([voc_image(tmp_path / "a.jpg", ("cup", True))], str(tmp_path / "out"))
+    with pytest.raises(InputError, match="no annotated objects: set data=voc2012"):
+        label(None, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_real_labels(data, tmp_path):
+    rows = map(json.loads, label(Coco(data / "coco2017", "train2017"), str(tmp_path)).read_text().splitlines())
+    annotations = json.loads((data / "coco2017/annotations/instances_train2017.json").read_text())
+    names = {category["id"]: category["name"] for category in annotations["categories"]}
+    files = {image["id"]: image["file_name"] for image in annotations["images"]}
+    expected = {(files[thing["image_id"]], names[thing["category_id"]]) for thing in annotations["annotations"]}
+    assert {(row["path"].split("/")[-1], tag) for row in rows for tag in row["tags"]} == expected
