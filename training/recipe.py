@@ -21,7 +21,7 @@ class Recipe:
         first: so many tags of a photo count, its first ones; None: all.
         trunk_rate: learning rate of everything below the tag layer; 0 freezes it.
         tag_rate: learning rate of the tag layer.
-        momentum, decay: of SGD; Caffe's GoogLeNet has 0.9 and 0.0002.
+        momentum, decay: of SGD.
         plateau: what the rates are multiplied by when a validation does not lower the loss (by 0.01 %); 1: never.
         inherit: the weight of the distillation that keeps the names alive which the network knew before; 0: it forgets
             those that are no tags.
@@ -36,17 +36,17 @@ class Recipe:
         seed: of order, crops, flips, dropout and the tag layer.
     """
 
-    epochs: int = 3
+    epochs: int = 4
     batch: int = 64
     most: int | None = None
     first: int | None = None
-    trunk_rate: float = 0.01
-    tag_rate: float = 0.01
+    trunk_rate: float = 0.0003
+    tag_rate: float = 0.005
     momentum: float = 0.9
-    decay: float = 0.0002
-    plateau: float = 0.1
+    decay: float = 0.0005
+    plateau: float = 0.3
     inherit: float = 0.0
-    average: float = 0.0
+    average: float = 0.99
     precision: str = "float32"
     compile: bool = False
     validate: int | None = None
