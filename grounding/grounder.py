@@ -153,12 +153,25 @@ class GroundingScene:
     def __init__(self, grounder: Grounder, image: np.ndarray, scene: Scene, proposals: Proposals):
         self.image, self.proposals = image, proposals
         self._grounder, self._scene = grounder, scene
-        self._maps: dict[str, np.ndarray] = {}
+        # by method and tag
+        self._maps: dict[tuple[str, str], np.ndarray] = {}
         maps = self._maps  # not through self: a scene in its own cache would wait for the garbage collector
-        self._masses = lru_cache(REMEMBERED)(lambda tags: proposals.integrate(_average(maps, tags)[None]))
+        self._masses = lru_cache(REMEMBERED)(
+            lambda method, tags: proposals.integrate(_average(maps, method, tags)[None])
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the photo and of the maps that are kept; the network's values and the proposals come on top."""
+        return self.image.nbytes + sum(kept.nbytes for kept in list(self._maps.values()))
 
     def ground(
-        self, phrases: Sequence[str], gamma: float | None = None, prior: float | None = None, nms: float | None = None
+        self,
+        phrases: Sequence[str],
+        gamma: float | None = None,
+        prior: float | None = None,
+        nms: float | None = None,
+        method: str | None = None,
     ) -> list[Grounding]:
         """The boxes of each phrase, in the order asked.
 
@@ -167,33 +180,37 @@ class GroundingScene:
         answered as not groundable, never with a made-up box.
 
         Args:
-            gamma, prior, nms: in place of the grounder's, see :class:`Settings`.
+            gamma, prior, nms, method: in place of the grounder's, see :class:`Settings`; the proposals are the same.
 
         Raises:
-            InputError: no phrase, an empty one, or a gamma, prior or nms out of range.
+            InputError: no phrase, an empty one, an unknown method, or a gamma, prior or nms out of range.
         """
         if isinstance(phrases, str) or not len(phrases):
             raise InputError("no phrase to ground: give a list of at least one")
-        given = {"gamma": gamma, "prior": prior, "nms": nms}
+        given = {"gamma": gamma, "prior": prior, "nms": nms, "method": method}
         settings = replace(self._grounder.settings, **{k: v for k, v in given.items() if v is not None})
         parsed = [Phrase.parse(text, self._grounder.tagger.vocabulary) for text in phrases]
-        self.attend(sorted({tag for phrase in parsed for tag in phrase.tags}))
+        self.attend(sorted({tag for phrase in parsed for tag in phrase.tags}), settings.method)
         return [self._answer(phrase, settings) for phrase in parsed]
 
-    def attend(self, tags: Sequence[str]) -> list[np.ndarray]:
+    def attend(self, tags: Sequence[str], method: str | None = None) -> list[np.ndarray]:
         """The attention map of each tag on the proposals' grid: (h, w) float64, >= 0, its mass kept.
+
+        Args:
+            method: in place of the grounder's.
 
         Raises:
             InputError: the vocabulary has no such tag.
         """
-        new = [tag for tag in tags if tag not in self._maps]
+        method = method or self._grounder.settings.method
+        new = [tag for tag in tags if (method, tag) not in self._maps]
         if new:
             ids = [self._grounder.tagger.vocabulary.index(tag) for tag in new]
-            method = self._grounder.settings.method
             maps = self._scene.attend(ids, method).clamp(min=0)
             maps = (blur(maps) if METHODS[method].blurred else maps)[0].double()
-            self._maps |= zip(new, resize_mass(maps, self.proposals.shape).numpy(), strict=True)
-        return [self._maps[tag] for tag in tags]
+            resized = resize_mass(maps, self.proposals.shape).numpy()
+            self._maps |= zip([(method, tag) for tag in new], resized, strict=True)
+        return [self._maps[method, tag] for tag in tags]
 
     def words(self, box: Sequence[float], count: int = 10) -> list[tuple[str, float]]:
         """What is here? The tags whose attention is most concentrated in a box, of the whole vocabulary.
@@ -221,15 +238,16 @@ class GroundingScene:
         size, proposals = self.image.shape[:2], self.proposals
         if not phrase.tags:
             return Grounding(phrase, np.zeros((0, 4)), np.zeros(0), None, size)
-        masses = self._masses(phrase.tags)
+        masses = self._masses(settings.method, phrase.tags)
         scores = rescore(masses, proposals.areas, settings.gamma, proposals.scores, settings.prior)[0]
         kept = thin(proposals.boxes, scores, settings.nms)
-        return Grounding(phrase, proposals.boxes[kept], scores[kept], _average(self._maps, phrase.tags), size)
+        mean = _average(self._maps, settings.method, phrase.tags)
+        return Grounding(phrase, proposals.boxes[kept], scores[kept], mean, size)
 
 
-def _average(maps: Mapping[str, np.ndarray], tags: Sequence[str]) -> np.ndarray:
+def _average(maps: Mapping[tuple[str, str], np.ndarray], method: str, tags: Sequence[str]) -> np.ndarray:
     """(h, w) the map of a phrase: "we simply average the word attention maps" (Sec. 4.3)."""
-    return np.mean([maps[tag] for tag in tags], axis=0)
+    return np.mean([maps[method, tag] for tag in tags], axis=0)
 
 
 def resize_mass(maps: Tensor, shape: tuple[int, int]) -> Tensor:

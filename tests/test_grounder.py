@@ -122,6 +122,17 @@ def test_another_setting_integrates_nothing_and_answers_as_a_fresh_scene(scene, 
                 np.testing.assert_array_equal(getattr(answer, name), getattr(fresh, name))
 
 
+def test_another_method_shares_the_proposals_and_answers_as_a_fresh_scene(scene, astronaut):
+    fresh = Grounder.load(method="cam").look(astronaut).ground(["a woman"])[0]
+    before, other = scene.ground(["a woman"])[0], scene.ground(["a woman"], method="cam")[0]
+    np.testing.assert_array_equal(other.map, fresh.map)
+    np.testing.assert_array_equal(other.boxes, fresh.boxes)
+    assert not np.array_equal(before.map, other.map)
+    np.testing.assert_array_equal(scene.ground(["a woman"])[0].map, before.map)
+    with pytest.raises(InputError, match="no attention method 'magic'"):
+        scene.ground(["a woman"], method="magic")
+
+
 def test_settings_out_of_range_are_told(scene):
     for settings in ({"gamma": -1}, {"prior": float("nan")}, {"nms": 1.5}):
         with pytest.raises(InputError, match=f"{next(iter(settings))}="):
