@@ -24,6 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PORT = re.compile(r":\d*$")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+HEAD_BYTES = 16384  # of all headers together
 FAULT = "a fault of the server; its log says more"
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -68,6 +69,8 @@ class Gate:
             return
         reply, body = Reply(send), bytearray()
         try:
+            if sum(len(name) + len(value) for name, value in scope["headers"]) > HEAD_BYTES:
+                raise Refused(431, f"the head has more than {HEAD_BYTES} bytes")
             self._check_source(scope["method"], headers(scope))
             await self._take(body, scope, receive)
             await self._run(scope, bytes(body), receive, reply)

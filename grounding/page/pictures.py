@@ -17,7 +17,7 @@ def heat(attention: np.ndarray) -> bytes:
     top = attention.max()
     shown = np.sqrt(attention / top) if top > 0 else np.zeros_like(attention)
     pixels = mpl.colormaps["inferno"](0.25 + 0.75 * shown, bytes=True)
-    pixels[..., 3] = 255 * ((shown - LEAST) / (1 - LEAST)).clip(0, 1) ** 0.75
+    pixels[..., 3] = 255 * ((shown - LEAST) / (1 - LEAST)).clip(0, 1) ** 1.25
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()

@@ -2,11 +2,32 @@
 
 import asyncio
 import json
+from functools import partial
 from http import HTTPStatus
 
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from grounding.page.gate import Gate
 from grounding.page.limits import Limits
+
+GRACE = 5  # seconds for answers that are on their way when the server is stopped
+
+
+def server(app: Gate, limits: Limits) -> uvicorn.Server:
+    """A server of an application; ``run(sockets=[...])`` serves."""
+    config = uvicorn.Config(
+        app,
+        http=partial(PatientProtocol, limits),
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,  # the tokens in paths are secrets
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+    return uvicorn.Server(config)
 
 
 class PatientProtocol(H11Protocol):

@@ -13,15 +13,12 @@ import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 from grounding.grounder import Grounder
 from grounding.page.limits import Limits
 from proposals.errors import InputError
 
 log = logging.getLogger(__name__)
-
-GRACE = 5  # seconds for answers that are on their way when the server is stopped
 
 
 def serve(
@@ -44,34 +41,27 @@ def serve(
         InputError: the extra ``demo`` is not installed, the port cannot be had, or there is no such sample or method.
     """
     try:
-        import uvicorn
-
         from grounding.page.app import build
-        from grounding.page.protocol import PatientProtocol
+        from grounding.page.protocol import server
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("grounding", "proposals"):
             raise
         raise InputError("step=serve needs an extra: pip install 'grounding[demo]'") from error
-    app = build(grounder, limits, methods, samples, hosts)
-    config = uvicorn.Config(
-        app,
-        http=partial(PatientProtocol, limits),
-        ws="none",
-        log_config=None,
-        log_level="warning",
-        access_log=False,  # the tokens in paths are secrets
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=GRACE,
-    )
-    with _listening(host, port) as listener, _stopped_by_sigterm():
+    with listening(host, port) as listener:
+        app = build(grounder, limits, methods, samples, hosts)
         name = f"[{host}]" if ":" in host else host
         print(f"open http://{name}:{listener.getsockname()[1]}  (Ctrl-C stops)", flush=True)
-        uvicorn.Server(config).run(sockets=[listener])
+        with _stopped_by_sigterm():
+            server(app, limits).run(sockets=[listener])
 
 
 @contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens, until the block ends.
+
+    Raises:
+        InputError: the address cannot be had.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=256)

@@ -87,7 +87,6 @@ async function take(blob, sample = null) {
   $('view').hidden = false;
   $('words').hidden = true;
   $('panels').hidden = true;
-  layOut();
   showSamples();
   if (sample) $('text').value = mode() === 'caption' ? sample.phrases.join(' and ') : sample.phrases.join('\n');
   showAnswers();
@@ -111,7 +110,6 @@ function forget() {
   $('drop').hidden = false;
   for (const id of ['view', 'controls', 'panels', 'words']) $(id).hidden = true;
   $('find').disabled = true;
-  layOut();
   showSamples();
   showAnswers();
   say('');
@@ -292,16 +290,11 @@ function drawLabels(one) {
   $('labels').replaceChildren(...labels.filter((_, i) => state.answers[i].groundable));
 }
 
-function layOut() {
-  document.querySelector('main').classList.toggle('with-words', !$('words').hidden);
-}
-
 // ---- words of a box ----
 
 async function showWords(box) {
   $('words').hidden = false;
   $('words').classList.add('waiting');
-  layOut();
   draw();
   try {
     const { words } = await (await askPhoto('words', { box, count: 8 })).json();
@@ -311,7 +304,6 @@ async function showWords(box) {
     complain(error);
   }
   $('words').classList.remove('waiting');
-  layOut();
 }
 
 function wordItem({ word, share }) {
@@ -475,7 +467,7 @@ function listen() {
     $('compare').setAttribute('aria-expanded', String($('compare').getAttribute('aria-expanded') !== 'true'));
     comparePanels();
   });
-  $('close').addEventListener('click', () => { $('words').hidden = true; state.drawn = null; layOut(); draw(); });
+  $('close').addEventListener('click', () => { $('words').hidden = true; state.drawn = null; draw(); });
   listenForPhotos();
   listenOnFrame();
 }
