@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -46,8 +46,8 @@ def measure(
     """One row a visitor's doing (medians of ``rounds``), then one of the many clients.
 
     Args:
-        clients: at once, each of which sends a photo, asks three phrases, and moves a slider twice, again and again, and
-            comes back as late as a busy server tells it; seconds: how long.
+        clients: at once, each of which sends a photo, asks three phrases, and moves a slider twice, again and again,
+            and comes back as late as a busy server tells it; seconds: how long.
         rounds: of the single visitor; settings: further ones of the server.
 
     Raises:
@@ -75,6 +75,18 @@ def _served(settings: Sequence[str]) -> Iterator[tuple[str, int]]:
             yield urlsplit(address).netloc, process.pid
         finally:
             process.terminate()
+
+
+class Stopwatch:
+    """Seconds since it was last called."""
+
+    def __init__(self):
+        self._begun = time.perf_counter()
+
+    def __call__(self) -> float:
+        """Stops a lap and begins the next."""
+        before, self._begun = self._begun, time.perf_counter()
+        return self._begun - before
 
 
 class Client:
@@ -122,28 +134,32 @@ class Client:
 
 
 def _visitor(place: str, rounds: int) -> list[Row]:
-    client = Client(place)
+    client, taken = Client(place), defaultdict(list)
     data = client.ask("GET", "/api/samples/astronaut.jpg")
-    taken: dict[str, list[float]] = {}
-
-    def timed(name: str, work) -> object:
-        begun = time.perf_counter()
-        result = work()
-        taken.setdefault(name, []).append(time.perf_counter() - begun)
-        return result
-
     for _ in range(rounds):
-        begun = time.perf_counter()
-        photo = timed("a photo", lambda: client.photo(data))
-        answers = timed("five phrases", lambda: client.ground(photo, PHRASES, 0.4))
-        taken.setdefault("a photo and five phrases", []).append(time.perf_counter() - begun)
-        timed("a new phrase", lambda: client.ground(photo, [*PHRASES, "a wall"], 0.4))
-        for gamma in (0.3, 0.7):
-            timed("a slider", lambda: client.ground(photo, PHRASES, gamma))
-        timed("a heat map", lambda: client.ask("GET", answers[0]["heat"]))
-        timed("words of a box", lambda: client.ask("POST", f"{photo}/words", {"box": [50, 0, 300, 250]}))
-        timed("words of another", lambda: client.ask("POST", f"{photo}/words", {"box": [300, 0, 500, 250]}))
+        for name, seconds in _doings(client, data):
+            taken[name].append(seconds)
     return [{"doing": name, "seconds": float(np.median(times)), "most": max(times)} for name, times in taken.items()]
+
+
+def _doings(client: Client, data: bytes) -> Iterator[tuple[str, float]]:
+    """What a visitor does with a photo, one after another, and the seconds of each."""
+    begun, lap = time.perf_counter(), Stopwatch()
+    photo = client.photo(data)
+    yield "a photo", lap()
+    answers = client.ground(photo, PHRASES, 0.4)
+    yield "five phrases", lap()
+    yield "a photo and five phrases", time.perf_counter() - begun
+    client.ground(photo, [*PHRASES, "a wall"], 0.4)
+    yield "a new phrase", lap()
+    for gamma in (0.3, 0.7):
+        client.ground(photo, PHRASES, gamma)
+        yield "a slider", lap()
+    client.ask("GET", answers[0]["heat"])
+    yield "a heat map", lap()
+    for name, box in (("words of a box", [50, 0, 300, 250]), ("words of another", [300, 0, 500, 250])):
+        client.ask("POST", f"{photo}/words", {"box": box})
+        yield name, lap()
 
 
 def _crowd(place: str, process: int, clients: int, seconds: float) -> Row:

@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from grounding.grounder import Grounder, Grounding
+    from grounding.answers import Grounding
+    from grounding.grounder import Grounder
     from grounding.phrases import Phrase
     from grounding.tagger import TagClassifier
     from grounding.topdown import TopDown
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Grounder", "Grounding", "Phrase", "TagClassifier", "TopDown", "Vocabulary"]
 HOMES = {
     "Grounder": "grounder",
-    "Grounding": "grounder",
+    "Grounding": "answers",
     "Phrase": "phrases",
     "TagClassifier": "tagger",
     "TopDown": "topdown",

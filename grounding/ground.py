@@ -4,9 +4,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from grounding.answers import Grounding
 from grounding.artefacts import write_json, written_aside
 from grounding.draw import overlay
-from grounding.grounder import Grounder, Grounding
+from grounding.exports import as_record
+from grounding.grounder import Grounder
 from proposals.errors import InputError
 
 
@@ -33,18 +35,6 @@ def ground(grounder: Grounder, image: str | None, phrases: Sequence[str], output
     write_json(Path(output, "groundings.json"), record)
     print(f"\nboxes and overlays: {output}")
     return answers
-
-
-def as_record(answer: Grounding, boxes: int = 10) -> dict:
-    """An answer as plain values: its best boxes as half-open xyxy in pixels of the image."""
-    return {
-        "phrase": answer.phrase.text,
-        "groundable": answer.groundable,
-        "tags": answer.phrase.tags,
-        "skipped": answer.phrase.skipped,
-        "boxes": answer.boxes[:boxes].round(2).tolist(),
-        "scores": answer.scores[:boxes].tolist(),
-    }
 
 
 def table(answers: Sequence[Grounding]) -> str:

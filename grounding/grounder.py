@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from grounding.answers import Grounding
 from grounding.atlas import Atlas
-from grounding.attention import METHODS, blur
+from grounding.attention import METHODS, blur, resize_mass
 from grounding.images import Photo, read_image
 from grounding.phrases import Phrase
 from grounding.rescoring import rescore, thin
@@ -49,44 +49,6 @@ class Settings:
             raise InputError(f"there is no attention method {self.method!r}; choose one of {', '.join(METHODS)}")
         if self.side < 224:
             raise InputError(f"side={self.side}: the networks need at least 224 pixels")
-
-
-@dataclass(frozen=True, eq=False)
-class Grounding:
-    """The answer to one phrase.
-
-    Attributes:
-        phrase: the caller's text, its tags, and the words that no tag covers.
-        boxes: (K, 4) float64 xyxy, half-open, in pixels of the image, best first; empty if not groundable.
-        scores: (K,) f(R) of ``grounding.rescoring``, non-increasing.
-        map: (h, w) the phrase's mass on the proposals' grid, None if not groundable.
-        size: (height, width) of the image.
-    """
-
-    phrase: Phrase
-    boxes: np.ndarray
-    scores: np.ndarray
-    map: np.ndarray | None
-    size: tuple[int, int]
-
-    @property
-    def groundable(self) -> bool:
-        """Whether the vocabulary knows any of the phrase's words."""
-        return self.map is not None
-
-    @cached_property
-    def heatmap(self) -> np.ndarray | None:
-        """(H, W) float64, the map at the image's own pixels with its mass kept."""
-        return None if self.map is None else resize_mass(torch.from_numpy(self.map)[None], self.size)[0].numpy()
-
-    @property
-    def point(self) -> tuple[float, float] | None:
-        """(x, y) in pixels of the image: where the map has its maximum, None if not groundable."""
-        if self.map is None:
-            return None
-        y, x = np.unravel_index(self.map.argmax(), self.map.shape)
-        height, width = self.map.shape
-        return (x + 0.5) * self.size[1] / width, (y + 0.5) * self.size[0] / height
 
 
 class Grounder:
@@ -248,11 +210,3 @@ class GroundingScene:
 def _average(maps: Mapping[tuple[str, str], np.ndarray], method: str, tags: Sequence[str]) -> np.ndarray:
     """(h, w) the map of a phrase: "we simply average the word attention maps" (Sec. 4.3)."""
     return np.mean([maps[method, tag] for tag in tags], axis=0)
-
-
-def resize_mass(maps: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Maps (W, h, w) >= 0 on another grid: (W, *shape), bicubic, clipped where that undershoots 0, each mass kept."""
-    mass = maps.sum((1, 2), keepdim=True)
-    resized = F.interpolate(maps[None], shape, mode="bicubic", antialias=True)[0].clamp(min=0)
-    total = resized.sum((1, 2), keepdim=True)
-    return resized * torch.where(total > 0, mass / total, 0)

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from grounding import Grounder
+from grounding.attention import resize_mass
 from grounding.ground import ground
-from grounding.grounder import resize_mass
 from proposals import BoxProposer
 from proposals.errors import InputError
 

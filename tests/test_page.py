@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+from pycocotools.coco import COCO
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'grounding[dev]'")
 pytest.importorskip("fastapi", reason="no FastAPI: pip install 'grounding[demo]'")
@@ -102,8 +104,14 @@ def test_a_visitor_uploads_asks_slides_and_takes_away(page, astronaut, tmp_path)
     assert page.locator("#heat").evaluate("image => image.style.opacity") == "0.2"
 
     with page.expect_download() as coming:
-        page.click("#downloads >> text=JSON")
-    assert coming.value.suggested_filename == "astronaut.json"
+        page.click("#downloads >> text=COCO")
+    assert coming.value.suggested_filename == "astronaut.coco.json"
+    coming.value.save_as(tmp_path / "coco.json")
+    with redirect_stdout(None):
+        coco = COCO(tmp_path / "coco.json")
+    assert [coco.cats[i]["name"] for i in coco.getCatIds()] == ["a smiling woman", "an orange suit"]
+    assert coco.imgs[1]["file_name"] == "astronaut.png" and len(coco.getAnnIds()) == 6
+    assert coco.loadAnns(coco.getAnnIds(catIds=2))[0]["bbox"] == pytest.approx(shown(page)[1], abs=0.02)
 
 
 def test_a_visitor_tries_a_sample_and_everything_else(page, address):
@@ -124,7 +132,7 @@ def test_a_visitor_tries_a_sample_and_everything_else(page, address):
     page.mouse.down()
     page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.6 * box["height"], steps=3)
     page.mouse.up()
-    page.wait_for_selector("#found li", timeout=60_000)
+    page.wait_for_selector("#found li >> nth=7", timeout=60_000)
     assert page.locator("#found li").count() == 8
     word = page.locator("#found button").first.inner_text()
     page.locator("#found button").first.click()

@@ -370,6 +370,21 @@ def test_who_leaves_the_queue_is_not_worked_for(site, coffee, monkeypatch):
     assert decoded == [b"0"]
 
 
+def test_answers_are_taken_away(site, token):
+    def taken(kind: str, *phrases: str) -> Reply:
+        return ask(site, "POST", f"/api/photos/{token}/exports/{kind}", {"phrases": phrases, "boxes": 2})
+
+    asked = ("an orange suit", "a <xylophone>", "a smiling woman")
+    assert [g["groundable"] for g in taken("json", *asked).json["groundings"]] == [True, False, True]
+    coco = taken("coco.json", *asked)
+    assert coco.headers["content-disposition"] == "attachment; filename*=UTF-8''astronaut.coco.json"
+    assert [len(coco.json[name]) for name in ("images", "annotations", "not_groundable")] == [1, 4, 1]
+    drawing = taken("svg", *asked)
+    assert drawing.body.count(b"<g ") == 2 and "default-src 'none'" in drawing.headers["content-security-policy"]
+    assert Image.open(BytesIO(taken("png", *asked).body)).width == 1024
+    assert taken("png", "a xylophone").status == 422
+
+
 def test_a_fault_of_ours_is_one_line(site, token, monkeypatch, caplog):
     def fails(*_, **__):
         raise RuntimeError("secret of ours")
@@ -377,7 +392,7 @@ def test_a_fault_of_ours_is_one_line(site, token, monkeypatch, caplog):
     monkeypatch.setattr("grounding.grounder.GroundingScene.words", fails)
     reply = ask(site, "POST", f"/api/photos/{token}/words", {"box": [0, 0, 9, 9]})
     assert (reply.status, reply.json) == (500, {"error": "a fault of the server; its log says more"})
-    assert "secret of ours" in caplog.text
+    assert settled(lambda: "secret of ours" in caplog.text)
 
 
 def scene(size: int) -> SimpleNamespace:

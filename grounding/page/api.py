@@ -20,8 +20,10 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 
+from grounding.answers import Grounding
 from grounding.attention import METHODS
-from grounding.grounder import Grounder, Grounding, GroundingScene
+from grounding.draw import COLOURS
+from grounding.grounder import Grounder, GroundingScene
 from grounding.page.desk import Busy, Desk
 from grounding.page.downloads import DOWNLOADS
 from grounding.page.gate import Refused
@@ -29,11 +31,11 @@ from grounding.page.limits import Limits
 from grounding.page.messages import (
     About,
     Answer,
-    Answers,
     PhotoInfo,
     Problem,
     Question,
     Region,
+    Reply,
     SampleInfo,
     Word,
     Words,
@@ -118,6 +120,7 @@ class Api:
             method=settings.method,
             gamma=settings.gamma,
             samples=[SampleInfo(name=s.name, title=s.title, phrases=s.phrases) for s in samples],
+            colours=list(COLOURS),
             exports={kind: download.title for kind, download in DOWNLOADS.items()},
             limits=vars(self._limits),
         )
@@ -138,7 +141,7 @@ class Api:
         """Drops a photo."""
         self._photos.forget(token)
 
-    async def ground(self, token: str, question: Question) -> Answers:
+    async def ground(self, token: str, question: Question) -> Reply:
         """Finds phrases in a photo. Asking again under another gamma repeats no pass of the network."""
         kept = self._find(token)
         return self._answers(token, question, await self._do(lambda: self._ask(kept.scene, question)))
@@ -152,7 +155,7 @@ class Api:
         gamma: Annotated[float | None, Query(ge=0, le=4, allow_inf_nan=False)] = None,
         boxes: Annotated[int, Query(ge=1)] = 10,
         name: str = "photo",
-    ) -> Answers:
+    ) -> Reply:
         """Finds phrases in the photo that is the body: `curl -T photo.jpg -X POST '.../api/ground?phrase=a+cat'`."""
         question = Question(phrases=phrase, caption=caption, method=method, gamma=gamma, boxes=boxes)
         data = await _photo(request, check_name(name))
@@ -220,10 +223,10 @@ class Api:
         width, height = kept.size
         return PhotoInfo(token=token, name=kept.name, width=width, height=height, seconds=self._limits.photo_seconds)
 
-    def _answers(self, token: str, question: Question, answers: Sequence[Grounding]) -> Answers:
+    def _answers(self, token: str, question: Question, answers: Sequence[Grounding]) -> Reply:
         settings = self._grounder.settings
         method = question.method or settings.method
-        return Answers(
+        return Reply(
             photo=self._info(token),
             method=method,
             gamma=settings.gamma if question.gamma is None else question.gamma,

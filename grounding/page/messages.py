@@ -6,8 +6,9 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from grounding.answers import Grounding
 from grounding.chunks import noun_phrases
-from grounding.grounder import Grounding
+from grounding.exports import as_record
 from grounding.page.limits import Limits
 from proposals.errors import InputError
 
@@ -66,18 +67,13 @@ class Answer(BaseModel):
         """A grounder's answer, with so many boxes."""
         query = urlencode({"phrase": answer.phrase.text, "method": method})
         return cls(
-            phrase=answer.phrase.text,
-            groundable=answer.groundable,
-            tags=list(answer.phrase.tags),
-            skipped=list(answer.phrase.skipped),
-            boxes=answer.boxes[:boxes].round(2).tolist(),
-            scores=answer.scores[:boxes].tolist(),
+            **as_record(answer, boxes),
             point=answer.point,
             heat=f"/api/photos/{token}/heat.png?{query}" if answer.groundable else None,
         )
 
 
-class Answers(BaseModel):
+class Reply(BaseModel):
     """The answers to a question."""
 
     photo: PhotoInfo
@@ -114,6 +110,7 @@ class About(BaseModel):
     method: str
     gamma: float
     samples: list[SampleInfo]
+    colours: list[str] = Field(description="of phrases, in turn, as the exports have them")
     exports: dict[str, str] = Field(description="kinds of files, by their endings")
     limits: dict[str, float]
 

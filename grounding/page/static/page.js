@@ -1,13 +1,12 @@
 // The page of step=serve. It asks the HTTP API for everything; what only changes the view asks nobody.
 
-const COLOURS = ['#ff8a2a', '#35b8ff', '#8fd83a', '#f06ac2', '#ffd633', '#a58bff', '#25d0ad', '#ff6464'];
 const NAMES = {
   'c-mwp': ['c-MWP', 'excitation, contrastive'], 'mwp': ['MWP', 'excitation'],
   'grad': ['Grad', 'gradient'], 'cam': ['CAM', 'class activation'],
 };
 const MOST = 10; // boxes a phrase
 const $ = (id) => document.getElementById(id);
-const colour = (i) => COLOURS[i % COLOURS.length];
+const colour = (i) => state.about.colours[i % state.about.colours.length];
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 const state = {
@@ -293,6 +292,7 @@ function drawLabels(one) {
 // ---- words of a box ----
 
 async function showWords(box) {
+  if ($('words').hidden) $('found').replaceChildren(make('li', { className: 'quiet', textContent: 'looking closer, for some seconds …' }));
   $('words').hidden = false;
   $('words').classList.add('waiting');
   draw();
