@@ -23,6 +23,7 @@ from PIL import Image
 from grounding import Grounder
 from grounding.page.limits import Limits
 from grounding.page.serve import listening, serve
+from grounding.tagger import load_vocabulary
 from proposals.errors import InputError
 
 pytest.importorskip("fastapi", reason="no FastAPI: pip install 'grounding[demo]'")
@@ -197,6 +198,8 @@ def test_the_description_names_every_route(site):
     assert about["limits"]["phrases"] == site.limits.phrases and about["methods"] == list(STEP.methods)
 
 
+WORD_LIST = [word for word in load_vocabulary() if word.isalpha()]
+MANY = [" ".join(WORD_LIST[i : i + 5]) for i in range(0, 100, 5)]
 JSON = {"content_type": "application/json"}
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 PHOTO, GROUND, WORDS = "/api/photos", "/api/photos/TOKEN/ground", "/api/photos/TOKEN/words"
@@ -216,7 +219,7 @@ HOSTILE = {
     "text that unpacks to 200 MB": ("POST", PHOTO, BOMB, {}, 422, "truncated or corrupt"),
     "a JPEG of 1000 scans": ("POST", PHOTO, SCANS, {}, 422, "more than 20 scans"),
     "half a JPEG": ("POST", PHOTO, saved("JPEG", (90, 90))[:2000], {}, 422, "truncated or corrupt"),
-    "a photo of 1:200": ("POST", PHOTO, saved("PNG", (200, 1)), {}, 422, "differ more than 8:1"),
+    "a photo of 1:200": ("POST", PHOTO, saved("PNG", (200, 1)), {}, 422, "differ more than 3:1"),
     "a gif": ("POST", PHOTO, saved("GIF"), {"content_type": "image/gif"}, 415, "image/webp"),
     "a gif that says JPEG": ("POST", PHOTO, saved("GIF"), {"content_type": "image/jpeg"}, 422, "send a JPEG"),
     "a tiff": ("POST", PHOTO, saved("TIFF"), {}, 422, "send a JPEG"),
@@ -231,6 +234,8 @@ HOSTILE = {
     "a phrase of 60 KB": ("POST", GROUND, {"phrases": ["cat " * 15_000]}, {}, 422, "more than 200 characters"),
     "a caption of 60 KB": ("POST", GROUND, {"caption": "cat " * 15_000}, {}, 422, "more than 1000 characters"),
     "a thousand phrases": ("POST", GROUND, {"phrases": ["a cat"] * 1000}, {}, 422, "1000 phrases are more than 20"),
+    "words without end": ("POST", GROUND, {"phrases": MANY}, {}, 422, "more than 60 different words"),
+    "slow words": ("POST", GROUND, {"phrases": MANY[:5], "method": "grad"}, {}, 422, "more than 12 different words"),
     "no phrase": ("POST", GROUND, {"phrases": []}, {}, 422, "no phrase to ground"),
     "neither phrases nor caption": ("POST", GROUND, {}, {}, 422, "either phrases or a caption"),
     "null bytes": ("POST", GROUND, {"phrases": ["a cat\0"]}, {}, 422, "control character"),

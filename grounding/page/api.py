@@ -41,7 +41,7 @@ from grounding.page.messages import (
     Words,
     phrases_of,
 )
-from grounding.page.photos import FORMATS, Kept, Photos, check_name, decode, glance
+from grounding.page.photos import FORMATS, Kept, Photos, check_name, decode, glance, slow
 from grounding.page.pictures import heat
 from grounding.page.samples import Sample
 from grounding.phrases import Phrase
@@ -211,12 +211,14 @@ class Api:
 
     def _ask(self, scene: GroundingScene, question: Question) -> list[Grounding]:
         phrases, vocabulary = phrases_of(question, self._limits), self._grounder.tagger.vocabulary
-        if question.method not in (None, *self._methods):
+        method = question.method or self._grounder.settings.method
+        if method not in self._methods:
             raise InputError(f"there is no such method here; choose one of {', '.join(self._methods)}")
         tags = {tag for text in phrases for tag in Phrase.parse(text, vocabulary).tags}
-        if len(tags) > self._limits.words:
-            raise InputError(f"the phrases have more than {self._limits.words} different words: ask in parts")
-        return scene.ground(phrases, gamma=question.gamma, method=question.method)
+        most = self._limits.slow_words if slow(method) else self._limits.words
+        if len(tags) > most:
+            raise InputError(f"the phrases have more than {most} different words for {method}: ask in parts")
+        return scene.ground(phrases, gamma=question.gamma, method=method)
 
     def _info(self, token: str) -> PhotoInfo:
         kept = self._find(token)

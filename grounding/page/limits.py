@@ -10,9 +10,11 @@ class Limits:
     """Every bound of the server; all are above 0.
 
     Attributes:
-        upload_bytes, pixels, scans: of a photo's file, of the photo, and of a progressive JPEG's passes over it.
+        upload_bytes, pixels, aspect: of a photo's file, of the photo, and of its longer side over the shorter.
+        scans: of a progressive JPEG over the photo.
         json_bytes: of any other body.
         phrases, phrase_length, caption_length: how many, and their characters; words: different known ones together.
+        slow_words: the same for methods that go down to the image, such as Grad.
         boxes: of a phrase, in an answer.
         workers, queue: requests that are worked on, and that wait; more are told to come back in retry_seconds.
         connections: open ones; held_bytes: of the bodies that have arrived, of all together.
@@ -23,12 +25,14 @@ class Limits:
 
     upload_bytes: int
     pixels: int
+    aspect: float
     scans: int
     json_bytes: int
     phrases: int
     phrase_length: int
     caption_length: int
     words: int
+    slow_words: int
     boxes: int
     workers: int
     queue: int

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
+import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from grounding.attention import IMAGE, METHODS
 from grounding.grounder import Grounder, GroundingScene
 from grounding.images import read_image
 from grounding.page.limits import Limits
@@ -43,7 +45,7 @@ def decode(data: bytes, limits: Limits) -> np.ndarray:
     with opened:
         if opened.width * opened.height > limits.pixels:
             raise too_large
-        return read_image(opened)
+        return read_image(opened, limits.aspect)
 
 
 def check_name(name: str) -> str:
@@ -57,6 +59,11 @@ def check_name(name: str) -> str:
     return name
 
 
+def slow(method: str) -> bool:
+    """Whether a method sends dense signals down to the image: half a second and a hundred megabytes a word."""
+    return METHODS[method].target == IMAGE
+
+
 class Glance:
     """Stands for a ``Scene`` whose values nobody keeps, 95 MB of a photo: the network looks anew for new words."""
 
@@ -66,7 +73,8 @@ class Glance:
     def attend(self, tags: Sequence[int], method: str) -> Tensor:
         """As ``Scene.attend``."""
         prepared = self._grounder.prepared(self._pixels, [self._grounder.settings.side])
-        return self._grounder.topdown.look(prepared, method).attend(tags, method)
+        scene, together = self._grounder.topdown.look(prepared, method), 2 if slow(method) else len(tags)
+        return torch.cat([scene.attend(tags[i : i + together], method) for i in range(0, len(tags), together)], 1)
 
 
 def glance(grounder: Grounder, pixels: np.ndarray) -> GroundingScene:

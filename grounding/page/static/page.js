@@ -5,6 +5,7 @@ const NAMES = {
   'grad': ['Grad', 'gradient'], 'cam': ['CAM', 'class activation'],
 };
 const MOST = 10; // boxes a phrase
+const CROWD = 4; // phrases whose names can stand on a photo together
 const $ = (id) => document.getElementById(id);
 const colour = (i) => state.about.colours[i % state.about.colours.length];
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -149,7 +150,7 @@ async function find(quiet = false) {
     Object.assign(state, { answers, question: wanted });
     if (!same || !answers[state.selected]?.groundable) state.selected = answers.findIndex((answer) => answer.groundable);
     complain(null);
-    showAnswers();
+    if (same && quiet) showScores(); else showAnswers();
     say(`${answers.length} ${answers.length === 1 ? 'phrase' : 'phrases'} in ${seconds(since)}`);
     if (!$('panels').hidden && !quiet) comparePanels();
   } catch (error) {
@@ -173,6 +174,16 @@ function showAnswers() {
   draw();
 }
 
+function showScores() {
+  [...$('answers').children].forEach((item, i) => {
+    const score = item.querySelector('.score');
+    if (score) score.textContent = scored(state.answers[i]);
+  });
+  draw();
+}
+
+const scored = (answer) => `score ${answer.scores[0].toFixed(3)}`;
+
 function answerItem(answer, i) {
   const item = make('li');
   item.style.setProperty('--colour', colour(i));
@@ -180,7 +191,7 @@ function answerItem(answer, i) {
   phrase.addEventListener('click', () => { state.selected = state.selected === i ? -1 : i; draw(); });
   phrase.disabled = !answer.groundable;
   const about = make('div', { className: 'about' }, make('p', {}, phrase), ...notes(answer));
-  if (answer.groundable) about.append(wordsLink(answer));
+  if (answer.groundable) about.append(wordsLink(i));
   item.append(thumb(answer), about);
   for (const [event, hovered] of [['pointerenter', i], ['pointerleave', -1], ['focusin', i], ['focusout', -1]]) {
     item.addEventListener(event, () => { state.hovered = answer.groundable ? hovered : -1; draw(); });
@@ -196,7 +207,7 @@ function thumb(answer) {
 
 function notes(answer) {
   const notes = [];
-  if (answer.groundable) notes.push(make('small', { textContent: `score ${answer.scores[0].toFixed(3)}` }));
+  if (answer.groundable) notes.push(make('small', { className: 'score', textContent: scored(answer) }));
   else notes.push(make('small', { textContent: 'not groundable: none of its words is in the dictionary' }));
   if (answer.groundable && answer.skipped.length) {
     const words = answer.skipped.flatMap((word, i) => [i ? ', ' : '', make('span', { className: 'skipped', textContent: word })]);
@@ -205,9 +216,9 @@ function notes(answer) {
   return notes;
 }
 
-function wordsLink(answer) {
+function wordsLink(i) {
   const link = make('button', { type: 'button', className: 'link', textContent: 'what else is in this box?' });
-  link.addEventListener('click', () => { state.drawn = null; showWords(answer.boxes[0]); });
+  link.addEventListener('click', () => { state.drawn = null; showWords(state.answers[i].boxes[0]); });
   return link;
 }
 
@@ -245,7 +256,7 @@ function draw() {
   const one = lit(), count = Number($('count').value), shapes = [];
   state.answers.forEach((answer, i) => {
     const faint = one >= 0 && one !== i ? ' faint' : '';
-    answer.boxes.slice(0, count).reverse().forEach((box, k, all) => {
+    answer.boxes.slice(0, faint ? 1 : count).reverse().forEach((box, k, all) => {
       const best = k === all.length - 1;
       if (best) shapes.push(rectangle(box, null, `under${faint}`));
       shapes.push(rectangle(box, colour(i), `box ${best ? 'best' : 'further'}${faint}`));
@@ -273,10 +284,10 @@ function drawHeat(answer) {
 // At the upper left corner of a box, inside of it; where two would lie on one another, the second goes lower.
 function drawLabels(one) {
   const { clientWidth: width, clientHeight: height } = $('frame');
-  const taken = [];
+  const taken = [], crowded = one >= 0 && state.answers.length > CROWD;
   const labels = state.answers.map((answer, i) => {
     const label = make('span', { textContent: answer.phrase });
-    if (!answer.groundable) return label;
+    if (!answer.groundable || (crowded && i !== one)) return null;
     const left = answer.boxes[0][0] / state.photo.width * width;
     let top = answer.boxes[0][1] / state.photo.height * height;
     while (taken.some(([x, y]) => Math.abs(x - left) < 120 && Math.abs(y - top) < 22)) top += 22;
@@ -286,7 +297,7 @@ function drawLabels(one) {
     label.className = one >= 0 && one !== i ? 'faint' : '';
     return label;
   });
-  $('labels').replaceChildren(...labels.filter((_, i) => state.answers[i].groundable));
+  $('labels').replaceChildren(...labels.filter(Boolean));
 }
 
 // ---- words of a box ----
@@ -456,6 +467,7 @@ function listen() {
   $('text').addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) { event.preventDefault(); find(); }
   });
+  $('text').addEventListener('input', (event) => { if (event.inputType === 'insertLineBreak') find(); });
   for (const input of document.querySelectorAll('input[name=mode]')) input.addEventListener('change', changeMode);
   for (const id of ['choose', 'another']) $(id).addEventListener('click', () => $('file').click());
   $('file').addEventListener('change', () => { if ($('file').files[0]) take($('file').files[0]); $('file').value = ''; });
