@@ -144,18 +144,24 @@ def write_coco(path: str | Path, answered: Iterable[Answers], boxes: int = 1) ->
 
 
 class Format(NamedTuple):
-    """How answers are written: the file's name, what writes it, and how many boxes of a phrase it usually holds."""
+    """How answers are written.
+
+    Attributes:
+        file: its name; write: what writes it; boxes: how many of a phrase it usually holds.
+        relative: whether images are named from their folder, by which its readers find them.
+    """
 
     file: str
     write: Callable[[str | Path, Iterable[Answers], int], None]
     boxes: int = BOXES
+    relative: bool = False
 
 
 FORMATS = {
     "json": Format("groundings.json", write_records),
     "jsonl": Format("groundings.jsonl", write_lines),
     "csv": Format("groundings.csv", write_csv),
-    "coco": Format("coco.json", write_coco, 1),
+    "coco": Format("coco.json", write_coco, 1, True),
 }
 
 
