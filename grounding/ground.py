@@ -55,7 +55,7 @@ def ground(
     answered = _one(grounder, source.paths[0], asked) if batch is None else _some(batch)
     finished = _finished(answered, source, Path(output), shape, pictures, maps)
     shape.write(Path(output, shape.file), finished, boxes or shape.boxes)
-    print(f"\nboxes and overlays: {output}")
+    print(f"\n{'' if batch is None else f'{batch.done} images, '}boxes and overlays: {output}")
     if batch is not None:
         _tell(batch, Path(output, SKIPPED))
 

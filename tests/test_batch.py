@@ -13,14 +13,28 @@ from PIL import Image
 
 from grounding import Grounder, reproducible
 from grounding.batch import NAMED, Batch
+from proposals import Proposals, SegmentProposer
 from proposals.errors import InputError
 
 PHRASES = ["a woman in an orange suit", "a cup of coffee", "a xylophone"]
 
 
+class OncePerPhoto:
+    """Proposals, made once: most of these tests are about something else."""
+
+    def __init__(self):
+        self.made: dict[bytes, Proposals] = {}
+
+    def __call__(self, image: np.ndarray, name: str | None = None) -> Proposals:
+        key = image.tobytes()
+        if key not in self.made:
+            self.made[key] = SegmentProposer(count=100)(image)
+        return self.made[key]
+
+
 @pytest.fixture(scope="module")
 def grounder() -> Grounder:
-    return Grounder.load(side=224)
+    return Grounder.load(proposer=OncePerPhoto(), side=224)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +57,9 @@ def test_one_call_is_looking_and_asking(grounder, small):
     assert bits(asked) == bits(grounder.look(small[0]).ground(PHRASES, **settings))
 
 
-def test_the_same_question_gets_the_same_bits(grounder, small):
-    assert bits(grounder.ground(small[0], PHRASES)) == bits(Grounder.load(side=224).ground(small[0], PHRASES))
+def test_the_same_question_gets_the_same_bits(small):
+    first, second = (Grounder.load(side=224).ground(small[0], PHRASES) for _ in range(2))
+    assert bits(first) == bits(second)
 
 
 def test_within_reproducible_the_number_of_threads_does_not_matter(grounder, small):
@@ -60,12 +75,13 @@ def test_within_reproducible_the_number_of_threads_does_not_matter(grounder, sma
     assert found[0] == found[1]
 
 
-def test_threads_share_a_grounder(grounder, small):
+def test_threads_share_a_grounder(small):
+    grounder = Grounder.load(side=224)
     with reproducible():
         alone = [bits(grounder.ground(path, PHRASES)) for path in small]
         with ThreadPool(4) as threads:
-            together = threads.map(lambda i: bits(grounder.ground(small[i % 2], PHRASES)), range(6))
-    assert together == [alone[i % 2] for i in range(6)]
+            together = threads.map(lambda i: bits(grounder.ground(small[i % 2], PHRASES)), range(4))
+    assert together == [alone[i % 2] for i in range(4)]
 
 
 def test_threads_share_a_scene(grounder, small):
@@ -176,8 +192,7 @@ def test_too_few_lists_for_a_generator_are_told(grounder, small):
 
 
 def test_devices(small):
-    by_name, by_device = (Grounder.load(device=device, side=224) for device in ("cpu", torch.device("cpu")))
-    assert bits(by_name.ground(small[0], PHRASES)) == bits(by_device.ground(small[0], PHRASES))
+    assert Grounder.load(device=torch.device("cpu"), side=224).ground(small[0], ["a woman"])[0].groundable
     with pytest.raises(InputError, match="device=tpu is no device that PyTorch knows: say cpu, cuda, or cuda:1"):
         Grounder.load(device="tpu")
     with pytest.raises(InputError, match=r"device=meta is not to be had here \(it computes nothing\): say device=cpu"):
