@@ -15,6 +15,7 @@ import numpy as np
 
 from grounding.answers import Answers, Grounding
 from grounding.artefacts import write_json, write_json_lines, written_aside
+from proposals.errors import InputError
 
 BOXES = 10  # of a phrase, in a record
 COLUMNS = ("image", "phrase", "groundable", "rank", "x1", "y1", "x2", "y2", "score", "tags", "skipped")
@@ -172,7 +173,9 @@ def write_map(path: str | Path, answer: Grounding) -> None:
         answer: to a groundable phrase.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the phrase is not groundable, or the file cannot be written.
     """
+    if answer.heatmap is None:
+        raise InputError(f"{answer.phrase.text!r} is not groundable: it has no map")
     with written_aside(path) as aside, aside.open("wb") as file:
         np.save(file, answer.heatmap, allow_pickle=False)

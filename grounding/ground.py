@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from grounding.answers import Answers, Grounding
 from grounding.artefacts import write_json_lines, written_aside
 from grounding.batch import Batch
@@ -106,8 +109,11 @@ def _finished(
         name = source.name(answers.image)
         folder = output / name if source.many else output
         for number, answer in enumerate(answers.groundings, 1):
-            if answer.groundable:
-                _write_pictures(answer, folder / _file_name(number, answer), pictures, maps)
+            path = folder / _file_name(number, answer)
+            if answer.groundable and answer.image is not None and pictures is not None:
+                _write_picture(answer.image, answer, path.with_name(f"{path.name}.{pictures}"))
+            if answer.groundable and maps:
+                write_map(path.with_name(f"{path.name}.npy"), answer)
         yield answers._replace(image=name) if form.relative else answers
 
 
@@ -116,15 +122,12 @@ def _file_name(number: int, answer: Grounding) -> str:
     return f"{number:02d}-{slug}".rstrip("-")
 
 
-def _write_pictures(answer: Grounding, path: Path, pictures: str | None, maps: bool) -> None:
-    if pictures == "png":
-        with written_aside(path.with_name(f"{path.name}.png")) as aside:
-            overlay(answer.image, answer).save(aside, "PNG")
-    elif pictures == "svg":
-        with written_aside(path.with_name(f"{path.name}.svg")) as aside:
-            aside.write_text(svg(answer.image, [answer]), "utf-8")
-    if maps:
-        write_map(path.with_name(f"{path.name}.npy"), answer)
+def _write_picture(image: NDArray[np.uint8], answer: Grounding, path: Path) -> None:
+    with written_aside(path) as aside:
+        if path.suffix == ".svg":
+            aside.write_text(svg(image, [answer]), "utf-8")
+        else:
+            overlay(image, answer).save(aside, "PNG")
 
 
 def table(answers: Sequence[Grounding]) -> str:

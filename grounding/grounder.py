@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
@@ -47,7 +48,7 @@ class Settings:
     prior: float = 0.5
     nms: float = 0.7
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"there is no attention method {self.method!r}; choose one of {', '.join(METHODS)}")
         if self.side < 224:
@@ -185,7 +186,7 @@ class GroundingScene:
         """
         if isinstance(phrases, str) or not len(phrases):
             raise InputError("no phrase to ground: give a list of at least one")
-        given = {"gamma": gamma, "prior": prior, "nms": nms}
+        given: dict[str, Any] = {"gamma": gamma, "prior": prior, "nms": nms}
         settings = replace(self._grounder.settings, **{k: v for k, v in given.items() if v is not None})
         parsed = [Phrase.parse(text, self._grounder.tagger.vocabulary) for text in phrases]
         self.attend(sorted({tag for phrase in parsed for tag in phrase.tags}))
@@ -201,7 +202,7 @@ class GroundingScene:
         if new:
             ids = [self._grounder.tagger.vocabulary.index(tag) for tag in new]
             method = self._grounder.settings.method
-            maps = self._scene.attend(ids, method).clamp(min=0)
+            maps = cast(Tensor, self._scene.attend(ids, method)).clamp(min=0)  # one, for there is one target
             maps = (blur(maps) if METHODS[method].blurred else maps)[0].cpu().double()
             self._maps |= zip(new, resize_mass(maps, self.proposals.shape).numpy(), strict=True)
         return [self._maps[tag] for tag in tags]
@@ -239,6 +240,7 @@ class GroundingScene:
         return Grounding(phrase, proposals.boxes[kept], scores[kept], attention, size, self.image)
 
 
-def _average(maps: Mapping[str, np.ndarray], tags: Sequence[str]) -> np.ndarray:
+def _average(maps: Mapping[str, np.ndarray], tags: Sequence[str]) -> NDArray[np.float64]:
     """(h, w) the map of a phrase: "we simply average the word attention maps" (Sec. 4.3)."""
-    return np.mean([maps[tag] for tag in tags], axis=0)
+    average: NDArray[np.float64] = np.mean([maps[tag] for tag in tags], axis=0)
+    return average
