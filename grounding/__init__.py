@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from grounding.answers import Grounding
+    from grounding.device import reproducible
     from grounding.grounder import Grounder
     from grounding.phrases import Phrase
     from grounding.tagger import TagClassifier
     from grounding.topdown import TopDown
     from grounding.vocabulary import Vocabulary
 
-__all__ = ["Grounder", "Grounding", "Phrase", "TagClassifier", "TopDown", "Vocabulary"]
+__all__ = ["Grounder", "Grounding", "Phrase", "TagClassifier", "TopDown", "Vocabulary", "reproducible"]
 HOMES = {
     "Grounder": "grounder",
     "Grounding": "answers",
@@ -19,6 +20,7 @@ HOMES = {
     "TagClassifier": "tagger",
     "TopDown": "topdown",
     "Vocabulary": "vocabulary",
+    "reproducible": "device",
 }
 
 

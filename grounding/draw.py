@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from grounding.answers import Grounding
+from proposals.errors import InputError
 
 LONGEST = 1200
 OPACITY = 0.65  # of the heat where it is hottest
@@ -28,7 +29,12 @@ def overlay(image: NDArray[np.uint8], answer: Grounding) -> Image.Image:
 
     Returns:
         An RGB picture of the photo's proportions, ``LONGEST`` pixels at most, and a line of text on top.
+
+    Raises:
+        InputError: the phrase is not groundable.
     """
+    if answer.map is None:
+        raise InputError(f"{answer.phrase.text!r} is not groundable: there is nothing to draw")
     scale = _scale(image)
     picture = heated(image, answer.map, scale)
     _box(ImageDraw.Draw(picture), answer.boxes[0] * scale, max(2, max(picture.size) // 250))
@@ -52,13 +58,14 @@ def svg(
         SVG 1.1. A sign that XML does not allow (a null byte) is shown as U+FFFD.
     """
     height, width = image.shape[:2]
-    shown = [(number, answer) for number, answer in enumerate(answers) if answer.groundable]
+    shown = [(number, answer, answer.map) for number, answer in enumerate(answers) if answer.map is not None]
     line = max(height, width) / 25
     above = line * (len(shown) + 0.4)
     size = _scaled(image, _scale(image))
     groups = [
-        _group(answer, number, colours[number % len(colours)], size, boxes, line, line * (i + 1) - above)
-        for i, (number, answer) in enumerate(shown)
+        _group(answer, number, _tinted(attention, colour, size), colour, boxes, line, line * (i + 1) - above)
+        for i, (number, answer, attention) in enumerate(shown)
+        for colour in [colours[number % len(colours)]]
     ]
     head = (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" version="1.1" '
@@ -70,11 +77,11 @@ def svg(
 
 
 def _group(
-    answer: Grounding, number: int, colour: str, size: tuple[int, int], boxes: int, line: float, baseline: float
+    answer: Grounding, number: int, tinted: Image.Image, colour: str, boxes: int, line: float, baseline: float
 ) -> str:
     """One phrase: its heat, its boxes, its text."""
     text = escape(NOT_XML.sub("\ufffd", answer.phrase.text))
-    heat = _picture(_embedded(_tinted(answer.map, colour, size), "PNG"), answer.size)
+    heat = _picture(_embedded(tinted, "PNG"), answer.size)
     rectangles = [
         f'<rect x="{x1:.2f}" y="{y1:.2f}" width="{x2 - x1:.2f}" height="{y2 - y1:.2f}" fill="none" '
         f'stroke="{colour}" stroke-width="{line / 9:.2f}"/>'
@@ -120,7 +127,8 @@ def _heat(attention: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.f
 
 
 def _scale(image: NDArray[np.uint8]) -> float:
-    return min(1.0, LONGEST / max(image.shape[:2]))
+    longest: int = max(image.shape[:2])
+    return min(1.0, LONGEST / longest)
 
 
 def _scaled(image: NDArray[np.uint8], scale: float) -> tuple[int, int]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from grounding.answers import Answers, Grounding
 from grounding.artefacts import write_json, write_json_lines, written_aside
+from proposals.errors import InputError
 
 BOXES = 10  # of a phrase, in a record
 COLUMNS = ("image", "phrase", "groundable", "rank", "x1", "y1", "x2", "y2", "score", "tags", "skipped")
@@ -144,18 +145,24 @@ def write_coco(path: str | Path, answered: Iterable[Answers], boxes: int = 1) ->
 
 
 class Format(NamedTuple):
-    """How answers are written: the file's name, what writes it, and how many boxes of a phrase it usually holds."""
+    """How answers are written.
+
+    Attributes:
+        file: its name; write: what writes it; boxes: how many of a phrase it usually holds.
+        relative: whether images are named from their folder, by which its readers find them.
+    """
 
     file: str
     write: Callable[[str | Path, Iterable[Answers], int], None]
     boxes: int = BOXES
+    relative: bool = False
 
 
 FORMATS = {
     "json": Format("groundings.json", write_records),
     "jsonl": Format("groundings.jsonl", write_lines),
     "csv": Format("groundings.csv", write_csv),
-    "coco": Format("coco.json", write_coco, 1),
+    "coco": Format("coco.json", write_coco, 1, True),
 }
 
 
@@ -166,7 +173,9 @@ def write_map(path: str | Path, answer: Grounding) -> None:
         answer: to a groundable phrase.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the phrase is not groundable, or the file cannot be written.
     """
+    if answer.heatmap is None:
+        raise InputError(f"{answer.phrase.text!r} is not groundable: it has no map")
     with written_aside(path) as aside, aside.open("wb") as file:
         np.save(file, answer.heatmap, allow_pickle=False)

@@ -1,18 +1,22 @@
 """Grounder: look at an image once, ask many phrases."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from grounding.answers import Grounding
 from grounding.atlas import Atlas
 from grounding.attention import METHODS, blur, resize_mass
+from grounding.batch import Batch, Phrases
+from grounding.device import checked_device
 from grounding.images import Photo, read_image
 from grounding.phrases import Phrase
 from grounding.rescoring import rescore, thin
@@ -44,7 +48,7 @@ class Settings:
     prior: float = 0.5
     nms: float = 0.7
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"there is no attention method {self.method!r}; choose one of {', '.join(METHODS)}")
         if self.side < 224:
@@ -75,15 +79,59 @@ class Grounder:
         cls,
         path: str | Path | None = None,
         proposer: Proposer | None = None,
-        **settings: str | float | None,
+        device: str | torch.device = "cpu",
+        **settings: Any,
     ) -> "Grounder":
-        """A grounder from a tagger's file (the embedded tagger by default); further arguments are those of
-        :class:`Settings`.
+        """A grounder from a tagger's file.
+
+        Args:
+            path: the file; None for the embedded tagger.
+            device: where the network runs, as PyTorch names it ("cpu", "cuda", "cuda:1"); proposals are the CPU's.
+            settings: those of :class:`Settings`.
 
         Raises:
-            InputError: the file is no tagger, or a setting is out of range.
+            InputError: the file is no tagger, there is no such device here, or a setting is out of range.
         """
-        return cls(TagClassifier.load(path), proposer, Settings(**settings))
+        chosen = Settings(**settings)
+        return cls(TagClassifier.load(path).to(checked_device(device)), proposer, chosen)
+
+    def ground(
+        self,
+        image: Photo,
+        phrases: Sequence[str],
+        gamma: float | None = None,
+        prior: float | None = None,
+        nms: float | None = None,
+    ) -> list[Grounding]:
+        """``look(image).ground(phrases)``: the answers of a photo that will be asked once.
+
+        Raises:
+            InputError: see :meth:`look` and :meth:`GroundingScene.ground`.
+        """
+        return self.look(image).ground(phrases, gamma, prior, nms)
+
+    def ground_batch(
+        self, images: Iterable[Photo], phrases: Phrases, progress: bool = True, pictured: bool = False
+    ) -> Batch:
+        """The answers about many images, one image after another, in the memory that one of them takes.
+
+        An image that cannot be used is skipped, counted and named in a warning at the end, and stands in ``skipped`` of
+        what is returned.
+
+        Args:
+            images: as :meth:`look` takes them; a generator will do.
+            phrases: asked of every image, or a list of phrases for each.
+            progress: whether a terminal shows how far it is.
+            pictured: whether the answers hold their image, and so show it in a notebook; keep few of them then.
+
+        Returns:
+            An iterator over :class:`grounding.answers.Answers`, each with the image's path, or "image 0", "image 1"
+            and so on where it is none.
+
+        Raises:
+            InputError: no phrase, an empty one, or lists of phrases that are not as many as the images.
+        """
+        return Batch(self, images, phrases, progress, pictured)
 
     def look(self, image: Photo) -> "GroundingScene":
         """One forward pass and one set of proposals.
@@ -102,7 +150,9 @@ class Grounder:
     def prepared(self, pixels: np.ndarray, size: list[int]) -> Tensor:
         """(H, W, 3) uint8 as the network takes it: (1, 3, h, w), of this shorter side or (height, width)."""
         tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
-        return self.tagger.preprocessing(transforms.resize(tensor, size, antialias=True))
+        # on the CPU, so that each device sees the same photo
+        resized = self.tagger.preprocessing(transforms.resize(tensor, size, antialias=True))
+        return resized.to(self.tagger.classifier.weight.device)
 
 
 class GroundingScene:
@@ -149,7 +199,7 @@ class GroundingScene:
         """
         if isinstance(phrases, str) or not len(phrases):
             raise InputError("no phrase to ground: give a list of at least one")
-        given = {"gamma": gamma, "prior": prior, "nms": nms, "method": method}
+        given: dict[str, Any] = {"gamma": gamma, "prior": prior, "nms": nms, "method": method}
         settings = replace(self._grounder.settings, **{k: v for k, v in given.items() if v is not None})
         parsed = [Phrase.parse(text, self._grounder.tagger.vocabulary) for text in phrases]
         self.attend(sorted({tag for phrase in parsed for tag in phrase.tags}), settings.method)
@@ -168,8 +218,9 @@ class GroundingScene:
         new = [tag for tag in tags if (method, tag) not in self._maps]
         if new:
             ids = [self._grounder.tagger.vocabulary.index(tag) for tag in new]
-            maps = self._scene.attend(ids, method).clamp(min=0)
-            maps = (blur(maps) if METHODS[method].blurred else maps)[0].double()
+            # one tensor, for there is one target
+            maps = cast(Tensor, self._scene.attend(ids, method)).clamp(min=0)
+            maps = (blur(maps) if METHODS[method].blurred else maps)[0].cpu().double()
             resized = resize_mass(maps, self.proposals.shape).numpy()
             self._maps |= zip([(method, tag) for tag in new], resized, strict=True)
         return [self._maps[method, tag] for tag in tags]
@@ -199,14 +250,15 @@ class GroundingScene:
     def _answer(self, phrase: Phrase, settings: Settings) -> Grounding:
         size, proposals = self.image.shape[:2], self.proposals
         if not phrase.tags:
-            return Grounding(phrase, np.zeros((0, 4)), np.zeros(0), None, size)
+            return Grounding(phrase, np.zeros((0, 4)), np.zeros(0), None, size, self.image)
         masses = self._masses(settings.method, phrase.tags)
         scores = rescore(masses, proposals.areas, settings.gamma, proposals.scores, settings.prior)[0]
         kept = thin(proposals.boxes, scores, settings.nms)
-        mean = _average(self._maps, settings.method, phrase.tags)
-        return Grounding(phrase, proposals.boxes[kept], scores[kept], mean, size)
+        attention = _average(self._maps, settings.method, phrase.tags)
+        return Grounding(phrase, proposals.boxes[kept], scores[kept], attention, size, self.image)
 
 
-def _average(maps: Mapping[tuple[str, str], np.ndarray], method: str, tags: Sequence[str]) -> np.ndarray:
+def _average(maps: Mapping[tuple[str, str], np.ndarray], method: str, tags: Sequence[str]) -> NDArray[np.float64]:
     """(h, w) the map of a phrase: "we simply average the word attention maps" (Sec. 4.3)."""
-    return np.mean([maps[method, tag] for tag in tags], axis=0)
+    average: NDArray[np.float64] = np.mean([maps[method, tag] for tag in tags], axis=0)
+    return average

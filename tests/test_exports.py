@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 
 from grounding import Grounder
 from grounding.answers import Answers
-from grounding.draw import svg
+from grounding.draw import overlay, svg
 from grounding.exports import BOXES, COLUMNS, FORMATS, as_coco, write_map
 from proposals.errors import InputError
 
@@ -177,3 +177,12 @@ def test_a_folder_that_cannot_be_written_is_told(answered, tmp_path):
             form.write(tmp_path / "file" / form.file, answered, 1)
     with pytest.raises(InputError, match="cannot be written"):
         write_map(tmp_path / "file" / "cup.npy", answered[1].groundings[0])
+
+
+def test_what_is_not_groundable_is_neither_drawn_nor_written(answered, astronaut, tmp_path):
+    unknown, image = answered[0].groundings[6], np.asarray(Image.open(astronaut))
+    with pytest.raises(InputError, match="'a xylophone' is not groundable: there is nothing to draw"):
+        overlay(image, unknown)
+    with pytest.raises(InputError, match="'a xylophone' is not groundable: it has no map"):
+        write_map(tmp_path / "xylophone.npy", unknown)
+    assert f"{SVG}g" not in {child.tag for child in defusedxml.ElementTree.fromstring(svg(image, [unknown]))}
