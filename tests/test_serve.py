@@ -29,7 +29,7 @@ from proposals.errors import InputError
 pytest.importorskip("fastapi", reason="no FastAPI: pip install 'grounding[demo]'")
 
 from grounding.page.app import build
-from grounding.page.photos import Photos
+from grounding.page.photos import Glance, Glancer, Photos
 from grounding.page.protocol import server
 
 STEP = OmegaConf.load(Path(__file__).parents[1] / "conf" / "step" / "serve.yaml")
@@ -398,6 +398,27 @@ def test_a_fault_of_ours_is_one_line(site, token, monkeypatch, caplog):
     reply = ask(site, "POST", f"/api/photos/{token}/words", {"box": [0, 0, 9, 9]})
     assert (reply.status, reply.json) == (500, {"error": "a fault of the server; its log says more"})
     assert settled(lambda: "secret of ours" in caplog.text)
+
+
+def test_a_few_photos_need_no_pass_for_new_words_and_leave_nothing_behind():
+    passes: list[str] = []
+    topdown = SimpleNamespace(look=lambda _, method: passes.append(method) or SimpleNamespace())
+    glancer = Glancer(
+        SimpleNamespace(settings=SimpleNamespace(side=300), prepared=lambda *_: None, topdown=topdown), scenes=2
+    )
+    first, second, third = (Glance(glancer, None) for _ in range(3))
+    assert glancer.scene(first, "c-mwp") is glancer.scene(first, "mwp")
+    glancer.scene(second, "cam")
+    glancer.scene(first, "c-mwp")
+    assert passes == ["c-mwp"] * 2
+    glancer.scene(third, "c-mwp")
+    glancer.scene(second, "c-mwp")
+    assert passes == ["c-mwp"] * 4
+    glancer.scene(second, "grad")
+    glancer.scene(second, "c-mwp")
+    assert passes[4:] == ["grad"] and len(glancer._recent) == 2
+    del first, second, third
+    assert len(glancer._recent) == 0
 
 
 def scene(size: int) -> SimpleNamespace:

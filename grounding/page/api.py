@@ -41,7 +41,7 @@ from grounding.page.messages import (
     Words,
     phrases_of,
 )
-from grounding.page.photos import FORMATS, Kept, Photos, check_name, decode, glance, slow
+from grounding.page.photos import FORMATS, Glancer, Kept, Photos, check_name, decode, slow
 from grounding.page.pictures import heat
 from grounding.page.samples import Sample
 from grounding.phrases import Phrase
@@ -80,9 +80,10 @@ class Api:
         self._methods = list(dict.fromkeys([grounder.settings.method, *methods]))
         self._samples = {name: Sample(name, **given) for name, given in samples.items()}
         self._photos, self._desk = Photos(limits), Desk(limits.workers, limits.queue)
+        self._glancer = Glancer(grounder, limits.scenes)
         for sample in [*self._samples.values()][:1]:
             log.info("trying a photo first: on a new machine this compiles for some seconds")
-            self._ask(glance(grounder, decode(sample.data, limits)), Question(phrases=sample.phrases))
+            self._ask(self._glancer.look(decode(sample.data, limits)), Question(phrases=sample.phrases))
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -134,7 +135,7 @@ class Api:
     async def keep(self, request: Request, name: str = "photo") -> PhotoInfo:
         """Takes a photo (its bytes are the body; `name` is what it is called in exports) and keeps it for a while."""
         data = await _photo(request, check_name(name))
-        scene = await self._do(lambda: glance(self._grounder, decode(data, self._limits)))
+        scene = await self._do(lambda: self._glancer.look(decode(data, self._limits)))
         return self._info(self._photos.keep(name, scene))
 
     async def forget(self, token: str) -> None:
@@ -161,7 +162,7 @@ class Api:
         data = await _photo(request, check_name(name))
 
         def work() -> tuple[GroundingScene, list[Grounding]]:
-            scene = glance(self._grounder, decode(data, self._limits))
+            scene = self._glancer.look(decode(data, self._limits))
             return scene, self._ask(scene, question)
 
         scene, answers = await self._do(work)

@@ -21,6 +21,7 @@ class Limits:
         header_seconds, body_seconds, send_seconds: until a request's head and its body are there, and until a client
             takes more of an answer.
         photos, photos_bytes, photo_seconds: kept photos, their bytes, and how long one is kept after it was last asked.
+        scenes: photos whose values in the network stay, for a new word to need no forward pass.
     """
 
     upload_bytes: int
@@ -45,6 +46,7 @@ class Limits:
     photos: int
     photos_bytes: int
     photo_seconds: float
+    scenes: int
 
     def __post_init__(self):
         for field in fields(self):

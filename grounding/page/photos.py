@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from grounding.attention import IMAGE, METHODS
 from grounding.grounder import Grounder, GroundingScene
 from grounding.images import read_image
 from grounding.page.limits import Limits
+from grounding.topdown import Scene
 from proposals.errors import InputError
 
 FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
@@ -64,22 +66,58 @@ def slow(method: str) -> bool:
     return METHODS[method].target == IMAGE
 
 
-class Glance:
-    """Stands for a ``Scene`` whose values nobody keeps, 95 MB of a photo: the network looks anew for new words."""
+class Glancer:
+    """Looks at photos as ``Grounder.look`` does, but lightly: a scene of the network's holds 95 MB of a square photo.
 
-    def __init__(self, grounder: Grounder, pixels: np.ndarray):
-        self._grounder, self._pixels = grounder, pixels
+    A ``GroundingScene`` of it holds the photo, its proposals and the maps of words asked for; of the network's own
+    scenes only the last few stay, and for new words on another photo the network looks anew.
+
+    Args:
+        grounder: looks; scenes: how many stay.
+    """
+
+    def __init__(self, grounder: Grounder, scenes: int):
+        self._grounder, self._scenes = grounder, scenes
+        # weak: with a photo goes all that was made of it
+        self._recent: WeakKeyDictionary[Glance, Scene] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def look(self, pixels: np.ndarray) -> GroundingScene:
+        """A photo (H, W, 3) uint8 RGB that can be asked."""
+        return GroundingScene(self._grounder, pixels, Glance(self, pixels), self._grounder.proposer(pixels))
+
+    def scene(self, glance: "Glance", method: str) -> Scene:
+        """The network's values on a photo; those for a slow method are the largest, asked the least, and never stay."""
+        if slow(method):
+            return self._look(glance, method)
+        with self._lock:
+            scene = self._recent.pop(glance, None)
+        scene = scene or self._look(glance, "c-mwp")
+        with self._lock:
+            self._recent[glance] = scene
+            while len(self._recent) > self._scenes:
+                del self._recent[next(iter(self._recent.keys()))]
+        return scene
+
+    def _look(self, glance: "Glance", method: str) -> Scene:
+        prepared = self._grounder.prepared(glance.pixels, [self._grounder.settings.side])
+        return self._grounder.topdown.look(prepared, method)
+
+
+class Glance:
+    """Stands for a ``Scene``: asks the glancer for one when new words are wanted.
+
+    Args:
+        glancer: looks; pixels: at what.
+    """
+
+    def __init__(self, glancer: Glancer, pixels: np.ndarray):
+        self._glancer, self.pixels = glancer, pixels
 
     def attend(self, tags: Sequence[int], method: str) -> Tensor:
         """As ``Scene.attend``."""
-        prepared = self._grounder.prepared(self._pixels, [self._grounder.settings.side])
-        scene, together = self._grounder.topdown.look(prepared, method), 2 if slow(method) else len(tags)
+        scene, together = self._glancer.scene(self, method), 2 if slow(method) else len(tags)
         return torch.cat([scene.attend(tags[i : i + together], method) for i in range(0, len(tags), together)], 1)
-
-
-def glance(grounder: Grounder, pixels: np.ndarray) -> GroundingScene:
-    """As ``Grounder.look``, but light: it holds the photo, its proposals, and the maps of words asked for."""
-    return GroundingScene(grounder, pixels, Glance(grounder, pixels), grounder.proposer(pixels))
 
 
 @dataclass
