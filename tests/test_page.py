@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from pycocotools.coco import COCO
@@ -58,6 +59,11 @@ def page(browser, address) -> Iterator:
     page.close()
     assert [fault for fault in faults if "status of 422" not in fault] == []  # a refusal is one on purpose
     assert all(url.startswith((address, "blob:")) for url in asked)
+
+
+def test_the_server_tells_its_address_and_stops_in_good_order(address):
+    with urlopen(f"{address}/api/about") as reply:
+        assert reply.status == 200
 
 
 def shown(page) -> list[list[float]]:

@@ -174,11 +174,12 @@ def test_three_formats_whatever_the_type_says(site, kind):
 
 
 def test_the_page_stands_alone(site):
-    for path in ("/", "/page.js", "/page.css", "/icon.svg", "/api/samples/astronaut.jpg"):
+    texts = ("/", "/page.css", "/page.js", "/asking.js", "/common.js", "/drawing.js")
+    for path in (*texts, "/icon.svg", "/api/samples/astronaut.jpg"):
         reply = ask(site, "GET", path)
         assert reply.status == 200
         assert "default-src 'none'" in reply.headers["content-security-policy"]
-        if path in ("/", "/page.js", "/page.css"):
+        if path in texts:
             outside = reply.body.replace(b"http://www.w3.org/2000/svg", b"").replace(b"https://arxiv.org", b"")
             assert b"://" not in outside and b'src="//' not in outside
 

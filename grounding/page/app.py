@@ -16,7 +16,9 @@ from grounding.page.limits import Limits
 from proposals.errors import InputError
 
 SHORT = 300  # characters of an error message
-PAGE = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/icon.svg": "icon.svg"}
+PAGE = {"/": "index.html"} | {
+    f"/{name}": name for name in ("page.css", "page.js", "asking.js", "common.js", "drawing.js", "icon.svg")
+}
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 

@@ -4,7 +4,7 @@
     grounding step=serve step.port=9000 attention=mwp tagger.path=runs/train/tagger.safetensors
 
 FastAPI and uvicorn, and a page without a framework: an API with its OpenAPI description is wanted beside the page, and
-neither may fetch a thing from elsewhere. Gradio would bring some fifty packages, and its own idea of both.
+neither may fetch a thing from elsewhere. They are 14 packages; Gradio 6.31 would be 52, with its own idea of both.
 """
 
 import ipaddress

@@ -1,75 +1,13 @@
-// The page of step=serve. It asks the HTTP API for everything; what only changes the view asks nobody.
+// The page of step=serve: a photo, what is asked of it, and what is answered.
+
+import { ask, askPhoto, send } from './asking.js';
+import { $, MOST, Refusal, colour, complain, make, say, seconds, state } from './common.js';
+import { draw, rectangle } from './drawing.js';
 
 const NAMES = {
   'c-mwp': ['c-MWP', 'excitation, contrastive'], 'mwp': ['MWP', 'excitation'],
   'grad': ['Grad', 'gradient'], 'cam': ['CAM', 'class activation'],
 };
-const MOST = 10; // boxes a phrase
-const CROWD = 4; // phrases whose names can stand on a photo together
-const $ = (id) => document.getElementById(id);
-const colour = (i) => state.about.colours[i % state.about.colours.length];
-const pause = (ms) => new Promise((done) => setTimeout(done, ms));
-
-const state = {
-  about: null, blob: null, url: null, photo: null, sample: null, // the photo as a file, and as the server knows it
-  question: null, answers: [], // what was asked last, and what came
-  selected: -1, hovered: -1, drawn: null, // which answer is lit, and the box that was drawn
-};
-
-// ---- asking ----
-
-class Refusal extends Error {
-  constructor(status, message) { super(message); this.status = status; }
-}
-
-async function ask(path, options = {}, tries = 5) {
-  const response = await fetch(path, options).catch(() => { throw new Refusal(0, 'the server does not answer'); });
-  if (response.ok) return response;
-  const told = await response.json().catch(() => ({}));
-  if (response.status === 503 && tries > 1) {
-    say('the server is busy; asking again …');
-    await pause(1000 * (Number(response.headers.get('retry-after')) || 1));
-    return ask(path, options, tries - 1);
-  }
-  throw new Refusal(response.status, told.error || `the server answers ${response.status}`);
-}
-
-const asJson = (value) => ({ method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(value) });
-
-async function send() {
-  const query = new URLSearchParams({ name: (state.blob.name || 'photo').slice(-200) });
-  const options = { method: 'POST', body: state.blob, headers: { 'content-type': state.blob.type || 'application/octet-stream' } };
-  state.photo = await (await ask(`/api/photos?${query}`, options)).json();
-}
-
-// A photo is forgotten after a while; then it is sent again.
-async function askPhoto(path, value) {
-  const once = () => ask(`/api/photos/${state.photo.token}/${path}`, asJson(value));
-  return once().catch(async (error) => {
-    if (error.status !== 404 || !state.blob) throw error;
-    await send();
-    return once();
-  });
-}
-
-// ---- saying ----
-
-function say(text) { $('status').textContent = text; }
-
-function complain(error) {
-  $('problem').hidden = !error;
-  $('problem').textContent = error ? error.message : '';
-  if (error) say('');
-  if (error && !(error instanceof Refusal)) throw error;
-}
-
-function make(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
-
-function seconds(since) { return `${((performance.now() - since) / 1000).toFixed(2)} s`; }
 
 // ---- the photo ----
 
@@ -238,66 +176,6 @@ function showCaption() {
     at = start + answer.phrase.length;
   });
   $('caption').replaceChildren(...parts, text.slice(at));
-}
-
-// ---- drawing ----
-
-const lit = () => (state.hovered >= 0 ? state.hovered : state.selected);
-
-function rectangle([x1, y1, x2, y2], stroke, className) {
-  const element = document.createElementNS('http://www.w3.org/2000/svg', 'rect');
-  const values = { x: x1, y: y1, width: x2 - x1, height: y2 - y1, class: className };
-  for (const [name, value] of Object.entries(values)) element.setAttribute(name, value);
-  if (stroke) element.style.stroke = stroke;
-  return element;
-}
-
-function draw() {
-  const one = lit(), count = Number($('count').value), shapes = [];
-  state.answers.forEach((answer, i) => {
-    const faint = one >= 0 && one !== i ? ' faint' : '';
-    answer.boxes.slice(0, faint ? 1 : count).reverse().forEach((box, k, all) => {
-      const best = k === all.length - 1;
-      if (best) shapes.push(rectangle(box, null, `under${faint}`));
-      shapes.push(rectangle(box, colour(i), `box ${best ? 'best' : 'further'}${faint}`));
-    });
-  });
-  if (state.drawn) shapes.push(rectangle(state.drawn, null, 'drawn'));
-  if (state.photo) $('boxes').setAttribute('viewBox', `0 0 ${state.photo.width} ${state.photo.height}`);
-  $('boxes').setAttribute('preserveAspectRatio', 'none');
-  $('boxes').replaceChildren(...shapes);
-  drawLabels(one);
-  drawHeat(state.answers[one]);
-  [...$('answers').children].forEach((item, i) => {
-    item.classList.toggle('on', i === one);
-    item.querySelector('.phrase').setAttribute('aria-pressed', String(i === state.selected));
-  });
-}
-
-function drawHeat(answer) {
-  const heat = $('heat');
-  heat.hidden = !answer?.heat;
-  heat.style.opacity = Number($('opacity').value) / 100;
-  if (answer?.heat && heat.getAttribute('src') !== answer.heat) heat.src = answer.heat;
-}
-
-// At the upper left corner of a box, inside of it; where two would lie on one another, the second goes lower.
-function drawLabels(one) {
-  const { clientWidth: width, clientHeight: height } = $('frame');
-  const taken = [], crowded = one >= 0 && state.answers.length > CROWD;
-  const labels = state.answers.map((answer, i) => {
-    const label = make('span', { textContent: answer.phrase });
-    if (!answer.groundable || (crowded && i !== one)) return null;
-    const left = answer.boxes[0][0] / state.photo.width * width;
-    let top = answer.boxes[0][1] / state.photo.height * height;
-    while (taken.some(([x, y]) => Math.abs(x - left) < 120 && Math.abs(y - top) < 22)) top += 22;
-    top = Math.min(top, height - 22);
-    taken.push([left, top]);
-    Object.assign(label.style, { left: `${left}px`, top: `${top}px`, maxWidth: `${Math.max(60, width - left)}px`, background: colour(i) });
-    label.className = one >= 0 && one !== i ? 'faint' : '';
-    return label;
-  });
-  $('labels').replaceChildren(...labels.filter(Boolean));
 }
 
 // ---- words of a box ----
