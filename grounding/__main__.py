@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import instantiate
@@ -27,6 +27,10 @@ from proposals.errors import InputError, SkippedError
 
 log = logging.getLogger(__name__)
 
+UNREADABLE = (
+    "cannot be read: close each bracket, and where there are other signs than plain letters, digits and spaces, put "
+    """quotes within the quotes: 'phrases=["Tür", "what is this?"]' 'image="Tür.jpg"'"""
+)
 NOT_INSTALLED = "Could not find 'hydra/launcher/submitit"  # Hydra's words
 
 
@@ -89,6 +93,9 @@ def _told(error: BaseException) -> str | None:
     ours = [link for link in chain if isinstance(link, InputError)]
     if not ours and not all(isinstance(link, HydraException | OmegaConfBaseException) for link in chain):
         return None
+    for link in chain:
+        if isinstance(link, OverrideParseException):
+            return f"{link.override} {UNREADABLE}"
     told = str((ours or chain)[0])
     if NOT_INSTALLED in told:
         return "cluster= needs an extra: pip install 'grounding[slurm]'"

@@ -52,6 +52,8 @@ def ground(
     """
     if not image:
         raise InputError("no image: say image=PHOTO, a folder, or - for the standard input")
+    if isinstance(image, list):
+        raise InputError(f"image={image} is no path: for many photos give a folder, or a pattern such as 'shop/*.jpg'")
     _check(form, boxes, pictures)
     source, asked, shape = find_photos(str(image)), read_phrases(phrases), FORMATS[form]
     batch = grounder.ground_batch(source.paths, asked, pictured=pictures is not None) if source.many else None

@@ -64,9 +64,11 @@ def read_phrases(source: str | Sequence[str]) -> list[str]:
     Lines end with a line feed, or a carriage return and one; blank lines are left out.
 
     Raises:
-        InputError: the file cannot be read, is not UTF-8, or has no phrase.
+        InputError: the file cannot be read, is not UTF-8, or has no phrase; or it is neither a file nor a list.
     """
     if not isinstance(source, str):
+        if not isinstance(source, Sequence):
+            raise InputError(f"phrases={source} must be a list, such as 'phrases=[a cat, the red mug]', or a text file")
         return list(source)
     try:
         text = Path(source).read_bytes().decode("utf-8-sig")

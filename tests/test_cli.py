@@ -65,6 +65,12 @@ REFUSALS = {
     "no format": (["image=PHOTO", "phrases=[a cat]", "format=xml"], "there is no format 'xml'"),
     "no device": (["image=PHOTO", "phrases=[a cat]", "device=tpu"], "device=tpu is no device that PyTorch knows"),
     "no file of phrases": (["image=PHOTO", "phrases=a cat"], "phrases=a cat is no file that can be read"),
+    "unquoted signs": (
+        ["image=PHOTO", "phrases=[Tür]"],
+        "phrases=[Tür] cannot be read: close each bracket, and where "
+        "there are other signs than plain letters, digits and spaces, put quotes within the quotes",
+    ),
+    "open bracket": (["image=PHOTO", "phrases=[a cat"], "phrases=[a cat cannot be read: close each bracket"),
     "nothing fits": (["image=*.webp", "phrases=[a cat]"], "*.webp: no file fits this pattern"),
     "none fit for use": (["image=*.jpg", "phrases=[a cat]"], "none of 2 images can be used"),
     "no phrases": (["image=PHOTO", "phrases=[]"], "no phrase to ground"),

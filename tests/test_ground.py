@@ -153,6 +153,8 @@ REFUSALS = {
     "folder": ({"phrases": "EMPTY"}, "is no file that can be read: Is a directory"),
     "bytes": ({"phrases": "BYTES"}, "not UTF-8 text; save the file as UTF-8"),
     "blank": ({"phrases": "BLANK"}, "holds no phrase: write one a line"),
+    "no list": ({"phrases": None}, "phrases=None must be a list"),
+    "images": ({"image": ["a.jpg", "b.jpg"]}, "is no path: for many photos give a folder, or a pattern such as"),
     "none of many": ({"image": "ALBUM", "phrases": []}, "no phrase to ground"),
 }  # fmt: skip
 
