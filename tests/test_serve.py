@@ -266,6 +266,7 @@ HOSTILE = {
     "another method of HTTP": ("PUT", "/", b"x", {}, 405, "Not Allowed"),
     "another's name for us": ("GET", "/", None, {"host": "evil.example"}, 403, "step.hosts"),
     "another site's page": ("POST", PHOTO, saved("PNG"), {"origin": "https://evil.example"}, 403, "another site"),
+    "an origin that is none": ("POST", PHOTO, saved("PNG"), {"origin": "http://[evil"}, 403, "another site"),
     "a page of nowhere": ("POST", PHOTO, saved("PNG"), {"origin": "null"}, 403, "another site"),
     "a fetch across sites": ("POST", PHOTO, saved("PNG"), {"sec_fetch_site": "cross-site"}, 403, "another site"),
     "a head of 100 KB": ("GET", "/", None, {"x": "a" * 100_000}, 431, "the head has more than"),
@@ -429,7 +430,7 @@ def scene(size: int) -> SimpleNamespace:
 def test_photos_are_bounded_in_number_bytes_and_time():
     now = [0.0]
     photos = Photos(Limits(**GIVEN | {"photos": 3, "photos_bytes": 100, "photo_seconds": 60}), lambda: now[0])
-    first, second, third = (photos.keep(name, scene(20)) for name in "abc")
+    first, second, third = (photos.keep(name, scene(20)).token for name in "abc")
     assert photos.find(first).name == "a"
     photos.keep("d", scene(20))
     with pytest.raises(KeyError):
@@ -438,12 +439,12 @@ def test_photos_are_bounded_in_number_bytes_and_time():
     assert {photos.find(third).name} == {"c"} and len(photos) == 2
     photos.keep("e", scene(101))
     assert len(photos) == 0
-    last = photos.keep("f", scene(1))
+    last = photos.keep("f", scene(1)).token
     now[0] = 61
     photos.tidy()
     with pytest.raises(KeyError):
         photos.find(last)
-    assert len({photos.keep("g", scene(1)) for _ in range(100)}) == 100
+    assert len({photos.keep("g", scene(1)).token for _ in range(100)}) == 100
 
 
 def test_what_cannot_be_served_is_told(grounder, monkeypatch):

@@ -145,7 +145,7 @@ class Api:
     async def ground(self, token: str, question: Question) -> Reply:
         """Finds phrases in a photo. Asking again under another gamma repeats no pass of the network."""
         kept = self._find(token)
-        return self._answers(token, question, await self._do(lambda: self._ask(kept.scene, question)))
+        return self._answers(kept, question, await self._do(lambda: self._ask(kept.scene, question)))
 
     async def ground_once(
         self,
@@ -221,19 +221,19 @@ class Api:
             raise InputError(f"the phrases have more than {most} different words for {method}: ask in parts")
         return scene.ground(phrases, gamma=question.gamma, method=method)
 
-    def _info(self, token: str) -> PhotoInfo:
-        kept = self._find(token)
+    def _info(self, kept: Kept) -> PhotoInfo:
         width, height = kept.size
-        return PhotoInfo(token=token, name=kept.name, width=width, height=height, seconds=self._limits.photo_seconds)
+        seconds = self._limits.photo_seconds
+        return PhotoInfo(token=kept.token, name=kept.name, width=width, height=height, seconds=seconds)
 
-    def _answers(self, token: str, question: Question, answers: Sequence[Grounding]) -> Reply:
+    def _answers(self, kept: Kept, question: Question, answers: Sequence[Grounding]) -> Reply:
         settings = self._grounder.settings
         method = question.method or settings.method
         return Reply(
-            photo=self._info(token),
+            photo=self._info(kept),
             method=method,
             gamma=settings.gamma if question.gamma is None else question.gamma,
-            answers=[Answer.of(answer, question.boxes, token, method) for answer in answers],
+            answers=[Answer.of(answer, question.boxes, kept.token, method) for answer in answers],
         )
 
 

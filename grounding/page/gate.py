@@ -10,9 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
-from grounding.page.desk import Busy
 from grounding.page.limits import Limits
 
 log = logging.getLogger(__name__)
@@ -76,8 +74,6 @@ class Gate:
             await self._run(scope, bytes(body), receive, reply)
         except Refused as refused:
             await reply.refuse(refused)
-        except Busy:
-            await reply.refuse(Refused(503, "busy: all places are taken; come back later", self._limits.retry_seconds))
         except Gone:
             pass
         except Exception:
@@ -92,7 +88,7 @@ class Gate:
         if not self._hosts & {"*", PORT.sub("", host.lower())}:
             raise Refused(403, "this server does not answer to that name: add it to step.hosts")
         origin, site = given.get("origin"), given.get("sec-fetch-site", "none")
-        foreign = site not in ("none", "same-origin") or (origin is not None and urlsplit(origin).netloc != host)
+        foreign = site not in ("none", "same-origin") or (origin is not None and origin.partition("://")[2] != host)
         if method not in SAFE_METHODS and foreign:
             raise Refused(403, "a page of another site may not ask this server")
 

@@ -125,9 +125,10 @@ class Kept:
     """A photo of a client.
 
     Attributes:
-        name: the client's name of it; scene: what was seen; used: when it was last asked for.
+        token: its secret name; name: the client's name of it; scene: what was seen; used: when it was last asked for.
     """
 
+    token: str
     name: str
     scene: GroundingScene
     used: float
@@ -154,13 +155,13 @@ class Photos:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def keep(self, name: str, scene: GroundingScene) -> str:
-        """A token for the photo: 128 bits of chance."""
-        token = secrets.token_urlsafe(16)
+    def keep(self, name: str, scene: GroundingScene) -> Kept:
+        """The photo under a token of its own: 128 bits of chance."""
+        kept = Kept(secrets.token_urlsafe(16), name, scene, self._clock())
         with self._lock:
-            self._kept[token] = Kept(name, scene, self._clock())
+            self._kept[kept.token] = kept
         self.tidy()
-        return token
+        return kept
 
     def find(self, token: str) -> Kept:
         """The photo of a token.

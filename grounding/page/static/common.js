@@ -29,4 +29,12 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
+// A busy server gives no picture at first.
+export function heatMap(src, alt = '') {
+  const image = make('img', { src, alt, className: 'heat' });
+  let tries = 5;
+  image.addEventListener('error', () => { if (tries--) setTimeout(() => { image.src = image.src; }, 1000); });
+  return image;
+}
+
 export function seconds(since) { return `${((performance.now() - since) / 1000).toFixed(2)} s`; }

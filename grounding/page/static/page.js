@@ -1,7 +1,7 @@
 // The page of step=serve: a photo, what is asked of it, and what is answered.
 
 import { ask, askPhoto, send } from './asking.js';
-import { $, MOST, Refusal, colour, complain, make, say, seconds, state } from './common.js';
+import { $, MOST, Refusal, colour, complain, heatMap, make, say, seconds, state } from './common.js';
 import { draw, rectangle } from './drawing.js';
 
 const NAMES = {
@@ -139,7 +139,7 @@ function answerItem(answer, i) {
 
 function thumb(answer) {
   if (!answer.groundable) return make('div', { className: 'thumb none', textContent: '?' });
-  const heat = make('img', { src: answer.heat, className: 'heat', alt: `heat map of ${answer.phrase}` });
+  const heat = heatMap(answer.heat, `heat map of ${answer.phrase}`);
   return make('div', { className: 'thumb' }, make('img', { src: state.url, alt: '' }), heat);
 }
 
@@ -278,7 +278,7 @@ function panel({ method: name, answers: [answer], photo }, shade) {
   const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
   svg.setAttribute('viewBox', `0 0 ${photo.width} ${photo.height}`);
   svg.append(rectangle(answer.boxes[0], '#000a', 'under'), rectangle(answer.boxes[0], shade, ''));
-  const heat = make('img', { src: answer.heat, className: 'heat', alt: '' });
+  const heat = heatMap(answer.heat);
   const [title, about] = NAMES[name] || [name, ''];
   const caption = make('figcaption', {}, make('b', { textContent: title }), make('span', { textContent: about }));
   return make('figure', {}, make('div', {}, make('img', { src: state.url, alt: `${answer.phrase} by ${title}` }), heat, svg), caption);
