@@ -41,7 +41,8 @@ class Batch(Iterator[Answers]):
         skipped: the images that could not be used, so far; done: how many were answered.
 
     Raises:
-        InputError: no phrase, an empty one, or lists of phrases that are not as many as the images.
+        InputError: no phrase, an empty one, or lists of phrases that are not as many as the images; or a path in place
+            of the images.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class Batch(Iterator[Answers]):
         self.done = 0
         self._grounder, self._pictured = grounder, pictured
         self._phrases, self._common = phrases, _common(phrases, grounder)
+        if isinstance(images, str | Path):
+            raise InputError(f"{images} is one image, not a list of images: call ground for it, or give [{images!r}]")
         total = len(images) if isinstance(images, Sized) else None
         if not self._common and total not in (None, len(phrases)):
             raise InputError(self._mismatch(f"{total} images"))
@@ -99,9 +102,7 @@ def _common(phrases: Phrases, grounder: "Grounder") -> list[str]:
     """The phrases that are asked of every image, each of them checked; none where each image has its own."""
     if isinstance(phrases, str) or not len(phrases):
         raise InputError("no phrase to ground: give a list of at least one")
-    common = [phrase for phrase in phrases if isinstance(phrase, str)]
+    common = [phrase for phrase in phrases if isinstance(phrase, str) or not isinstance(phrase, Sequence)]
     if common and len(common) < len(phrases):
         raise InputError("phrases and lists of phrases are mixed: give one list for all, or one for each image")
-    for text in common:
-        Phrase.parse(text, grounder.tagger.vocabulary)
-    return common
+    return [Phrase.parse(text, grounder.tagger.vocabulary).text for text in common]

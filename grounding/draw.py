@@ -4,6 +4,7 @@ import re
 from base64 import b64encode
 from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
 import matplotlib as mpl
@@ -15,6 +16,8 @@ from grounding.answers import Grounding
 from proposals.errors import InputError
 
 LONGEST = 1200
+# matplotlib's, for Pillow's own has Latin letters only; Chinese and emoji are boxes in this one, too
+FONT = str(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
 OPACITY = 0.65  # of the heat where it is hottest
 # told apart by the colour-blind, too (Okabe and Ito 2008), each light enough to be read on black
 COLOURS = ("#e69f00", "#56b4e9", "#00c08b", "#f0e442", "#cc79a7", "#ff7f4d", "#7fa8ff", "#d0d0d0")
@@ -146,7 +149,8 @@ def _titled(picture: Image.Image, answer: Grounding) -> Image.Image:
     height = max(14, max(picture.size) // 28)
     titled = Image.new("RGB", (picture.width, picture.height + 2 * height), "black")
     titled.paste(picture, (0, 2 * height))
-    font = ImageFont.load_default(height)
+    font = ImageFont.truetype(FONT, height)
     skipped = f"   (not known: {', '.join(answer.phrase.skipped)})" if answer.phrase.skipped else ""
-    ImageDraw.Draw(titled).text((height // 2, height // 2), answer.phrase.text + skipped, "white", font)
+    line = " ".join((answer.phrase.text + skipped).splitlines())
+    ImageDraw.Draw(titled).text((height // 2, height // 2), line, "white", font)
     return titled

@@ -90,7 +90,7 @@ def _one(grounder: Grounder, path: str, phrases: Sequence[str]) -> Iterator[Answ
 
 
 def _standard_input() -> BytesIO:
-    data = sys.stdin.buffer.read(MAX_BYTES + 1)
+    data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""  # none where it is closed
     if len(data) > MAX_BYTES:
         raise InputError(f"the standard input has more than {MAX_BYTES} bytes; make the image smaller")
     return BytesIO(data)

@@ -172,6 +172,7 @@ REFUSALS = {
     "none": ([], "no phrase to ground: give a list of at least one"),
     "text": ("a cat", "no phrase to ground: give a list of at least one"),
     "blank": (["a cat", " "], "a phrase is empty"),
+    "number": ([7, 8], "a phrase must be text, not 7: put it in quotes"),
     "mixed": (["a cat", ["a dog"]], "phrases and lists of phrases are mixed"),
     "few": ([["a cat"]], "1 lists of phrases, but 2 images: give one list for all, or one for each image"),
 }
@@ -182,6 +183,14 @@ def test_wrong_questions_are_told_before_the_first_image(grounder, name):
     phrases, message = REFUSALS[name]
     with pytest.raises(InputError, match=message):
         grounder.ground_batch(["a.jpg", "b.jpg"], phrases)
+
+
+def test_one_path_is_no_list_of_images(grounder):
+    for path in ("a.jpg", Path("a.jpg")):
+        with pytest.raises(
+            InputError, match=r"a.jpg is one image, not a list of images: call ground for it, or give \["
+        ):
+            grounder.ground_batch(path, ["a cat"])
 
 
 def test_too_few_lists_for_a_generator_are_told(grounder, small):

@@ -3,6 +3,7 @@
 import csv
 import json
 from base64 import b64decode
+from dataclasses import replace
 from io import BytesIO
 
 import defusedxml.ElementTree
@@ -177,6 +178,16 @@ def test_a_folder_that_cannot_be_written_is_told(answered, tmp_path):
             form.write(tmp_path / "file" / form.file, answered, 1)
     with pytest.raises(InputError, match="cannot be written"):
         write_map(tmp_path / "file" / "cup.npy", answered[1].groundings[0])
+
+
+def test_an_overlay_shows_the_letters_of_a_phrase(answered, astronaut):
+    """With a font that has no such letters, words of one length would look the same."""
+    image, answer = np.asarray(Image.open(astronaut)), answered[0].groundings[0]
+    for words in (("чашка", "книга"), ("φως", "γάτ"), ("امرأة", "بجانب"), ("שלום", "קפה!")):
+        titles = [
+            np.asarray(overlay(image, replace(answer, phrase=replace(answer.phrase, text=word))))[:36] for word in words
+        ]
+        assert (titles[0] != titles[1]).any()
 
 
 def test_what_is_not_groundable_is_neither_drawn_nor_written(answered, astronaut, tmp_path):
