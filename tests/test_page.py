@@ -90,10 +90,9 @@ def test_a_visitor_uploads_asks_slides_and_takes_away(page, astronaut, tmp_path)
     page.fill("#text", "a smiling woman\nan orange suit")
     page.click("#find:enabled")
     page.wait_for_selector("#answers li:nth-child(2)")
-    page.wait_for_function(
-        "[...document.querySelectorAll('.thumb .heat')].every(i => i.complete && i.naturalWidth > 0)"
-    )
-    assert page.locator(".thumb .heat").count() == 2
+    maps = page.locator(".thumb .heat")
+    assert maps.count() == 2
+    until(page, lambda: maps.evaluate_all("all => all.every(i => i.complete && i.naturalWidth > 99)"))
     before = shown(page)
     assert len(before) == 2 and len({tuple(box) for box in before}) == 2
     assert page.locator("#labels span").all_inner_texts() == ["a smiling woman", "an orange suit"]
