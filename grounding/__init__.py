@@ -4,20 +4,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from grounding.grounder import Grounder, Grounding
+    from grounding.answers import Grounding
+    from grounding.device import reproducible
+    from grounding.grounder import Grounder
     from grounding.phrases import Phrase
     from grounding.tagger import TagClassifier
     from grounding.topdown import TopDown
     from grounding.vocabulary import Vocabulary
 
-__all__ = ["Grounder", "Grounding", "Phrase", "TagClassifier", "TopDown", "Vocabulary"]
+__all__ = ["Grounder", "Grounding", "Phrase", "TagClassifier", "TopDown", "Vocabulary", "reproducible"]
 HOMES = {
     "Grounder": "grounder",
-    "Grounding": "grounder",
+    "Grounding": "answers",
     "Phrase": "phrases",
     "TagClassifier": "tagger",
     "TopDown": "topdown",
     "Vocabulary": "vocabulary",
+    "reproducible": "device",
 }
 
 

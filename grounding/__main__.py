@@ -3,7 +3,8 @@
     grounding image=photo.jpg 'phrases=[a cat, the red mug]'
     grounding step=evaluate data.root=flickr30k_entities data.split=val
 
-Exit codes: 0; 2 for an input that cannot be used, told in one line; 1 for a fault of ours, with its traceback.
+Exit codes: 0; 2 for an input that cannot be used, told in one line; 3 where some of many inputs were skipped and the
+rest is done; 1 for a fault of ours, with its traceback.
 """
 
 import logging
@@ -14,7 +15,7 @@ from collections.abc import Callable
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import instantiate
@@ -22,10 +23,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from grounding.ranks import rank_of
-from proposals.errors import InputError
+from proposals.errors import InputError, SkippedError
 
 log = logging.getLogger(__name__)
 
+UNREADABLE = (
+    "cannot be read: close each bracket, and where there are other signs than plain letters, digits and spaces, put "
+    """quotes within the quotes: 'phrases=["Tür", "what is this?"]' 'image="Tür.jpg"'"""
+)
 NOT_INSTALLED = "Could not find 'hydra/launcher/submitit"  # Hydra's words
 
 
@@ -84,21 +89,30 @@ def _told(error: BaseException) -> str | None:
 
     Hydra wraps what a step raises; a step's own exceptions count only where they are an InputError.
     """
-    chain = [error]
-    while chain[-1].__cause__ is not None and chain[-1].__cause__ not in chain:
-        chain.append(chain[-1].__cause__)
+    chain = _chain(error)
     ours = [link for link in chain if isinstance(link, InputError)]
     if not ours and not all(isinstance(link, HydraException | OmegaConfBaseException) for link in chain):
         return None
+    for link in chain:
+        if isinstance(link, OverrideParseException):
+            return f"{link.override} {UNREADABLE}"
     told = str((ours or chain)[0])
     if NOT_INSTALLED in told:
         return "cluster= needs an extra: pip install 'grounding[slurm]'"
     return ". ".join(line.strip() for line in told.splitlines() if line.strip())
 
 
+def _chain(error: BaseException) -> list[BaseException]:
+    """An exception and its causes."""
+    chain = [error]
+    while chain[-1].__cause__ is not None and chain[-1].__cause__ not in chain:
+        chain.append(chain[-1].__cause__)
+    return chain
+
+
 def _refuse(error: BaseException) -> int:
     print(f"grounding: {_told(error)}", file=sys.stderr)
-    return 2
+    return 3 if any(isinstance(link, SkippedError) for link in _chain(error)) else 2
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
@@ -151,3 +152,11 @@ METHODS: dict[str, Method] = {
     "cam": Method(GRADIENT, class_activation, "sum over c of W_t,c x_c", "Zhou et al. 2016, Eq. 2", AVERAGED),
     "c-cam": Method(GRADIENT, contrastive_class_activation, "CAM(t) - CAM(dual of t)", ZHANG_2, AVERAGED),
 }
+
+
+def resize_mass(maps: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Maps (W, h, w) >= 0 on another grid: (W, *shape), bicubic, clipped where that undershoots 0, each mass kept."""
+    mass = maps.sum((1, 2), keepdim=True)
+    resized = F.interpolate(maps[None], shape, mode="bicubic", antialias=True)[0].clamp(min=0)
+    total = resized.sum((1, 2), keepdim=True)
+    return resized * torch.where(total > 0, mass / total, 0)

@@ -29,14 +29,16 @@ class KeptScene:
     """Stands for a ``Scene``: it has the raw maps of some tags, and asks the network for others when they are wanted.
 
     Args:
-        maps: by tag's number, (h, w) float32; look: gives the real scene.
+        maps: by tag's number, (h, w) float32; look: gives the real scene; method: that the maps are of.
     """
 
-    def __init__(self, maps: dict[int, np.ndarray], look: Callable[[], Scene]):
-        self.maps, self._look = maps, look
+    def __init__(self, maps: dict[int, np.ndarray], look: Callable[[], Scene], method: str):
+        self.maps, self._look, self._method = maps, look, method
 
     def attend(self, tags: Sequence[int], method: str) -> Tensor:
-        """(1, W, h, w) float32, as ``Scene.attend`` gives them."""
+        """(1, W, h, w) float32, as ``Scene.attend`` gives them; of another method, not kept."""
+        if method != self._method:
+            return self._look().attend(tags, method)
         missing = [tag for tag in tags if tag not in self.maps]
         if missing:
             self.maps |= zip(missing, self._look().attend(missing, method)[0].float().cpu().numpy(), strict=True)
@@ -101,7 +103,7 @@ class Cache:
             settings = self.grounder.settings
             return self.grounder.topdown.look(self.grounder.prepared(image, [settings.side]), settings.method)
 
-        scene = KeptScene(_read_maps(path), look)
+        scene = KeptScene(_read_maps(path), look, self.grounder.settings.method)
         known = len(scene.maps)
         if ids:
             scene.attend(ids, self.grounder.settings.method)

@@ -83,7 +83,8 @@ def _tag(word: str) -> str:
         return classes[word]
     if word.isalpha() and classes.get(lemmatize(word, lang="en")) == "VB":
         return "VBG" if word.endswith("ing") else "VBZ" if word.endswith("s") else "VBN"
-    return _ENDINGS.tag([word])[0][1]
+    tag: str = _ENDINGS.tag([word])[0][1]
+    return tag
 
 
 @cache

@@ -1,50 +1,135 @@
-"""The step ``ground``: an image and phrases in, boxes and overlays out."""
+"""The step ``ground``: images and phrases in, boxes and overlays out."""
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 
-from grounding.artefacts import write_json, written_aside
-from grounding.draw import overlay
-from grounding.grounder import Grounder, Grounding
-from proposals.errors import InputError
+import numpy as np
+from numpy.typing import NDArray
+
+from grounding.answers import Answers, Grounding
+from grounding.artefacts import write_json_lines, written_aside
+from grounding.batch import Batch
+from grounding.draw import overlay, svg
+from grounding.exports import FORMATS, Format, write_map
+from grounding.grounder import Grounder
+from grounding.photos import MAX_BYTES, Photos, find_photos
+from grounding.phrases import read_phrases
+from proposals.errors import InputError, SkippedError
+
+STDIN = "-"
+SKIPPED = "skipped.jsonl"
+PICTURES = ("png", "svg")
 
 
-def ground(grounder: Grounder, image: str | None, phrases: Sequence[str], output: str) -> list[Grounding]:
-    """Grounds phrases in one image, prints a table, and writes ``groundings.json`` and one overlay a phrase.
+def ground(
+    grounder: Grounder,
+    image: str | None,
+    phrases: str | Sequence[str],
+    output: str,
+    form: str = "json",
+    boxes: int | None = None,
+    pictures: str | None = "png",
+    maps: bool = False,
+) -> None:
+    """Grounds phrases in images, and writes one file of all answers and an overlay of each groundable one.
+
+    One image's answers are printed as a table. Of many, those that cannot be used are skipped and listed in
+    ``skipped.jsonl``, and each image's overlays are in a folder of its own.
 
     Args:
-        image: a path; phrases: what to find; output: the folder that is written to.
+        image: a file, a folder, a pattern such as ``*.jpg``, or "-" for the bytes of the standard input.
+        phrases: what to find, or a text file of it, a phrase a line.
+        output: the folder that is written to.
+        form: a name of ``grounding.exports.FORMATS``; boxes: of a phrase, at most, None for as many as the format has.
+        pictures: the overlays' format, "png" or "svg", None for none; maps: whether to write each heat map as ``.npy``.
 
     Raises:
-        InputError: the image cannot be read, or a phrase is empty, or there is none.
+        InputError: no image, none that can be read, a phrase that is empty, none, or an unknown format.
+        SkippedError: some images were skipped, after all the others are done.
     """
     if not image:
-        raise InputError("no image: say image=PHOTO")
-    scene = grounder.look(image)
-    answers = scene.ground(phrases)
-    print(table(answers))
-    for number, answer in enumerate(answers, 1):
-        if answer.groundable:
-            name = f"{number:02d}-{re.sub(r'[^a-z0-9]+', '-', answer.phrase.text.lower()).strip('-')[:60]}.png"
-            with written_aside(Path(output, name)) as aside:
-                overlay(scene.image, answer).save(aside, "PNG")
-    record = {"image": str(image), "size": scene.image.shape[:2], "groundings": [as_record(a) for a in answers]}
-    write_json(Path(output, "groundings.json"), record)
-    print(f"\nboxes and overlays: {output}")
-    return answers
+        raise InputError("no image: say image=PHOTO, a folder, or - for the standard input")
+    if isinstance(image, list):
+        raise InputError(f"image={image} is no path: for many photos give a folder, or a pattern such as 'shop/*.jpg'")
+    _check(form, boxes, pictures)
+    source, asked, shape = find_photos(str(image)), read_phrases(phrases), FORMATS[form]
+    batch = grounder.ground_batch(source.paths, asked, pictured=pictures is not None) if source.many else None
+    answered = _one(grounder, source.paths[0], asked) if batch is None else _some(batch)
+    finished = _finished(answered, source, Path(output), shape, pictures, maps)
+    shape.write(Path(output, shape.file), finished, boxes or shape.boxes)
+    print(f"\n{'' if batch is None else f'{batch.done} images, '}boxes and overlays: {output}")
+    if batch is not None:
+        _tell(batch, Path(output, SKIPPED))
 
 
-def as_record(answer: Grounding, boxes: int = 10) -> dict:
-    """An answer as plain values: its best boxes as half-open xyxy in pixels of the image."""
-    return {
-        "phrase": answer.phrase.text,
-        "groundable": answer.groundable,
-        "tags": answer.phrase.tags,
-        "skipped": answer.phrase.skipped,
-        "boxes": answer.boxes[:boxes].round(2).tolist(),
-        "scores": answer.scores[:boxes].tolist(),
-    }
+def _tell(batch: Batch, path: Path) -> None:
+    """Lists the images that were skipped, none of them too: the folder may hold the list of an earlier run."""
+    write_json_lines(path, (skipped._asdict() for skipped in batch.skipped))
+    if batch.skipped:
+        count = len(batch.skipped)
+        raise SkippedError(f"{count} of {count + batch.done} images were skipped, the others are done; see {path}")
+
+
+def _check(form: str, boxes: int | None, pictures: str | None) -> None:
+    if form not in FORMATS:
+        raise InputError(f"there is no format {form!r}; choose one of {', '.join(FORMATS)}")
+    if pictures is not None and pictures not in PICTURES:
+        raise InputError(f"there are no pictures of type {pictures!r}; choose one of {', '.join(PICTURES)}, or null")
+    if boxes is not None and (not isinstance(boxes, int) or boxes < 1):
+        raise InputError(f"boxes={boxes} must be a whole number, 1 or more: it is how many of a phrase are written")
+
+
+def _one(grounder: Grounder, path: str, phrases: Sequence[str]) -> Iterator[Answers]:
+    """The answers about one image, printed as a table."""
+    groundings = grounder.ground(_standard_input() if path == STDIN else path, phrases)
+    print(table(groundings))
+    yield Answers(path, groundings[0].size, groundings)
+
+
+def _standard_input() -> BytesIO:
+    data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""  # none where it is closed
+    if len(data) > MAX_BYTES:
+        raise InputError(f"the standard input has more than {MAX_BYTES} bytes; make the image smaller")
+    return BytesIO(data)
+
+
+def _some(batch: Batch) -> Iterator[Answers]:
+    """The answers about many images, of which one at least can be used."""
+    yield from batch
+    if not batch.done:
+        raise InputError(f"none of {len(batch.skipped)} images can be used: {batch.told}")
+
+
+def _finished(
+    answered: Iterable[Answers], source: Photos, output: Path, form: Format, pictures: str | None, maps: bool
+) -> Iterator[Answers]:
+    """The answers as they come, named as the format wants it, once their overlays and maps are written."""
+    for answers in answered:
+        name = source.name(answers.image)
+        folder = output / name if source.many else output
+        for number, answer in enumerate(answers.groundings, 1):
+            path = folder / _file_name(number, answer)
+            if answer.groundable and answer.image is not None and pictures is not None:
+                _write_picture(answer.image, answer, path.with_name(f"{path.name}.{pictures}"))
+            if answer.groundable and maps:
+                write_map(path.with_name(f"{path.name}.npy"), answer)
+        yield answers._replace(image=name) if form.relative else answers
+
+
+def _file_name(number: int, answer: Grounding) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", answer.phrase.text.lower()).strip("-")[:60]
+    return f"{number:02d}-{slug}".rstrip("-")
+
+
+def _write_picture(image: NDArray[np.uint8], answer: Grounding, path: Path) -> None:
+    with written_aside(path) as aside:
+        if path.suffix == ".svg":
+            aside.write_text(svg(image, [answer]), "utf-8")
+        else:
+            overlay(image, answer).save(aside, "PNG")
 
 
 def table(answers: Sequence[Grounding]) -> str:

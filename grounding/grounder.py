@@ -1,18 +1,22 @@
 """Grounder: look at an image once, ask many phrases."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from grounding.answers import Grounding
 from grounding.atlas import Atlas
-from grounding.attention import METHODS, blur
+from grounding.attention import METHODS, blur, resize_mass
+from grounding.batch import Batch, Phrases
+from grounding.device import checked_device
 from grounding.images import Photo, read_image
 from grounding.phrases import Phrase
 from grounding.rescoring import rescore, thin
@@ -44,49 +48,11 @@ class Settings:
     prior: float = 0.5
     nms: float = 0.7
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"there is no attention method {self.method!r}; choose one of {', '.join(METHODS)}")
         if self.side < 224:
             raise InputError(f"side={self.side}: the networks need at least 224 pixels")
-
-
-@dataclass(frozen=True, eq=False)
-class Grounding:
-    """The answer to one phrase.
-
-    Attributes:
-        phrase: the caller's text, its tags, and the words that no tag covers.
-        boxes: (K, 4) float64 xyxy, half-open, in pixels of the image, best first; empty if not groundable.
-        scores: (K,) f(R) of ``grounding.rescoring``, non-increasing.
-        map: (h, w) the phrase's mass on the proposals' grid, None if not groundable.
-        size: (height, width) of the image.
-    """
-
-    phrase: Phrase
-    boxes: np.ndarray
-    scores: np.ndarray
-    map: np.ndarray | None
-    size: tuple[int, int]
-
-    @property
-    def groundable(self) -> bool:
-        """Whether the vocabulary knows any of the phrase's words."""
-        return self.map is not None
-
-    @cached_property
-    def heatmap(self) -> np.ndarray | None:
-        """(H, W) float64, the map at the image's own pixels with its mass kept."""
-        return None if self.map is None else resize_mass(torch.from_numpy(self.map)[None], self.size)[0].numpy()
-
-    @property
-    def point(self) -> tuple[float, float] | None:
-        """(x, y) in pixels of the image: where the map has its maximum, None if not groundable."""
-        if self.map is None:
-            return None
-        y, x = np.unravel_index(self.map.argmax(), self.map.shape)
-        height, width = self.map.shape
-        return (x + 0.5) * self.size[1] / width, (y + 0.5) * self.size[0] / height
 
 
 class Grounder:
@@ -113,15 +79,59 @@ class Grounder:
         cls,
         path: str | Path | None = None,
         proposer: Proposer | None = None,
-        **settings: str | float | None,
+        device: str | torch.device = "cpu",
+        **settings: Any,
     ) -> "Grounder":
-        """A grounder from a tagger's file (the embedded tagger by default); further arguments are those of
-        :class:`Settings`.
+        """A grounder from a tagger's file.
+
+        Args:
+            path: the file; None for the embedded tagger.
+            device: where the network runs, as PyTorch names it ("cpu", "cuda", "cuda:1"); proposals are the CPU's.
+            settings: those of :class:`Settings`.
 
         Raises:
-            InputError: the file is no tagger, or a setting is out of range.
+            InputError: the file is no tagger, there is no such device here, or a setting is out of range.
         """
-        return cls(TagClassifier.load(path), proposer, Settings(**settings))
+        chosen = Settings(**settings)
+        return cls(TagClassifier.load(path).to(checked_device(device)), proposer, chosen)
+
+    def ground(
+        self,
+        image: Photo,
+        phrases: Sequence[str],
+        gamma: float | None = None,
+        prior: float | None = None,
+        nms: float | None = None,
+    ) -> list[Grounding]:
+        """``look(image).ground(phrases)``: the answers of a photo that will be asked once.
+
+        Raises:
+            InputError: see :meth:`look` and :meth:`GroundingScene.ground`.
+        """
+        return self.look(image).ground(phrases, gamma, prior, nms)
+
+    def ground_batch(
+        self, images: Iterable[Photo], phrases: Phrases, progress: bool = True, pictured: bool = False
+    ) -> Batch:
+        """The answers about many images, one image after another, in the memory that one of them takes.
+
+        An image that cannot be used is skipped, counted and named in a warning at the end, and stands in ``skipped`` of
+        what is returned.
+
+        Args:
+            images: as :meth:`look` takes them; a generator will do.
+            phrases: asked of every image, or a list of phrases for each.
+            progress: whether a terminal shows how far it is.
+            pictured: whether the answers hold their image, and so show it in a notebook; keep few of them then.
+
+        Returns:
+            An iterator over :class:`grounding.answers.Answers`, each with the image's path, or "image 0", "image 1"
+            and so on where it is none.
+
+        Raises:
+            InputError: no phrase, an empty one, or lists of phrases that are not as many as the images.
+        """
+        return Batch(self, images, phrases, progress, pictured)
 
     def look(self, image: Photo) -> "GroundingScene":
         """One forward pass and one set of proposals.
@@ -140,7 +150,9 @@ class Grounder:
     def prepared(self, pixels: np.ndarray, size: list[int]) -> Tensor:
         """(H, W, 3) uint8 as the network takes it: (1, 3, h, w), of this shorter side or (height, width)."""
         tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
-        return self.tagger.preprocessing(transforms.resize(tensor, size, antialias=True))
+        # on the CPU, so that each device sees the same photo
+        resized = self.tagger.preprocessing(transforms.resize(tensor, size, antialias=True))
+        return resized.to(self.tagger.classifier.weight.device)
 
 
 class GroundingScene:
@@ -153,12 +165,25 @@ class GroundingScene:
     def __init__(self, grounder: Grounder, image: np.ndarray, scene: Scene, proposals: Proposals):
         self.image, self.proposals = image, proposals
         self._grounder, self._scene = grounder, scene
-        self._maps: dict[str, np.ndarray] = {}
+        # by method and tag
+        self._maps: dict[tuple[str, str], np.ndarray] = {}
         maps = self._maps  # not through self: a scene in its own cache would wait for the garbage collector
-        self._masses = lru_cache(REMEMBERED)(lambda tags: proposals.integrate(_average(maps, tags)[None]))
+        self._masses = lru_cache(REMEMBERED)(
+            lambda method, tags: proposals.integrate(_average(maps, method, tags)[None])
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the photo and of the maps that are kept; the network's values and the proposals come on top."""
+        return self.image.nbytes + sum(kept.nbytes for kept in list(self._maps.values()))
 
     def ground(
-        self, phrases: Sequence[str], gamma: float | None = None, prior: float | None = None, nms: float | None = None
+        self,
+        phrases: Sequence[str],
+        gamma: float | None = None,
+        prior: float | None = None,
+        nms: float | None = None,
+        method: str | None = None,
     ) -> list[Grounding]:
         """The boxes of each phrase, in the order asked.
 
@@ -167,33 +192,38 @@ class GroundingScene:
         answered as not groundable, never with a made-up box.
 
         Args:
-            gamma, prior, nms: in place of the grounder's, see :class:`Settings`.
+            gamma, prior, nms, method: in place of the grounder's, see :class:`Settings`; the proposals are the same.
 
         Raises:
-            InputError: no phrase, an empty one, or a gamma, prior or nms out of range.
+            InputError: no phrase, an empty one, an unknown method, or a gamma, prior or nms out of range.
         """
         if isinstance(phrases, str) or not len(phrases):
             raise InputError("no phrase to ground: give a list of at least one")
-        given = {"gamma": gamma, "prior": prior, "nms": nms}
+        given: dict[str, Any] = {"gamma": gamma, "prior": prior, "nms": nms, "method": method}
         settings = replace(self._grounder.settings, **{k: v for k, v in given.items() if v is not None})
         parsed = [Phrase.parse(text, self._grounder.tagger.vocabulary) for text in phrases]
-        self.attend(sorted({tag for phrase in parsed for tag in phrase.tags}))
+        self.attend(sorted({tag for phrase in parsed for tag in phrase.tags}), settings.method)
         return [self._answer(phrase, settings) for phrase in parsed]
 
-    def attend(self, tags: Sequence[str]) -> list[np.ndarray]:
+    def attend(self, tags: Sequence[str], method: str | None = None) -> list[np.ndarray]:
         """The attention map of each tag on the proposals' grid: (h, w) float64, >= 0, its mass kept.
+
+        Args:
+            method: in place of the grounder's.
 
         Raises:
             InputError: the vocabulary has no such tag.
         """
-        new = [tag for tag in tags if tag not in self._maps]
+        method = method or self._grounder.settings.method
+        new = [tag for tag in tags if (method, tag) not in self._maps]
         if new:
             ids = [self._grounder.tagger.vocabulary.index(tag) for tag in new]
-            method = self._grounder.settings.method
-            maps = self._scene.attend(ids, method).clamp(min=0)
-            maps = (blur(maps) if METHODS[method].blurred else maps)[0].double()
-            self._maps |= zip(new, resize_mass(maps, self.proposals.shape).numpy(), strict=True)
-        return [self._maps[tag] for tag in tags]
+            # one tensor, for there is one target
+            maps = cast(Tensor, self._scene.attend(ids, method)).clamp(min=0)
+            maps = (blur(maps) if METHODS[method].blurred else maps)[0].cpu().double()
+            resized = resize_mass(maps, self.proposals.shape).numpy()
+            self._maps |= zip([(method, tag) for tag in new], resized, strict=True)
+        return [self._maps[method, tag] for tag in tags]
 
     def words(self, box: Sequence[float], count: int = 10) -> list[tuple[str, float]]:
         """What is here? The tags whose attention is most concentrated in a box, of the whole vocabulary.
@@ -220,21 +250,15 @@ class GroundingScene:
     def _answer(self, phrase: Phrase, settings: Settings) -> Grounding:
         size, proposals = self.image.shape[:2], self.proposals
         if not phrase.tags:
-            return Grounding(phrase, np.zeros((0, 4)), np.zeros(0), None, size)
-        masses = self._masses(phrase.tags)
+            return Grounding(phrase, np.zeros((0, 4)), np.zeros(0), None, size, self.image)
+        masses = self._masses(settings.method, phrase.tags)
         scores = rescore(masses, proposals.areas, settings.gamma, proposals.scores, settings.prior)[0]
         kept = thin(proposals.boxes, scores, settings.nms)
-        return Grounding(phrase, proposals.boxes[kept], scores[kept], _average(self._maps, phrase.tags), size)
+        attention = _average(self._maps, settings.method, phrase.tags)
+        return Grounding(phrase, proposals.boxes[kept], scores[kept], attention, size, self.image)
 
 
-def _average(maps: Mapping[str, np.ndarray], tags: Sequence[str]) -> np.ndarray:
+def _average(maps: Mapping[tuple[str, str], np.ndarray], method: str, tags: Sequence[str]) -> NDArray[np.float64]:
     """(h, w) the map of a phrase: "we simply average the word attention maps" (Sec. 4.3)."""
-    return np.mean([maps[tag] for tag in tags], axis=0)
-
-
-def resize_mass(maps: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Maps (W, h, w) >= 0 on another grid: (W, *shape), bicubic, clipped where that undershoots 0, each mass kept."""
-    mass = maps.sum((1, 2), keepdim=True)
-    resized = F.interpolate(maps[None], shape, mode="bicubic", antialias=True)[0].clamp(min=0)
-    total = resized.sum((1, 2), keepdim=True)
-    return resized * torch.where(total > 0, mass / total, 0)
+    average: NDArray[np.float64] = np.mean([maps[method, tag] for tag in tags], axis=0)
+    return average

@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from proposals.errors import InputError
 
 # Pillow's own bound: beyond it a file of a few kilobytes may fill the memory
-MAX_PIXELS = Image.MAX_IMAGE_PIXELS
+MAX_PIXELS = cast(int, Image.MAX_IMAGE_PIXELS)
 MAX_ASPECT = 8
 STRIP = 1 << 20  # pixels that are converted at a time: each copy of a large photo is a hundred megabytes
 
@@ -72,7 +72,7 @@ def _pixels(image: Image.Image, source: Photo) -> np.ndarray:
     if image.width * image.height > MAX_PIXELS:
         raise InputError(f"{_name(source)} has more than {MAX_PIXELS} pixels; make it smaller")
     try:
-        upright = ImageOps.exif_transpose(image, in_place=image is not source) or image
+        upright = ImageOps.exif_transpose(image) if image is source else _turned(image)
         array = np.empty((upright.height, upright.width, 3), np.uint8)
         rows = -(-STRIP // max(upright.width, 1))
         for top in range(0, upright.height, rows):
@@ -83,6 +83,11 @@ def _pixels(image: Image.Image, source: Photo) -> np.ndarray:
         raise
     except Exception as error:  # Pillow's readers may raise anything on a broken file
         raise InputError(f"{_name(source)} is truncated or corrupt ({error})") from error
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

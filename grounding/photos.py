@@ -1,9 +1,11 @@
 """Photos in bulk: folders, tar files and data sets as shards of photos, listed without reading a pixel."""
 
+import glob
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from proposals.errors import InputError
 from proposals.shards import members
@@ -111,6 +113,47 @@ def photo_shards(source: str | Path, split: str | None = None, photos: int = 100
     _check_names(files)
     parts = [tuple(files[i : i + photos]) for i in range(0, len(files), photos)]
     return [PhotoShard(f"photos-{i:06d}", None, part) for i, part in enumerate(parts)]
+
+
+class Photos(NamedTuple):
+    """Photos that were asked for together.
+
+    Attributes:
+        root: the folder that they are named from; paths: of their files, sorted; many: whether there may be several.
+    """
+
+    root: str
+    paths: list[str]
+    many: bool
+
+    def name(self, path: str) -> str:
+        """A photo's path within the root."""
+        return os.path.relpath(path, self.root)
+
+
+def find_photos(source: str) -> Photos:
+    """The photos that a path or a pattern stands for.
+
+    Args:
+        source: a file; a folder, of which the photos are taken (folders within it, too); or a pattern such as
+            ``shop/**/*.jpg``, of which all files are. What exists is never read as a pattern.
+
+    Raises:
+        InputError: the folder holds no photo, or no file fits the pattern. A file that is missing is told when it is
+            read.
+    """
+    if Path(source).is_dir():
+        paths = [str(path) for path in _of_folder(Path(source))]
+        if not paths:
+            raise InputError(f"{source} holds no photo: name a folder of {', '.join(sorted(SUFFIXES))}")
+        return Photos(source, paths, True)
+    if Path(source).exists() or not glob.has_magic(source):
+        return Photos(str(Path(source).parent), [source], False)
+    found = glob.iglob(source, recursive=True)  # noqa: PTH207  Path.glob takes no pattern that begins at the root
+    paths = sorted(path for path in found if Path(path).is_file())
+    if not paths:
+        raise InputError(f"{source}: no file fits this pattern")
+    return Photos(os.path.commonpath([Path(path).parent for path in paths]), paths, True)
 
 
 def _of_folder(root: Path) -> list[Path]:

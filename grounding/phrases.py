@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -55,6 +56,31 @@ class Phrase:
         if not tags and not skipped:
             skipped = words(text) or [text.strip()]
         return cls(text, tuple(dict.fromkeys(tags)), tuple(dict.fromkeys(skipped)))
+
+
+def read_phrases(source: str | Sequence[str]) -> list[str]:
+    """The phrases of a text file, one a line, as they stand there; a list is taken as it is.
+
+    Lines end with a line feed, or a carriage return and one; blank lines are left out.
+
+    Raises:
+        InputError: the file cannot be read, is not UTF-8, or has no phrase; or it is neither a file nor a list.
+    """
+    if not isinstance(source, str):
+        if not isinstance(source, Sequence):
+            raise InputError(f"phrases={source} must be a list, such as 'phrases=[a cat, the red mug]', or a text file")
+        return list(source)
+    try:
+        text = Path(source).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        mend = f"{error.strerror or error}; a list is written 'phrases=[a cat, the red mug]'"
+        raise InputError(f"phrases={source} is no file that can be read: {mend}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: not UTF-8 text; save the file as UTF-8") from error
+    phrases = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
+    if not phrases:
+        raise InputError(f"{source} holds no phrase: write one a line")
+    return phrases
 
 
 def _cover(text: str, vocabulary: Vocabulary) -> tuple[list[str], list[str]]:

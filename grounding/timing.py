@@ -43,7 +43,7 @@ def peak_memory(work: Work) -> float:
     return max(peak, resident()) - before
 
 
-def resident() -> float:
-    """MB of memory that this process holds."""
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+def resident(process: int | str = "self") -> float:
+    """MB of memory that this process holds, or the one of this number."""
+    pages = int(Path(f"/proc/{process}/statm").read_text("ascii").split()[1])
     return pages * 4096 / 2**20

@@ -72,7 +72,8 @@ def words(text: str) -> list[str]:
     >>> words("A man's blue-striped T-shirt, 2 dogs!")
     ['A', 'man', 'blue-striped', 'T-shirt', '2', 'dogs']
     """
-    return _TOKENIZER.tokenize(_CLITICS.sub(" ", text))
+    found: list[str] = _TOKENIZER.tokenize(_CLITICS.sub(" ", text))
+    return found
 
 
 class Part(NamedTuple):

@@ -1,4 +1,4 @@
-"""The one exception that a user can cause."""
+"""The exceptions that a user can cause."""
 
 
 class InputError(ValueError):
@@ -6,4 +6,11 @@ class InputError(ValueError):
 
     The message is one line and names the mend; the command line prints it without a traceback and exits with 2.
     It lives in the lowest package so that every package can raise it.
+    """
+
+
+class SkippedError(InputError):
+    """Some of what the user gave cannot be used; the rest is done and written.
+
+    The command line prints the message and exits with 3.
     """

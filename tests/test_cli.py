@@ -62,6 +62,17 @@ REFUSALS = {
     "missing image": (["image=nowhere.jpg", "phrases=[a cat]"], "nowhere.jpg: there is no such image"),
     "text": (["image=text.jpg", "phrases=[a cat]"], "text.jpg is no image that can be read"),
     "truncated": (["image=half.jpg", "phrases=[a cat]"], "half.jpg is truncated or corrupt"),
+    "no format": (["image=PHOTO", "phrases=[a cat]", "format=xml"], "there is no format 'xml'"),
+    "no device": (["image=PHOTO", "phrases=[a cat]", "device=tpu"], "device=tpu is no device that PyTorch knows"),
+    "no file of phrases": (["image=PHOTO", "phrases=a cat"], "phrases=a cat is no file that can be read"),
+    "unquoted signs": (
+        ["image=PHOTO", "phrases=[Tür]"],
+        "phrases=[Tür] cannot be read: close each bracket, and where "
+        "there are other signs than plain letters, digits and spaces, put quotes within the quotes",
+    ),
+    "open bracket": (["image=PHOTO", "phrases=[a cat"], "phrases=[a cat cannot be read: close each bracket"),
+    "nothing fits": (["image=*.webp", "phrases=[a cat]"], "*.webp: no file fits this pattern"),
+    "none fit for use": (["image=*.jpg", "phrases=[a cat]"], "none of 2 images can be used"),
     "no phrases": (["image=PHOTO", "phrases=[]"], "no phrase to ground"),
     "empty phrase": (["image=PHOTO", "phrases=[a cat,'']"], "a phrase is empty"),
     "unknown step": (["step=fly"], "Could not find 'step/fly'"),
@@ -102,6 +113,26 @@ def test_a_refusal_in_a_process_of_its_own(tmp_path):
     done = grounding(tmp_path, "image=nowhere.jpg", "phrases=[a cat]")
     assert done.returncode == 2
     assert done.stderr == "grounding: nowhere.jpg: there is no such image\n"
+
+
+def test_where_some_images_are_skipped_the_exit_code_is_3(tmp_path, coffee):
+    (tmp_path / "album").mkdir()
+    Image.open(coffee).resize((96, 64)).save(tmp_path / "album" / "cup.png")
+    (tmp_path / "album" / "text.jpg").write_text("no photo")
+    (tmp_path / "phrases.txt").write_text("a cup\n☕\n", "utf-8")
+    done = grounding(tmp_path, "image=album", "phrases=phrases.txt", "format=csv")
+    told = "1 of 2 images were skipped, the others are done; see"
+    assert done.stderr == f"grounding: {told} {tmp_path}/runs/ground/skipped.jsonl\n"
+    assert done.returncode == 3
+    assert "WARNING 1 of 2 images were skipped: album/text.jpg is no image that can be read" in done.stdout
+    assert "album/cup.png,☕,false" in (tmp_path / "runs" / "ground" / "groundings.csv").read_text("utf-8")
+
+
+def test_the_shell_completes_words(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "COMP_LINE": "grounding attention=c-m"}
+    command = [sys.executable, "-m", "grounding", "--shell-completion", "query=bash"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.stdout.split() == ["attention=c-mwp", "attention=c-mwp-nonorm", "attention=c-mwp-postnorm"]
 
 
 def test_a_fault_of_ours_keeps_its_traceback(tmp_path, monkeypatch):

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from grounding import Grounder
+from grounding.attention import resize_mass
 from grounding.ground import ground
-from grounding.grounder import resize_mass
 from proposals import BoxProposer
 from proposals.errors import InputError
 
@@ -120,6 +120,17 @@ def test_another_setting_integrates_nothing_and_answers_as_a_fresh_scene(scene, 
         for answer, fresh in zip(found, Grounder.load(**settings).look(astronaut).ground(phrases), strict=True):
             for name in ("boxes", "scores", "map"):
                 np.testing.assert_array_equal(getattr(answer, name), getattr(fresh, name))
+
+
+def test_another_method_shares_the_proposals_and_answers_as_a_fresh_scene(scene, astronaut):
+    fresh = Grounder.load(method="cam").look(astronaut).ground(["a woman"])[0]
+    before, other = scene.ground(["a woman"])[0], scene.ground(["a woman"], method="cam")[0]
+    np.testing.assert_array_equal(other.map, fresh.map)
+    np.testing.assert_array_equal(other.boxes, fresh.boxes)
+    assert not np.array_equal(before.map, other.map)
+    np.testing.assert_array_equal(scene.ground(["a woman"])[0].map, before.map)
+    with pytest.raises(InputError, match="no attention method 'magic'"):
+        scene.ground(["a woman"], method="magic")
 
 
 def test_settings_out_of_range_are_told(scene):

@@ -1,0 +1,108 @@
+"""Answers about many images, in a memory that does not grow with them."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tqdm import tqdm
+
+from grounding.answers import Answers
+from grounding.images import Photo
+from grounding.phrases import Phrase
+from proposals.errors import InputError
+
+if TYPE_CHECKING:
+    from grounding.grounder import Grounder
+
+log = logging.getLogger(__name__)
+
+NAMED = 10  # images that are told by name at the end
+Phrases = Sequence[str] | Sequence[Sequence[str]]
+
+
+class Skipped(NamedTuple):
+    """An image that could not be used: its name, and why."""
+
+    image: str
+    reason: str
+
+
+class Batch(Iterator[Answers]):
+    """An iterator over the answers about images, each looked at when its turn has come and then let go.
+
+    An image that cannot be used is skipped; when the last one is done, a warning counts and names them.
+
+    Args:
+        grounder, images, phrases, progress, pictured: see ``Grounder.ground_batch``.
+
+    Attributes:
+        skipped: the images that could not be used, so far; done: how many were answered.
+
+    Raises:
+        InputError: no phrase, an empty one, or lists of phrases that are not as many as the images; or a path in place
+            of the images.
+    """
+
+    def __init__(
+        self, grounder: "Grounder", images: Iterable[Photo], phrases: Phrases, progress: bool, pictured: bool
+    ) -> None:
+        self.skipped: list[Skipped] = []
+        self.done = 0
+        self._grounder, self._pictured = grounder, pictured
+        self._phrases, self._common = phrases, _common(phrases, grounder)
+        if isinstance(images, str | Path):
+            raise InputError(f"{images} is one image, not a list of images: call ground for it, or give [{images!r}]")
+        total = len(images) if isinstance(images, Sized) else None
+        if not self._common and total not in (None, len(phrases)):
+            raise InputError(self._mismatch(f"{total} images"))
+        # without a terminal tqdm is silent by itself
+        self._answers = self._run(tqdm(images, total=total, unit="photo", disable=None if progress else True))
+
+    def __next__(self) -> Answers:
+        return next(self._answers)
+
+    def _run(self, images: Iterable[Photo]) -> Iterator[Answers]:
+        for number, image in enumerate(images):
+            name = str(image) if isinstance(image, str | Path) else f"image {number}"
+            phrases = self._asked(number)
+            try:
+                groundings = self._grounder.ground(image, phrases)
+            except InputError as error:
+                self.skipped.append(Skipped(name, str(error)))
+                continue
+            self.done += 1
+            if not self._pictured:
+                groundings = [replace(answer, image=None) for answer in groundings]
+            yield Answers(name, groundings[0].size, groundings)
+        if self.skipped:
+            log.warning("%d of %d images were skipped: %s", len(self.skipped), self.done + len(self.skipped), self.told)
+
+    def _asked(self, number: int) -> Sequence[str]:
+        if self._common:
+            return self._common
+        if number >= len(self._phrases):
+            raise InputError(self._mismatch("more images"))
+        return self._phrases[number]
+
+    def _mismatch(self, images: str) -> str:
+        return f"{len(self._phrases)} lists of phrases, but {images}: give one list for all, or one for each image"
+
+    @property
+    def told(self) -> str:
+        """The skipped images by name with the reason, the first ``NAMED`` of them."""
+        # a reason that tells of a file names it
+        named = [reason if image in reason else f"{image}: {reason}" for image, reason in self.skipped[:NAMED]]
+        more = f"; and {len(self.skipped) - NAMED} more" if len(self.skipped) > NAMED else ""
+        return "; ".join(named) + more
+
+
+def _common(phrases: Phrases, grounder: "Grounder") -> list[str]:
+    """The phrases that are asked of every image, each of them checked; none where each image has its own."""
+    if isinstance(phrases, str) or not len(phrases):
+        raise InputError("no phrase to ground: give a list of at least one")
+    common = [phrase for phrase in phrases if isinstance(phrase, str) or not isinstance(phrase, Sequence)]
+    if common and len(common) < len(phrases):
+        raise InputError("phrases and lists of phrases are mixed: give one list for all, or one for each image")
+    return [Phrase.parse(text, grounder.tagger.vocabulary).text for text in common]

@@ -1,0 +1,63 @@
+// Drawing on the photo what is known; nobody is asked.
+
+import { $, colour, make, state } from './common.js';
+
+const CROWD = 4; // phrases whose names can stand on a photo together
+
+export const lit = () => (state.hovered >= 0 ? state.hovered : state.selected);
+
+export function rectangle([x1, y1, x2, y2], stroke, className) {
+  const element = document.createElementNS('http://www.w3.org/2000/svg', 'rect');
+  const values = { x: x1, y: y1, width: x2 - x1, height: y2 - y1, class: className };
+  for (const [name, value] of Object.entries(values)) element.setAttribute(name, value);
+  if (stroke) element.style.stroke = stroke;
+  return element;
+}
+
+export function draw() {
+  const one = lit(), count = Number($('count').value), shapes = [];
+  state.answers.forEach((answer, i) => {
+    const faint = one >= 0 && one !== i ? ' faint' : '';
+    answer.boxes.slice(0, faint ? 1 : count).reverse().forEach((box, k, all) => {
+      const best = k === all.length - 1;
+      if (best) shapes.push(rectangle(box, null, `under${faint}`));
+      shapes.push(rectangle(box, colour(i), `box ${best ? 'best' : 'further'}${faint}`));
+    });
+  });
+  if (state.drawn) shapes.push(rectangle(state.drawn, null, 'drawn'));
+  if (state.photo) $('boxes').setAttribute('viewBox', `0 0 ${state.photo.width} ${state.photo.height}`);
+  $('boxes').setAttribute('preserveAspectRatio', 'none');
+  $('boxes').replaceChildren(...shapes);
+  drawLabels(one);
+  drawHeat(state.answers[one]);
+  [...$('answers').children].forEach((item, i) => {
+    item.classList.toggle('on', i === one);
+    item.querySelector('.phrase').setAttribute('aria-pressed', String(i === state.selected));
+  });
+}
+
+export function drawHeat(answer) {
+  const heat = $('heat');
+  heat.hidden = !answer?.heat;
+  heat.style.opacity = Number($('opacity').value) / 100;
+  if (answer?.heat && heat.getAttribute('src') !== answer.heat) heat.src = answer.heat;
+}
+
+// At the upper left corner of a box, inside of it; where two would lie on one another, the second goes lower.
+export function drawLabels(one) {
+  const { clientWidth: width, clientHeight: height } = $('frame');
+  const taken = [], crowded = one >= 0 && state.answers.length > CROWD;
+  const labels = state.answers.map((answer, i) => {
+    const label = make('span', { textContent: answer.phrase });
+    if (!answer.groundable || (crowded && i !== one)) return null;
+    const left = answer.boxes[0][0] / state.photo.width * width;
+    let top = answer.boxes[0][1] / state.photo.height * height;
+    while (taken.some(([x, y]) => Math.abs(x - left) < 120 && Math.abs(y - top) < 22)) top += 22;
+    top = Math.min(top, height - 22);
+    taken.push([left, top]);
+    Object.assign(label.style, { left: `${left}px`, top: `${top}px`, maxWidth: `${Math.max(60, width - left)}px`, background: colour(i) });
+    label.className = one >= 0 && one !== i ? 'faint' : '';
+    return label;
+  });
+  $('labels').replaceChildren(...labels.filter(Boolean));
+}

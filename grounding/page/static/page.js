@@ -1,0 +1,389 @@
+// The page of step=serve: a photo, what is asked of it, and what is answered.
+
+import { ask, askPhoto, send } from './asking.js';
+import { $, MOST, Refusal, colour, complain, heatMap, make, say, seconds, state } from './common.js';
+import { draw, rectangle } from './drawing.js';
+
+const NAMES = {
+  'c-mwp': ['c-MWP', 'excitation, contrastive'], 'mwp': ['MWP', 'excitation'],
+  'grad': ['Grad', 'gradient'], 'cam': ['CAM', 'class activation'],
+};
+
+// ---- the photo ----
+
+async function take(blob, sample = null) {
+  complain(null);
+  const { upload_bytes: most } = state.about.limits;
+  if (blob.size > most) return complain(new Refusal(413, `the photo has more than ${most / 1e6} MB; make it smaller`));
+  const since = performance.now();
+  if (state.url) URL.revokeObjectURL(state.url);
+  Object.assign(state, { blob, sample, photo: null, url: URL.createObjectURL(blob), answers: [], question: null, drawn: null });
+  $('photo').src = state.url;
+  $('name').textContent = blob.name || 'photo';
+  $('photo').alt = sample ? sample.title : blob.name || 'the photo';
+  $('drop').hidden = true;
+  $('view').hidden = false;
+  $('words').hidden = true;
+  $('panels').hidden = true;
+  showSamples();
+  if (sample) $('text').value = mode() === 'caption' ? sample.phrases.join(' and ') : sample.phrases.join('\n');
+  showAnswers();
+  say('looking …');
+  try {
+    await send();
+  } catch (error) {
+    forget();
+    return complain(error);
+  }
+  $('name').textContent = `${blob.name || 'photo'}, ${state.photo.width} × ${state.photo.height}`;
+  $('controls').hidden = false;
+  $('find').disabled = false;
+  say(`looked in ${seconds(since)}`);
+  if (hasText()) await find();
+  else $('text').focus();
+}
+
+function forget() {
+  Object.assign(state, { blob: null, photo: null, sample: null, answers: [], question: null });
+  $('drop').hidden = false;
+  for (const id of ['view', 'controls', 'panels', 'words']) $(id).hidden = true;
+  $('find').disabled = true;
+  showSamples();
+  showAnswers();
+  say('');
+}
+
+async function takeSample(sample) {
+  const blob = await (await ask(`/api/samples/${sample.name}.jpg`)).blob();
+  await take(new File([blob], `${sample.name}.${blob.type.split('/')[1]}`, { type: blob.type }), sample);
+}
+
+function showSamples() {
+  for (const button of $('samples').querySelectorAll('button')) {
+    button.setAttribute('aria-pressed', String(state.sample?.name === button.dataset.name));
+  }
+}
+
+// ---- questions and answers ----
+
+const mode = () => document.querySelector('input[name=mode]:checked').value;
+const method = () => document.querySelector('input[name=method]:checked').value;
+const lines = () => $('text').value.split('\n').map((line) => line.trim()).filter(Boolean);
+const hasText = () => lines().length > 0;
+
+function question(more = {}) {
+  const what = mode() === 'caption' ? { caption: lines().join(' ') } : { phrases: lines() };
+  return { ...what, method: method(), gamma: Number($('gamma').value), boxes: MOST, ...more };
+}
+
+let asked = 0; // answers to an older question are not shown
+async function find(quiet = false) {
+  if (!state.photo || !hasText()) return;
+  const number = ++asked, since = performance.now(), wanted = question();
+  if (!quiet) say('finding …');
+  try {
+    const { answers } = await (await askPhoto('ground', wanted)).json();
+    if (number !== asked) return;
+    const same = answers.length === state.answers.length && answers.every((a, i) => a.phrase === state.answers[i].phrase);
+    Object.assign(state, { answers, question: wanted });
+    if (!same || !answers[state.selected]?.groundable) state.selected = answers.findIndex((answer) => answer.groundable);
+    complain(null);
+    if (same && quiet) showScores(); else showAnswers();
+    say(`${answers.length} ${answers.length === 1 ? 'phrase' : 'phrases'} in ${seconds(since)}`);
+    if (!$('panels').hidden && !quiet) comparePanels();
+  } catch (error) {
+    if (number === asked) complain(error);
+  }
+}
+
+// One request at a time, and the last wish wins.
+let scoring = false, again = false;
+async function score() {
+  if (scoring) { again = true; return; }
+  scoring = true;
+  do { again = false; await find(true); } while (again);
+  scoring = false;
+}
+
+function showAnswers() {
+  if (!state.answers.length) { state.selected = -1; state.hovered = -1; }
+  $('answers').replaceChildren(...state.answers.map(answerItem));
+  showCaption();
+  draw();
+}
+
+function showScores() {
+  [...$('answers').children].forEach((item, i) => {
+    const score = item.querySelector('.score');
+    if (score) score.textContent = scored(state.answers[i]);
+  });
+  draw();
+}
+
+const scored = (answer) => `score ${answer.scores[0].toFixed(3)}`;
+
+function answerItem(answer, i) {
+  const item = make('li');
+  item.style.setProperty('--colour', colour(i));
+  const phrase = make('button', { type: 'button', className: 'phrase', textContent: answer.phrase });
+  phrase.addEventListener('click', () => { state.selected = state.selected === i ? -1 : i; draw(); });
+  phrase.disabled = !answer.groundable;
+  const about = make('div', { className: 'about' }, make('p', {}, phrase), ...notes(answer));
+  if (answer.groundable) about.append(wordsLink(i));
+  item.append(thumb(answer), about);
+  for (const [event, hovered] of [['pointerenter', i], ['pointerleave', -1], ['focusin', i], ['focusout', -1]]) {
+    item.addEventListener(event, () => { state.hovered = answer.groundable ? hovered : -1; draw(); });
+  }
+  return item;
+}
+
+function thumb(answer) {
+  if (!answer.groundable) return make('div', { className: 'thumb none', textContent: '?' });
+  const heat = heatMap(answer.heat, `heat map of ${answer.phrase}`);
+  return make('div', { className: 'thumb' }, make('img', { src: state.url, alt: '' }), heat);
+}
+
+function notes(answer) {
+  const notes = [];
+  if (answer.groundable) notes.push(make('small', { className: 'score', textContent: scored(answer) }));
+  else notes.push(make('small', { textContent: 'not groundable: none of its words is in the dictionary' }));
+  if (answer.groundable && answer.skipped.length) {
+    const words = answer.skipped.flatMap((word, i) => [i ? ', ' : '', make('span', { className: 'skipped', textContent: word })]);
+    notes.push(make('small', {}, 'not known: ', ...words));
+  }
+  return notes;
+}
+
+function wordsLink(i) {
+  const link = make('button', { type: 'button', className: 'link', textContent: 'what else is in this box?' });
+  link.addEventListener('click', () => { state.drawn = null; showWords(state.answers[i].boxes[0]); });
+  return link;
+}
+
+// The caption again, each of its phrases in the colour of its box.
+function showCaption() {
+  const text = state.question?.caption;
+  $('caption').hidden = !text || !state.answers.length;
+  if (!text) return;
+  const parts = [];
+  let at = 0;
+  state.answers.forEach((answer, i) => {
+    const start = text.indexOf(answer.phrase, at);
+    if (start < 0) return;
+    const mark = make('mark', { textContent: answer.phrase });
+    mark.style.borderColor = answer.groundable ? colour(i) : 'var(--line)';
+    parts.push(text.slice(at, start), mark);
+    at = start + answer.phrase.length;
+  });
+  $('caption').replaceChildren(...parts, text.slice(at));
+}
+
+// ---- words of a box ----
+
+async function showWords(box) {
+  if ($('words').hidden) $('found').replaceChildren(make('li', { className: 'quiet', textContent: 'looking closer, for some seconds …' }));
+  $('words').hidden = false;
+  $('words').classList.add('waiting');
+  draw();
+  try {
+    const { words } = await (await askPhoto('words', { box, count: 8 })).json();
+    $('found').replaceChildren(...words.map(wordItem));
+  } catch (error) {
+    $('words').hidden = true;
+    complain(error);
+  }
+  $('words').classList.remove('waiting');
+}
+
+function wordItem({ word, share }) {
+  const button = make('button', { type: 'button', className: 'link', textContent: word });
+  button.addEventListener('click', () => {
+    document.querySelector('input[value=phrases]').checked = true;
+    if (state.question?.caption) $('text').value = '';
+    if (!lines().includes(word)) $('text').value = [...lines(), word].join('\n');
+    changeMode();
+    find();
+  });
+  const bar = make('i');
+  bar.style.width = `${Math.max(2, 100 * share)}%`;
+  return make('li', {}, button, make('div', {}, bar), make('span', { textContent: `${(100 * share).toFixed(0)} %` }));
+}
+
+function place(event) {
+  const { left, top, width, height } = $('frame').getBoundingClientRect();
+  const clamp = (value) => Math.min(1, Math.max(0, value));
+  return [clamp((event.clientX - left) / width) * state.photo.width, clamp((event.clientY - top) / height) * state.photo.height];
+}
+
+// A drag is a box; a click is the smallest answer's box there, or what is around the place.
+let start = null;
+function press(event) {
+  if (!state.photo || event.button) return;
+  start = place(event);
+  $('frame').setPointerCapture(event.pointerId);
+}
+
+function between([x1, y1], [x2, y2]) {
+  return [Math.min(x1, x2), Math.min(y1, y2), Math.max(x1, x2), Math.max(y1, y2)];
+}
+
+function drag(event) {
+  if (!start) return;
+  state.drawn = between(start, place(event));
+  draw();
+}
+
+function release(event) {
+  if (!start) return;
+  const box = between(start, place(event)), [x, y] = start, { width, height } = state.photo;
+  start = null;
+  const least = 0.015 * Math.max(width, height);
+  if (box[2] - box[0] > least && box[3] - box[1] > least) state.drawn = box;
+  else {
+    state.selected = smallestAt(x, y);
+    const reach = 0.1 * Math.max(width, height);
+    const around = [Math.max(0, x - reach), Math.max(0, y - reach), Math.min(width, x + reach), Math.min(height, y + reach)];
+    state.drawn = state.selected < 0 ? around : null;
+  }
+  showWords(state.drawn || state.answers[state.selected].boxes[0]);
+}
+
+function smallestAt(x, y) {
+  const area = ({ boxes: [[x1, y1, x2, y2]] }) => (x2 - x1) * (y2 - y1);
+  const holds = ({ boxes: [box] }) => box && x >= box[0] && x < box[2] && y >= box[1] && y < box[3];
+  const found = state.answers.filter(holds).sort((a, b) => area(a) - area(b));
+  return state.answers.indexOf(found[0]);
+}
+
+// ---- methods side by side ----
+
+async function comparePanels() {
+  const phrase = (state.answers[state.selected] || state.answers.find((answer) => answer.groundable))?.phrase;
+  $('panels').hidden = $('compare').getAttribute('aria-expanded') !== 'true' || !phrase;
+  if ($('panels').hidden) return;
+  const { url } = state, shade = colour(state.answers.findIndex((answer) => answer.phrase === phrase));
+  $('panels').classList.add('waiting');
+  try {
+    const asked = { gamma: Number($('gamma').value), boxes: 1, phrases: [phrase] };
+    const replies = [];
+    for (const name of state.about.methods) replies.push(await (await askPhoto('ground', { ...asked, method: name })).json());
+    if (url === state.url) $('panels').replaceChildren(make('h2', { textContent: phrase }), ...replies.map((reply) => panel(reply, shade)));
+  } catch (error) {
+    complain(error);
+  }
+  $('panels').classList.remove('waiting');
+}
+
+function panel({ method: name, answers: [answer], photo }, shade) {
+  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  svg.setAttribute('viewBox', `0 0 ${photo.width} ${photo.height}`);
+  svg.append(rectangle(answer.boxes[0], '#000a', 'under'), rectangle(answer.boxes[0], shade, ''));
+  const heat = heatMap(answer.heat);
+  const [title, about] = NAMES[name] || [name, ''];
+  const caption = make('figcaption', {}, make('b', { textContent: title }), make('span', { textContent: about }));
+  return make('figure', {}, make('div', {}, make('img', { src: state.url, alt: `${answer.phrase} by ${title}` }), heat, svg), caption);
+}
+
+// ---- taking away ----
+
+async function download(kind) {
+  if (!hasText()) return complain(new Refusal(422, 'type a phrase first'));
+  try {
+    const response = await askPhoto(`exports/${kind}`, question({ boxes: Number($('count').value) }));
+    const url = URL.createObjectURL(await response.blob());
+    const stem = state.photo.name.replace(/\.[^.]*$/, '') || 'photo';
+    make('a', { href: url, download: `${stem}.${kind}` }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 10000);
+  } catch (error) {
+    complain(error);
+  }
+}
+
+// ---- beginning ----
+
+function changeMode() {
+  const caption = mode() === 'caption';
+  $('text').placeholder = caption ? 'A man in a red shirt rides a brown horse past a white house.' : 'a man in a red shirt\nhis horse';
+  document.querySelector('label[for=text]').textContent = caption ? 'A caption' : 'Phrases, one a line';
+}
+
+function showValues() {
+  $('gamma-value').textContent = Number($('gamma').value).toFixed(2);
+  $('count-value').textContent = $('count').value;
+  $('opacity-value').textContent = `${$('opacity').value} %`;
+}
+
+function offer(about) {
+  state.about = about;
+  const { limits, samples } = about;
+  $('terms').textContent = `JPEG, PNG or WebP, up to ${limits.upload_bytes / 1e6} MB. It goes to this server only, is never `
+    + `written to its disk, and is forgotten ${Math.round(limits.photo_seconds / 60)} minutes after you last asked.`;
+  for (const sample of samples) {
+    const picture = make('img', { src: `/api/samples/${sample.name}.jpg`, alt: sample.title, width: 58, height: 58 });
+    const button = make('button', { type: 'button', title: sample.title }, picture);
+    button.dataset.name = sample.name;
+    button.addEventListener('click', () => takeSample(sample).catch(complain));
+    $('samples').append(button);
+  }
+  for (const name of about.methods) {
+    const input = make('input', { type: 'radio', name: 'method', value: name, checked: name === about.method });
+    input.addEventListener('change', () => find());
+    $('methods').append(make('label', {}, input, make('span', { textContent: (NAMES[name] || [name])[0] })));
+  }
+  for (const [kind, title] of Object.entries(about.exports)) {
+    const button = make('button', { type: 'button', className: 'plain', textContent: title });
+    button.addEventListener('click', () => download(kind));
+    $('downloads').append(button);
+  }
+  $('gamma').max = Math.max(1, about.gamma);
+  $('gamma').value = about.gamma;
+  showValues();
+}
+
+function listen() {
+  $('form').addEventListener('submit', (event) => { event.preventDefault(); find(); });
+  $('text').addEventListener('keydown', (event) => {
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) { event.preventDefault(); find(); }
+  });
+  $('text').addEventListener('input', (event) => { if (event.inputType === 'insertLineBreak') find(); });
+  for (const input of document.querySelectorAll('input[name=mode]')) input.addEventListener('change', changeMode);
+  for (const id of ['choose', 'another']) $(id).addEventListener('click', () => $('file').click());
+  $('file').addEventListener('change', () => { if ($('file').files[0]) take($('file').files[0]); $('file').value = ''; });
+  for (const id of ['gamma', 'count', 'opacity']) $(id).addEventListener('input', showValues);
+  for (const id of ['count', 'opacity']) $(id).addEventListener('input', draw);
+  $('gamma').addEventListener('input', score);
+  $('gamma').addEventListener('change', comparePanels);
+  $('compare').addEventListener('click', () => {
+    $('compare').setAttribute('aria-expanded', String($('compare').getAttribute('aria-expanded') !== 'true'));
+    comparePanels();
+  });
+  $('close').addEventListener('click', () => { $('words').hidden = true; state.drawn = null; draw(); });
+  listenForPhotos();
+  listenOnFrame();
+}
+
+function listenForPhotos() {
+  for (const event of ['dragover', 'dragleave', 'drop']) {
+    document.addEventListener(event, (moved) => {
+      moved.preventDefault();
+      $('stage').classList.toggle('over', event === 'dragover');
+    });
+  }
+  document.addEventListener('drop', (event) => { if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]); });
+  document.addEventListener('paste', (event) => { if (event.clipboardData.files[0]) take(event.clipboardData.files[0]); });
+}
+
+function listenOnFrame() {
+  const frame = $('frame');
+  frame.addEventListener('pointerdown', press);
+  frame.addEventListener('pointermove', drag);
+  frame.addEventListener('pointerup', release);
+  frame.addEventListener('pointercancel', () => { start = null; state.drawn = null; draw(); });
+  frame.addEventListener('dragstart', (event) => event.preventDefault());
+  new ResizeObserver(draw).observe(frame);
+}
+
+listen();
+changeMode();
+$('find').disabled = true;
+ask('/api/about').then((response) => response.json()).then(offer).catch(complain);

@@ -1,0 +1,179 @@
+"""The step ``ground``: a file, a folder, a pattern or the standard input; what it writes, how it refuses."""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from grounding import Grounder
+from grounding.exports import FORMATS
+from grounding.ground import ground
+from grounding.photos import find_photos
+from grounding.phrases import read_phrases
+from proposals import SegmentProposer
+from proposals.errors import InputError, SkippedError
+
+PHRASES = ["a cup of coffee", "a xylophone"]
+
+
+@pytest.fixture(scope="module")
+def grounder() -> Grounder:
+    return Grounder.load(proposer=SegmentProposer(count=20), side=224)
+
+
+@pytest.fixture
+def album(coffee, tmp_path) -> Path:
+    """Two photos in a folder and one deeper, with a file that is no photo and one that is broken."""
+    folder = tmp_path / "album"
+    (folder / "deep").mkdir(parents=True)
+    picture = Image.open(coffee).convert("RGB").resize((96, 64))
+    for name in ("cup.png", "[1].jpg", "deep/Kaffee ☕.png"):
+        picture.save(folder / name)
+    (folder / "notes.txt").write_text("no photo")
+    return folder
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_folder_is_grounded(grounder, album, tmp_path, capsys):
+    ground(grounder, str(album), PHRASES, str(tmp_path / "out"), "jsonl")
+    lines = (tmp_path / "out" / "groundings.jsonl").read_text().splitlines()
+    records = list(map(json.loads, lines))
+    assert [record["image"] for record in records] == [
+        str(album / n) for n in ("[1].jpg", "cup.png", "deep/Kaffee ☕.png")
+    ]
+    assert [[g["groundable"] for g in record["groundings"]] for record in records] == [[True, False]] * 3
+    overlays = [f"{name}/01-a-cup-of-coffee.png" for name in ("[1].jpg", "cup.png", "deep/Kaffee ☕.png")]
+    assert files(tmp_path / "out") == [*overlays, "groundings.jsonl", "skipped.jsonl"]
+    assert (tmp_path / "out" / "skipped.jsonl").read_text() == ""
+    assert "3 images" in capsys.readouterr().out
+
+
+def test_what_is_broken_among_many_is_skipped_and_told(grounder, album, tmp_path):
+    (album / "bad.jpg").write_text("no photo")
+    with pytest.raises(SkippedError) as told:
+        ground(grounder, str(album / "*.*"), ["a cup"], str(tmp_path / "out"), "csv", pictures=None)
+    skipped = tmp_path / "out" / "skipped.jsonl"
+    assert str(told.value) == f"2 of 4 images were skipped, the others are done; see {skipped}"
+    lines = list(map(json.loads, skipped.read_text().splitlines()))
+    assert [line["image"] for line in lines] == [str(album / "bad.jpg"), str(album / "notes.txt")]
+    assert all("is no image that can be read" in line["reason"] for line in lines)
+    with (tmp_path / "out" / "groundings.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["image"] for row in csv.DictReader(file)} == {str(album / "cup.png"), str(album / "[1].jpg")}
+    assert files(tmp_path / "out") == ["groundings.csv", "skipped.jsonl"]
+
+
+def test_where_none_can_be_used_nothing_is_written(grounder, album, tmp_path):
+    with pytest.raises(
+        InputError, match=r"none of 1 images can be used: .*notes.txt is no image that can be read"
+    ) as told:
+        ground(grounder, str(album / "*.txt"), ["a cup"], str(tmp_path / "out"))
+    assert not isinstance(told.value, SkippedError)
+    assert files(tmp_path / "out") == []
+
+
+def test_coco_names_images_from_their_folder(grounder, album, tmp_path, capsys):
+    ground(grounder, str(album), PHRASES, str(tmp_path / "out"), "coco", pictures=None)
+    loaded = COCO(str(tmp_path / "out" / "coco.json"))
+    assert [image["file_name"] for image in loaded.dataset["images"]] == ["[1].jpg", "cup.png", "deep/Kaffee ☕.png"]
+    assert len(loaded.getAnnIds()) == 3
+    ground(grounder, str(album / "cup.png"), ["a cup"], str(tmp_path / "one"), "coco", boxes=4, pictures=None)
+    loaded = COCO(str(tmp_path / "one" / "coco.json"))
+    assert [image["file_name"] for image in loaded.dataset["images"]] == ["cup.png"]
+    assert len(loaded.getAnnIds()) == 4
+
+
+def test_the_standard_input_is_a_photo(grounder, album, tmp_path, monkeypatch):
+    data = (album / "cup.png").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    ground(grounder, "-", ["a cup"], str(tmp_path / "piped"))
+    ground(grounder, str(album / "cup.png"), ["a cup"], str(tmp_path / "named"))
+    piped, named = (json.loads((tmp_path / name / "groundings.json").read_text()) for name in ("piped", "named"))
+    assert piped.pop("image") == "-"
+    assert named.pop("image") == str(album / "cup.png")
+    assert piped == named
+
+
+def test_a_standard_input_without_end_is_refused(grounder, tmp_path, monkeypatch):
+    monkeypatch.setattr("grounding.ground.MAX_BYTES", 100)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(bytes(200))))
+    with pytest.raises(InputError, match="the standard input has more than 100 bytes; make the image smaller"):
+        ground(grounder, "-", ["a cup"], str(tmp_path))
+
+
+def test_pictures_and_maps(grounder, album, tmp_path):
+    ground(
+        grounder,
+        str(album / "cup.png"),
+        ["A cup!", "чашка", "☕ coffee"],
+        str(tmp_path / "out"),
+        "json",
+        1,
+        "svg",
+        True,
+    )
+    assert files(tmp_path / "out") == [
+        "01-a-cup.npy", "01-a-cup.svg", "03-coffee.npy", "03-coffee.svg", "groundings.json"
+    ]  # fmt: skip
+    assert np.load(tmp_path / "out" / "01-a-cup.npy").shape == (64, 96)
+    assert "☕ coffee" in (tmp_path / "out" / "03-coffee.svg").read_text("utf-8")
+
+
+def test_phrases_from_a_file_stand_as_they_are(tmp_path):
+    (tmp_path / "phrases.txt").write_bytes("\ufeffa cup\r\n\n  a \u2028 line \n\u202eامرأة\n🚀".encode())
+    assert read_phrases(str(tmp_path / "phrases.txt")) == ["a cup", "  a \u2028 line ", "\u202eامرأة", "🚀"]
+    assert read_phrases(["a cup", " "]) == ["a cup", " "]
+
+
+def test_a_file_that_exists_is_no_pattern(album):
+    found = find_photos(str(album / "[1].jpg"))
+    assert (found.paths, found.many, found.name(found.paths[0])) == ([str(album / "[1].jpg")], False, "[1].jpg")
+    deep = find_photos(str(album / "**" / "*.png"))
+    assert [deep.name(path) for path in deep.paths] == ["cup.png", "deep/Kaffee ☕.png"]
+
+
+REFUSALS = {
+    "format": ({"form": "xml"}, "there is no format 'xml'; choose one of json, jsonl, csv, coco"),
+    "pictures": ({"pictures": "gif"}, "there are no pictures of type 'gif'; choose one of png, svg, or null"),
+    "boxes": ({"boxes": 0}, "boxes=0 must be a whole number, 1 or more"),
+    "half a box": ({"boxes": 1.5}, "boxes=1.5 must be a whole number, 1 or more"),
+    "no image": ({"image": None}, "no image: say image=PHOTO, a folder, or - for the standard input"),
+    "no photos": ({"image": "EMPTY"}, "holds no photo: name a folder of .bmp, .gif"),
+    "no match": ({"image": "EMPTY/*.jpg"}, "no file fits this pattern"),
+    "no file": ({"phrases": "a cat"}, "phrases=a cat is no file that can be read: No such file or directory; a list is "
+                "written 'phrases=[a cat, the red mug]'"),
+    "folder": ({"phrases": "EMPTY"}, "is no file that can be read: Is a directory"),
+    "bytes": ({"phrases": "BYTES"}, "not UTF-8 text; save the file as UTF-8"),
+    "blank": ({"phrases": "BLANK"}, "holds no phrase: write one a line"),
+    "no list": ({"phrases": None}, "phrases=None must be a list"),
+    "images": ({"image": ["a.jpg", "b.jpg"]}, "is no path: for many photos give a folder, or a pattern such as"),
+    "none of many": ({"image": "ALBUM", "phrases": []}, "no phrase to ground"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_wrong_input_is_told(grounder, album, tmp_path, name):
+    wrong, message = REFUSALS[name]
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "BYTES").write_bytes(b"a \xff cat")
+    (tmp_path / "BLANK").write_text(" \n\n")
+    places = {name: str(tmp_path / name) for name in ("EMPTY", "EMPTY/*.jpg", "BYTES", "BLANK")} | {"ALBUM": str(album)}
+    given = {"image": str(album / "cup.png"), "phrases": ["a cup"]} | wrong
+    given = {key: places.get(value, value) if isinstance(value, str) else value for key, value in given.items()}
+    with pytest.raises(InputError, match=message.translate({ord("["): r"\[", ord("]"): r"\]"})):
+        ground(grounder, output=str(tmp_path / "out"), **given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_format_is_in_the_settings():
+    config = (Path(__file__).parents[1] / "conf" / "config.yaml").read_text()
+    (line,) = (line for line in config.splitlines() if line.startswith("format: "))
+    assert all(name in line for name in FORMATS)

@@ -1,0 +1,155 @@
+"""The page, in a browser: a server of its own process, as a user starts it, and what a visitor does."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from pycocotools.coco import COCO
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'grounding[dev]'")
+pytest.importorskip("fastapi", reason="no FastAPI: pip install 'grounding[demo]'")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> Iterator[str]:
+    """Where the step serves; it has to stop in good order."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-m", "grounding", "step=serve", "step.port=0"]
+    folder = tmp_path_factory.mktemp("served")
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        told = next(line for line in process.stdout if line.startswith("open "))
+        try:
+            yield told.split()[1]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address) -> Iterator:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    page.wait_for_selector("#samples button")
+    yield page
+    page.close()
+    assert [fault for fault in faults if "status of 422" not in fault] == []  # a refusal is one on purpose
+    assert all(url.startswith((address, "blob:")) for url in asked)
+
+
+def test_the_server_tells_its_address_and_stops_in_good_order(address):
+    with urlopen(f"{address}/api/about") as reply:
+        assert reply.status == 200
+
+
+def shown(page) -> list[list[float]]:
+    """The boxes on the photo, x y width height in its pixels."""
+    read = "all => all.map(r => ['x', 'y', 'width', 'height'].map(name => Number(r.getAttribute(name))))"
+    return page.locator("#boxes .best").evaluate_all(read)
+
+
+def until(page, condition) -> None:
+    """Waits; the page's own policy forbids Playwright's way of it, which evaluates text."""
+    for _ in range(400):
+        if condition():
+            return
+        page.wait_for_timeout(25)
+    raise AssertionError("it did not come to pass")
+
+
+def fits(page) -> bool:
+    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_visitor_uploads_asks_slides_and_takes_away(page, astronaut, tmp_path):
+    page.set_input_files("#file", astronaut)
+    page.fill("#text", "a smiling woman\nan orange suit")
+    page.click("#find:enabled")
+    page.wait_for_selector("#answers li:nth-child(2)")
+    maps = page.locator(".thumb .heat")
+    assert maps.count() == 2
+    until(page, lambda: maps.evaluate_all("all => all.every(i => i.complete && i.naturalWidth > 99)"))
+    before = shown(page)
+    assert len(before) == 2 and len({tuple(box) for box in before}) == 2
+    assert page.locator("#labels span").all_inner_texts() == ["a smiling woman", "an orange suit"]
+    first = page.locator("#heat").get_attribute("src")
+    page.click("text=an orange suit >> nth=-1")
+    assert first != page.locator("#heat").get_attribute("src")
+    assert fits(page)
+
+    page.locator("#gamma").fill("1")
+    until(page, lambda: shown(page)[1][2] < before[1][2])
+    page.locator("#count").fill("3")
+    assert page.locator("#boxes .box").count() == 4  # of the other phrase the best alone
+    page.locator("#opacity").fill("20")
+    assert page.locator("#heat").evaluate("image => image.style.opacity") == "0.2"
+
+    with page.expect_download() as coming:
+        page.click("#downloads >> text=COCO")
+    assert coming.value.suggested_filename == "astronaut.coco.json"
+    coming.value.save_as(tmp_path / "coco.json")
+    with redirect_stdout(None):
+        coco = COCO(tmp_path / "coco.json")
+    assert [coco.cats[i]["name"] for i in coco.getCatIds()] == ["a smiling woman", "an orange suit"]
+    assert coco.imgs[1]["file_name"] == "astronaut.png" and len(coco.getAnnIds()) == 6
+    assert coco.loadAnns(coco.getAnnIds(catIds=2))[0]["bbox"] == pytest.approx(shown(page)[1], abs=0.02)
+
+
+def test_a_visitor_tries_a_sample_and_everything_else(page, address):
+    page.click("#samples button")
+    page.wait_for_selector("#answers li:nth-child(3)")
+    assert re.search("not groundable.*dictionary", page.locator("#answers li:nth-child(3)").inner_text())
+    assert len(shown(page)) == 2
+    page.check("input[value=cam]", force=True)
+    until(page, lambda: "method=cam" in page.locator("#heat").get_attribute("src"))
+    page.click("#compare")
+    page.wait_for_selector("figure >> nth=3")
+    assert page.locator("figcaption b").all_inner_texts() == ["c-MWP", "MWP", "Grad", "CAM"]
+
+    frame = page.locator("#frame")
+    frame.scroll_into_view_if_needed()
+    box = frame.bounding_box()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.1 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.6 * box["height"], steps=3)
+    page.mouse.up()
+    page.wait_for_selector("#found li >> nth=7", timeout=60_000)
+    assert page.locator("#found li").count() == 8
+    word = page.locator("#found button").first.inner_text()
+    page.locator("#found button").first.click()
+    page.wait_for_selector(f"#answers >> text={word}")
+
+    page.check("input[value=caption]", force=True)
+    page.fill("#text", "A woman in an orange suit smiles.")
+    page.press("#text", "Control+Enter")
+    page.wait_for_selector("#caption mark:nth-of-type(2)")
+    assert page.locator("#caption mark").all_inner_texts() == ["A woman", "an orange suit"]
+    page.fill("#text", "🐺")
+    page.press("#text", "Control+Enter")
+    page.wait_for_selector("#problem:visible")
+    assert "no word" in page.inner_text("#problem")
+    assert fits(page)
