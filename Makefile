@@ -12,7 +12,7 @@ ground: .venv/installed
 	$(BIN)/python -m grounding image=$(PHOTO) 'phrases=[$(PHRASES)]' $(METHOD)
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -9,6 +9,9 @@ from hypothesis import settings
 
 # before torch is imported: threads that spin while they wait make a busy machine many times slower
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# two processes share the tests: each has a core, not both
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # the same examples in every run, HYPOTHESIS_SEARCH=1 looks for new ones; a busy machine fails none by its slowness
 settings.register_profile("repeatable", derandomize=True, deadline=None)

@@ -21,7 +21,7 @@ def test_the_notebook_goes_from_captions_to_boxes(tmp_path, monkeypatch):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.get("name") == "stderr"]
     shown = [output.data for output in outputs if "data" in output]
-    assert "Grounding('an espresso': not groundable, skipped=('espresso',))" in shown[1]["text/plain"]
+    assert "Grounding('a saucer': not groundable, skipped=('saucer',))" in shown[1]["text/plain"]
     assert "image/png" in shown[3]
     # the kitten is in the left half, the cup stands around (306, 62)
     (left, _, right, _), (x1, y1, x2, y2) = json.loads(outputs[-1]["text"])
