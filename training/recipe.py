@@ -11,7 +11,7 @@ FREE = ("epochs", "most", "workers", "validate", "save_minutes", "keep")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What measured best here by default; ``experiment=stock6m`` is the paper's (Sec. 4.3).
+    """By default what trained the embedded tagger (eval/RESULTS.md); ``experiment=stock6m`` is the paper's (Sec. 4.3).
 
     Attributes:
         epochs: passes over the photos.
