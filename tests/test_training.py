@@ -286,6 +286,17 @@ def test_a_reader_that_is_killed_ends_the_training_with_its_work_saved(shards, t
     assert checkpoint.saved(tmp_path / "checkpoints")
 
 
+@pytest.mark.parametrize("error", [RuntimeError("killed\nby"), ConnectionResetError(104, "reset"), EOFError()])
+def test_however_a_dead_reader_shows_it_is_told_on_one_line(shards, tmp_path, monkeypatch, error):
+    def batches(*_, **__):
+        raise error
+        yield
+
+    monkeypatch.setattr(step, "DataLoader", batches)
+    with pytest.raises(InputError, match=r"^a process that reads photos ended \(.+\): set step\.workers= to fewer$"):
+        train(str(shards), str(tmp_path), epochs=1, **RECIPE)
+
+
 def test_the_average_is_published(shards, tmp_path, monkeypatch):
     seen = []
     plain = step.Network.stepped

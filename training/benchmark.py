@@ -107,7 +107,7 @@ class _Turns:
         share = self.plan.share(self.world.size)
         ranks = self.world.rank, self.world.size
         places = shares(self.shards.train, 0, epoch, self.plan.batch, 0, *ranks, share)
-        return iter(loader(Photos(self.shards), islice(places, self.steps + WARM), workers, self.world))
+        return loader(Photos(self.shards), islice(places, self.steps + WARM), workers, self.world)
 
     def _turn(self, batches: Callable[[], Iterator[Batch]], warm: int) -> float:
         """The seconds of a step."""

@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -175,7 +176,7 @@ class _Loop:
         epoch, start = divmod(self.progress.step, self.steps)
         ranks = self.world.rank, self.world.size
         places = shares(self.shards.train, self.plan.seed, epoch, self.plan.batch, start, *ranks, self.most)
-        return iter(loader(self._photos, places, self.plan.workers, self.world))
+        return loader(self._photos, places, self.plan.workers, self.world)
 
     def _step(self, batches: Iterator[Batch]) -> None:
         parts, gone = self._read(batches)
@@ -205,8 +206,8 @@ class _Loop:
         asked = time.perf_counter()
         try:
             parts = list(islice(batches, -(-self.share // self.most)))
-        except RuntimeError as error:  # a worker was killed
-            return [], f"a process that reads photos ended ({str(error).splitlines()[0]}): set step.workers= to fewer"
+        except InputError as error:  # the other ranks are told before this one ends
+            return [], str(error)
         self.watch.waited(time.perf_counter() - asked)
         for photo in (photo for part in parts for photo in part.skipped):
             log.warning("skipped %s", photo)
@@ -259,17 +260,34 @@ class _Loop:
         self.saved = time.monotonic()
 
 
-def loader(photos: Photos, places: Iterator[list[Place]], workers: int | None, world: World) -> DataLoader:
-    """Batches of the photos at these places, read ahead by so many processes; None: as many as cores, but one."""
-    return DataLoader(
-        photos,
-        batch_size=None,  # the places come in lists
-        sampler=places,
-        num_workers=max(cores() - 1, 1) if workers is None else workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=_begin_worker,
-        pin_memory=world.device.type == "cuda",
+def loader(photos: Photos, places: Iterator[list[Place]], workers: int | None, world: World) -> Iterator[Batch]:
+    """Batches of the photos at these places, read ahead by so many processes; None: as many as cores, but one.
+
+    Raises:
+        InputError: a process that reads has died; raised where its batch is asked for, never in the midst of a step.
+    """
+    batches = iter(
+        DataLoader(
+            photos,
+            batch_size=None,  # the places come in lists
+            sampler=places,
+            num_workers=max(cores() - 1, 1) if workers is None else workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=_begin_worker,
+            pin_memory=world.device.type == "cuda",
+        )
     )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises wherever the program happens to be
+    return _told(batches)
+
+
+def _told(batches: Iterator[Batch]) -> Iterator[Batch]:
+    try:
+        yield from batches
+    except (RuntimeError, OSError, EOFError) as error:  # as the connection to a killed process breaks
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"a process that reads photos ended ({why}): set step.workers= to fewer") from error
 
 
 def _as_it_is(batch: Batch) -> Batch:
