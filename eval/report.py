@@ -70,7 +70,7 @@ def report(
         InputError: the folder holds no evaluation of our own answers, or one with other settings or data.
     """
     check_counts(0, examples=examples)
-    metrics, phrases = _read(run)
+    metrics, phrases = read_run(run)
     wrong = {k: v for k, v in vars(grounder.settings).items() if metrics.get(k) != v}
     if wrong:
         said = ", ".join(f"{k}={metrics.get(k)} there, {v} here" for k, v in wrong.items())
@@ -91,7 +91,12 @@ def report(
     return Path(output, "report.html")
 
 
-def _read(run: str) -> tuple[dict, list[dict]]:
+def read_run(run: str) -> tuple[dict, list[dict]]:
+    """The metrics and the lines of ``phrases.jsonl`` of an evaluation of our own answers, unread photos left out.
+
+    Raises:
+        InputError: the folder holds none, or has a gamma for each half of the photos.
+    """
     try:
         metrics = json.loads(Path(run, "metrics.json").read_bytes())
         phrases = [json.loads(line) for line in Path(run, "phrases.jsonl").read_text("utf-8").splitlines()]

@@ -21,7 +21,7 @@ class Grounding:
     Attributes:
         phrase: the caller's text, its tags, and the words that no tag covers.
         boxes: (K, 4) float64 xyxy, half-open, in pixels of the image, best first; empty if not groundable.
-        scores: (K,) f(R) of ``grounding.rescoring``, non-increasing.
+        scores: (K,) of ``grounding.rescoring``, non-increasing: the mass that each box wins in the vote, f(R) without.
         map: (h, w) the phrase's mass on the proposals' grid, None if not groundable.
         size: (height, width) of the image.
         image: (H, W, 3) uint8, the photo, shared with its scene; None from ``Grounder.ground_batch``, whose answers may

@@ -56,24 +56,27 @@ def choose(pool: Pool, total: int, count: int) -> tuple[sparse.csr_array, np.nda
     return near @ regions, gains
 
 
-def most_covering(overlaps: sparse.csr_array, weights: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def most_covering(
+    overlaps: sparse.csr_array, weights: np.ndarray, count: int, near: float = NEAR, same: float = SAME
+) -> tuple[np.ndarray, np.ndarray]:
     """Chooses ``count`` of n boxes greedily so that they cover most of the weights (n,) >= 0.
 
     Args:
-        overlaps: (n, n), the IoU of the boxes where it is above ``NEAR``.
+        overlaps: (n, n), the IoU of the boxes where it is above ``near``: there a box begins to cover another one;
+        same: the IoU at which it covers it fully.
 
     Returns:
         (count,) int64 rows in the order of choice, and (count,) float64 what each adds to the covered weight.
     """
-    cover = np.clip((overlaps.data - NEAR) / (SAME - NEAR), 0, 1)
+    cover = np.clip((overlaps.data - near) / (same - near), 0, 1)
     return _greedy(overlaps.indptr, overlaps.indices, cover, weights, count)
 
 
-def neighbours(boxes: np.ndarray) -> sparse.csr_array:
-    """The IoU of boxes (n, 4), none twice, where it is above ``NEAR``: (n, n)."""
+def neighbours(boxes: np.ndarray, near: float = NEAR) -> sparse.csr_array:
+    """The IoU of boxes (n, 4) where it is above ``near``: (n, n)."""
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order = np.argsort(areas, kind="stable")
-    first, second, overlap = _overlapping(boxes[order].astype(np.float32), areas[order].astype(np.float32), NEAR)
+    first, second, overlap = _overlapping(boxes[order].astype(np.float32), areas[order].astype(np.float32), near)
     every = np.arange(len(boxes))
     rows = np.concatenate([every, order[first], order[second]])
     columns = np.concatenate([every, order[second], order[first]])

@@ -5,7 +5,7 @@ import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grounding.rescoring import rescore, thin
+from grounding.rescoring import ELECTED, NEAR, SAME, electorate, rescore, thin, vote
 from proposals.errors import InputError
 
 
@@ -26,12 +26,75 @@ def thin_slowly(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list
 @given(st.integers(1, 40), st.integers(0, 10**6), st.sampled_from([0.0, 0.3, 0.7, 1.0]))
 def test_thinning_is_greedy_and_torchvisions(count, seed, threshold):
     rng = np.random.default_rng(seed)
-    corners = rng.integers(0, 20, (count, 2))
-    boxes = np.hstack([corners, corners + rng.integers(1, 12, (count, 2))]).astype(np.float64)
+    boxes = random_boxes(rng, count)
     scores = rng.integers(0, 9, count) / 8  # with ties
     kept = thin(boxes, scores, threshold).tolist()
     assert kept == thin_slowly(boxes, scores, threshold)
     assert kept == torchvision.ops.nms(torch.from_numpy(boxes), torch.from_numpy(scores), threshold).tolist()
+
+
+def vote_slowly(boxes: np.ndarray, scores: np.ndarray, sharpness: float, count: int) -> tuple[list[int], list[float]]:
+    """The definition: of all boxes, again and again the one that adds most to the covered mass."""
+    mass = scores**sharpness / (scores**sharpness).sum()
+    ramp = [[min(max((iou(a, b) - NEAR) / (SAME - NEAR), 0), 1) for b in boxes] for a in boxes]
+    covered, order, wins = [0.0] * len(boxes), [], []
+    for _ in range(count):
+        gains = [sum(m * max(r - c, 0) for m, r, c in zip(mass, row, covered, strict=True)) for row in ramp]
+        chosen = max(range(len(boxes)), key=gains.__getitem__)
+        order.append(chosen)
+        wins.append(gains[chosen])
+        covered = [max(r, c) for r, c in zip(ramp[chosen], covered, strict=True)]
+    return order, wins
+
+
+def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
+    corners = rng.integers(0, 20, (count, 2))
+    return np.hstack([corners, corners + rng.integers(1, 12, (count, 2))]).astype(np.float64)
+
+
+@given(st.integers(1, 40), st.integers(0, 10**6), st.sampled_from([0.5, 1.0, 3.0, 20.0]))
+def test_a_vote_is_its_definition(count, seed, sharpness):
+    rng = np.random.default_rng(seed)
+    boxes, scores = random_boxes(rng, count), rng.random(count) + 0.01
+    order, mass = vote(electorate(boxes), scores, sharpness)
+    _, wins = vote_slowly(boxes, scores, sharpness, count)
+    # where two boxes would win alike, either may come first
+    np.testing.assert_allclose(mass, wins, atol=1e-6)
+    assert sorted(order.tolist()) == list(range(count))
+
+
+@given(st.integers(1, 150), st.integers(0, 10**6), st.sampled_from([0.5, 3.0, 50.0]))
+def test_what_boxes_win_is_mass(count, seed, sharpness):
+    rng = np.random.default_rng(seed)
+    boxes, scores = random_boxes(rng, count), rng.integers(0, 4, count) / 3
+    order, mass = vote(electorate(boxes), scores, sharpness)
+    assert len(order) == len(set(order.tolist())) == min(count, ELECTED)
+    assert (np.diff(mass) <= 1e-7).all() and (mass >= 0).all()
+    assert mass.sum() <= 1 + 1e-6
+    if count <= ELECTED:
+        assert mass.sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_a_crowd_outvotes_a_single_box_that_is_a_little_better():
+    boxes = np.array([[0.0, 0, 10, 10], [50, 50, 60, 60], [51, 50, 61, 60], [50, 51, 60, 61], [80, 80, 90, 90]])
+    scores = np.array([1.0, 0.9, 0.9, 0.9, 0.1])
+    overlaps = electorate(boxes)
+    order, mass = vote(overlaps, scores, 1)
+    assert order[0] == 1 and order[1] == 0
+    assert mass[0] == pytest.approx(2.7 / 3.8)
+    assert vote(overlaps, scores, 30)[0][0] == 0  # the sharper the vote, the nearer to the scores' own order
+
+
+def test_where_nothing_has_mass_all_boxes_are_alike():
+    order, mass = vote(electorate(np.array([[0.0, 0, 1, 1], [5, 5, 6, 6]])), np.zeros(2), 3)
+    np.testing.assert_allclose(mass, [0.5, 0.5])
+    assert sorted(order.tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("sharpness", [-1, float("nan"), float("inf")])
+def test_wrong_vote_is_told(sharpness):
+    with pytest.raises(InputError, match=r"vote=.* must be a number >= 0; 0 thins by nms"):
+        vote(electorate(np.array([[0.0, 0, 1, 1]])), np.ones(1), sharpness)
 
 
 def test_scores_are_mass_over_area_to_the_gamma():
