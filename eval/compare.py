@@ -53,18 +53,25 @@ def _measures() -> Mapping[str, Callable[[dict], bool]]:
 
 
 def _figures(pairs: Sequence[tuple[dict, dict]]) -> dict[str, dict]:
-    figures = {}
-    for prefix, chosen in (("", pairs), ("small ", [pair for pair in pairs if pair[0]["area"] < SMALL])):
+    figures: dict[str, dict] = {}
+    small = [pair for pair in pairs if pair[0]["area"] < SMALL]
+    for prefix, chosen in {"": pairs, "small ": small}.items():
+        if not chosen:
+            continue
         names = {name: i for i, name in enumerate(dict.fromkeys(one["image"] for one, _ in chosen))}
         photo = np.array([names[one["image"]] for one, _ in chosen], np.int64)
         weights = resamples(len(names))
         for name, found in _measures().items():
             hits = [np.array([found(pair[side]) for pair in chosen], bool) for side in (0, 1)]
-            one, other = (resampled_share(h, photo, weights) for h in hits)
-            shares = [100 * float(h.mean()) if len(h) else None for h in hits]
-            difference = shares[0] - shares[1] if len(chosen) else None
-            figures[prefix + name] = {"run": shares[0], "against": shares[1], "difference": difference}
-            figures[prefix + name]["interval"] = interval(one - other)
+            one, other = (100 * float(h.mean()) for h in hits)
+            drawn = [resampled_share(h, photo, weights) for h in hits]
+            figure = {
+                "run": one,
+                "against": other,
+                "difference": one - other,
+                "interval": interval(drawn[0] - drawn[1]),
+            }
+            figures[prefix + name] = figure
     return figures
 
 
@@ -77,9 +84,8 @@ def table(record: dict) -> str:
     """The comparison as lines of text."""
     lines = [f"{record['run']} against {record['against']}; percent, difference with its paired 95 % interval"]
     for name, figure in record["figures"].items():
-        if figure["interval"]:
-            low, high = figure["interval"]
-            cells = (f"{figure['run']:5.1f}", f"{figure['against']:5.1f}", f"{figure['difference']:+5.1f}")
-            lines.append(f"{name:20}{' '.join(cells)} ({low:+.1f} to {high:+.1f})")
+        low, high = figure["interval"]
+        cells = (f"{figure['run']:5.1f}", f"{figure['against']:5.1f}", f"{figure['difference']:+5.1f}")
+        lines.append(f"{name:20}{' '.join(cells)} ({low:+.1f} to {high:+.1f})")
     lines += [f"{reason:20}{one:5.1f} {other:5.1f}" for reason, (one, other) in record["reasons"].items()]
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from eval import benchmark_attention
+from eval import benchmark_attention, benchmark_grounding
 from eval.benchmark import benchmark, table
 from eval.benchmark_attention import CONTESTS, multiply_adds, winning_connections
 from grounding import TopDown
@@ -85,3 +85,13 @@ def test_a_table_has_a_column_a_key_and_a_dash_for_none():
 def test_an_unknown_network_is_told():
     with pytest.raises(InputError, match="unknown network 'lenet': choose among bvlc_googlenet"):
         benchmark_attention.measure(["lenet"])
+
+
+def test_ours_stands_beside_the_papers(monkeypatch):
+    monkeypatch.setattr(benchmark_grounding, "PHRASES", ("a woman",))
+    monkeypatch.setattr(benchmark_grounding, "interleaved", lambda works, _: {n: len(w()) for n, w in works.items()})
+    rows, common = benchmark_grounding.measure(1)
+    assert [row["settings"] for row in rows][::4] == ["paper", "ours"]
+    assert all(row["times paper's"] == 1 for row in rows) and common == {"phrases": ["a woman"]}
+    with pytest.raises(InputError, match="rounds=0 must be a whole number"):
+        benchmark_grounding.measure(0)

@@ -132,7 +132,12 @@ def test_the_shell_completes_words(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "COMP_LINE": "grounding attention=c-m"}
     command = [sys.executable, "-m", "grounding", "--shell-completion", "query=bash"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
-    assert done.stdout.split() == ["attention=c-mwp", "attention=c-mwp-nonorm", "attention=c-mwp-postnorm"]
+    assert done.stdout.split() == [
+        "attention=c-mwp",
+        "attention=c-mwp-nonorm",
+        "attention=c-mwp-partial",
+        "attention=c-mwp-postnorm",
+    ]
 
 
 def test_a_fault_of_ours_keeps_its_traceback(tmp_path, monkeypatch):

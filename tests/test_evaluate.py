@@ -163,7 +163,7 @@ def test_nothing_to_judge_is_told():
 
 @pytest.fixture(scope="module")
 def grounder() -> Grounder:
-    return Grounder.load()
+    return Grounder.load(side=224)
 
 
 @pytest.fixture
@@ -276,7 +276,7 @@ RANK = """
 import sys
 from eval.evaluate import evaluate
 from grounding import Grounder
-evaluate(Grounder.load(), sys.argv[1], "toy", sys.argv[2], cache=sys.argv[3])
+evaluate(Grounder.load(side=224), sys.argv[1], "toy", sys.argv[2], cache=sys.argv[3])
 """
 
 
@@ -368,8 +368,10 @@ def test_gamma_is_chosen_on_another_split(many, grounder, tmp_path, capsys):
     metrics = evaluate(grounder, str(many), "toy", str(tmp_path / "out"), choose_on="other", **where)
     one, other = metrics["chosen"]["gammas"]
     assert one == other == metrics["gamma"] and metrics["chosen"]["on"] == "other" and metrics["images"] == 10
-    assert f"c-mwp, gamma {one:g}, chosen" in capsys.readouterr().out
-    plain = evaluate(Grounder.load(gamma=one), str(many), "toy", str(tmp_path / "plain"), cache=where["cache"])
+    assert f"c-mwp-partial, gamma {one:g}, chosen" in capsys.readouterr().out
+    plain = evaluate(
+        Grounder.load(side=224, gamma=one), str(many), "toy", str(tmp_path / "plain"), cache=where["cache"]
+    )
     assert plain["recall"] == metrics["recall"]
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from grounding import Grounder
 from grounding.attention import resize_mass
 from grounding.ground import ground
+from grounding.grounder import Settings
 from proposals import BoxProposer
 from proposals.errors import InputError
 
@@ -56,7 +57,7 @@ def test_unknown_words_are_named_and_never_boxed(scene):
 
 
 def test_scores_are_the_maps_mass_in_the_masks(scene, grounder):
-    (answer,) = scene.ground(["a woman"])
+    (answer,) = scene.ground(["a woman"], vote=0)
     proposals = scene.proposals
     by_box: dict[tuple, float] = {}
     for i in range(len(proposals)):
@@ -67,6 +68,16 @@ def test_scores_are_the_maps_mass_in_the_masks(scene, grounder):
         by_box[key] = max(score, by_box.get(key, 0))
     for box, score in zip(answer.boxes[:20], answer.scores[:20], strict=True):
         assert by_box[tuple(box)] == pytest.approx(score, rel=1e-9)
+
+
+def test_the_papers_settings_order_by_score_and_ours_by_vote(scene, grounder):
+    paper = Settings.paper()
+    assert (paper.method, paper.side, paper.gamma, paper.prior, paper.vote, paper.nms) == ("c-mwp", 300, 0.5, 0, 0, 0.7)
+    (thinned,), (voted,) = scene.ground(["a woman"], vote=0), scene.ground(["a woman"])
+    assert len(voted.boxes) == 100
+    assert voted.scores.sum() <= 1 + 1e-6  # it is mass that they divide among themselves
+    assert thinned.scores.tolist() == sorted(thinned.scores.tolist(), reverse=True)
+    np.testing.assert_array_equal(thinned.map, voted.map)
 
 
 def test_a_phrases_map_is_the_mean_of_its_words(scene):
@@ -113,7 +124,7 @@ def test_another_setting_integrates_nothing_and_answers_as_a_fresh_scene(scene, 
     scene.ground(phrases)
     first = len(calls)
     with ThreadPool(4) as threads:
-        asked = [{"gamma": 0.25}, {"prior": 0}, {"nms": 0.3}, {"gamma": 0, "prior": 1, "nms": 1}] * 3
+        asked = [{"gamma": 0.25}, {"prior": 0}, {"vote": 0, "nms": 0.3}, {"gamma": 0, "prior": 1, "vote": 9}] * 3
         answers = threads.map(lambda settings: scene.ground(phrases, **settings), asked)
     assert first <= 2 and len(calls) == first
     for settings, found in zip(asked[:4], answers, strict=False):
@@ -134,7 +145,7 @@ def test_another_method_shares_the_proposals_and_answers_as_a_fresh_scene(scene,
 
 
 def test_settings_out_of_range_are_told(scene):
-    for settings in ({"gamma": -1}, {"prior": float("nan")}, {"nms": 1.5}):
+    for settings in ({"gamma": -1}, {"prior": float("nan")}, {"vote": -1}, {"nms": 1.5, "vote": 0}):
         with pytest.raises(InputError, match=f"{next(iter(settings))}="):
             scene.ground(["a woman"], **settings)
 

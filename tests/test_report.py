@@ -42,7 +42,7 @@ def test_the_first_reason_that_holds(changes, reason):
 
 @pytest.fixture(scope="module")
 def grounder() -> Grounder:
-    return Grounder.load()
+    return Grounder.load(side=224)
 
 
 @pytest.fixture
@@ -76,15 +76,15 @@ def test_a_browser_shows_every_picture(root, run, grounder, tmp_path):  # noqa: 
 
 
 def test_other_settings_are_refused(root, run, tmp_path):  # noqa: F811
-    with pytest.raises(InputError, match=r"other settings \(gamma=0.6 there, 0.25 here\)"):
-        report(Grounder.load(gamma=0.25), str(root), "toy", str(run), str(tmp_path / "out"))
+    with pytest.raises(InputError, match=r"other settings \(gamma=0.5 there, 0.25 here\)"):
+        report(Grounder.load(side=224, gamma=0.25), str(root), "toy", str(run), str(tmp_path / "out"))
 
 
 def test_other_data_or_proposals_are_refused(root, run, grounder, tmp_path):  # noqa: F811
     (root / "other.txt").write_text("7\n")
     with pytest.raises(InputError, match=r"is of toy and SegmentProposer: give data.split, proposals"):
         report(grounder, str(root), "other", str(run), str(tmp_path / "out"))
-    boxes = Grounder.load(proposer=BoxProposer(count=5))
+    boxes = Grounder.load(side=224, proposer=BoxProposer(count=5))
     with pytest.raises(InputError, match=r"is of toy and SegmentProposer"):
         report(boxes, str(root), "toy", str(run), str(tmp_path / "out"))
 
@@ -95,7 +95,7 @@ def test_a_run_with_two_gammas_is_refused_and_stands_in_a_table(root, run, groun
     (run / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(InputError, match=r"has a gamma for each half .* without step\.choose"):
         report(grounder, str(root), "toy", str(run), str(tmp_path / "out"))
-    assert "| c-mwp, segments | 0.5 / 0.25, chosen |" in join(run.parent)
+    assert "| c-mwp-partial, segments | 0.5 / 0.25, chosen |" in join(run.parent)
 
 
 def test_what_is_no_evaluation_is_refused(root, run, grounder, tmp_path):  # noqa: F811
@@ -117,11 +117,11 @@ def test_a_sweeps_jobs_stand_in_one_table(run, tmp_path, capsys):
     text = join(tmp_path / "sweep")
     assert text in capsys.readouterr().out and (tmp_path / "sweep" / "tables.md").read_text() == text + "\n"
     rows = [line for line in text.splitlines() if line.startswith(("| c-mwp", "| mwp"))]
-    # in Table 4 each has a row of its own gamma, 0.6, and one of its best; in Table 5 one
+    # in Table 4 each has a row of its own gamma, 0.5, and one of its best; in Table 5 one
     assert [row[2:5] for row in rows] == ["c-m"] * 4 + ["mwp"] * 2 + ["c-m", "c-m", "mwp"]
     gamma = best_gamma(metrics)
     best = metrics["by_gamma"][gamma]
-    assert f"| 0.6 | {metrics['recall']['1']:.1f} (" in rows[0]
+    assert f"| 0.5 | {metrics['recall']['1']:.1f} (" in rows[0]
     assert f"| {float(gamma):g}, the best | {best['recall']['1']:.1f} (" in rows[1]
     assert f"| {best['ap_group']:.1f} /" in rows[1]
     assert sum(best["recall"].values()) == max(sum(m["recall"].values()) for m in metrics["by_gamma"].values())
@@ -139,7 +139,8 @@ def test_a_sweep_of_something_else_has_no_table(tmp_path):
     assert join(tmp_path) is None
 
 
-def test_words_of_a_caption_and_their_maps(root, grounder, tmp_path):  # noqa: F811
+def test_words_of_a_caption_and_their_maps(root, tmp_path):  # noqa: F811
+    grounder = Grounder.load(method="c-mwp", side=224)
     sheet = Image.open(examples(grounder, str(root), "toy", str(tmp_path / "out"), columns=2))
     assert sheet.width == 3 * (220 + 6) + 6
     pixels = np.asarray(sheet.convert("RGB"), float)

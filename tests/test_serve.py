@@ -40,7 +40,7 @@ SAMPLES = {"astronaut": STEP.samples.astronaut}
 
 @pytest.fixture(scope="module")
 def grounder() -> Grounder:
-    return Grounder.load(gamma=0.4, prior=0)
+    return Grounder.load(method="c-mwp", side=300, gamma=0.4, prior=0)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import { $, MOST, Refusal, colour, complain, heatMap, make, say, seconds, state 
 import { draw, rectangle } from './drawing.js';
 
 const NAMES = {
-  'c-mwp': ['c-MWP', 'excitation, contrastive'], 'mwp': ['MWP', 'excitation'],
+  'c-mwp': ['c-MWP', 'excitation, contrastive'], 'c-mwp-partial': ['c-MWP, partial', 'excitation, partly contrastive'], 'mwp': ['MWP', 'excitation'],
   'grad': ['Grad', 'gradient'], 'cam': ['CAM', 'class activation'],
 };
 
