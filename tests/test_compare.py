@@ -58,7 +58,7 @@ def test_what_became_of_the_phrases_adds_up(tmp_path):
 def test_no_small_phrase_no_figure(tmp_path, capsys):
     runs = [write(tmp_path / name, [1, 2], [1, 1]) for name in "ab"]
     assert "small R@1" not in compare(*runs, str(tmp_path))["figures"]
-    assert "small" not in capsys.readouterr().out
+    assert "\nsmall" not in capsys.readouterr().out
 
 
 def test_runs_of_other_phrases_are_refused(tmp_path):

@@ -319,7 +319,7 @@ def test_gamma_is_chosen_on_photos_that_it_is_not_reported_on(many, grounder, tm
     tried, cache = [0.9, 0.0, 0.3, 0.6], str(tmp_path / "cache")
     counted = defaultdict(dict)  # by gamma and half: hits of R@1, R@5 and R@10, from an evaluation each
     for gamma in tried:
-        monkeypatch.setattr(grounder, "settings", Settings(gamma=gamma))
+        monkeypatch.setattr(grounder, "settings", Settings(side=224, gamma=gamma))
         evaluate(grounder, str(many), "toy", str(tmp_path / str(gamma)), cache=cache)
         phrases = list(map(json.loads, (tmp_path / str(gamma) / "phrases.jsonl").read_text().splitlines()))
         for side in (0, 1):
