@@ -26,6 +26,7 @@ class Grounding:
         size: (height, width) of the image.
         image: (H, W, 3) uint8, the photo, shared with its scene; None from ``Grounder.ground_batch``, whose answers may
             be kept by the thousand.
+        voted: whether the scores are mass won in a vote.
     """
 
     phrase: Phrase
@@ -34,6 +35,7 @@ class Grounding:
     map: NDArray[np.float64] | None
     size: tuple[int, int]
     image: NDArray[np.uint8] | None = field(default=None)
+    voted: bool = False
 
     @property
     def groundable(self) -> bool:
@@ -50,12 +52,27 @@ class Grounding:
 
     @property
     def point(self) -> tuple[float, float] | None:
-        """(x, y) in pixels of the image: where the map has its maximum, None if not groundable."""
+        """(x, y) in pixels of the image, None if not groundable: where the map has its maximum.
+
+        After a vote: where it has it in what the most mass of voted boxes covers, for a map's peak is a detail of the
+        thing, and at times one beside it.
+        """
         if self.map is None:
             return None
-        y, x = np.unravel_index(self.map.argmax(), self.map.shape)
+        candidates = np.where(self._covering >= self._covering.max(), self.map, -1) if self.voted else self.map
+        y, x = np.unravel_index(candidates.argmax(), self.map.shape)
         height, width = self.map.shape
         return float((x + 0.5) * self.size[1] / width), float((y + 0.5) * self.size[0] / height)
+
+    @cached_property
+    def _covering(self) -> NDArray[np.float64]:
+        """(h, w) the mass of the boxes over each cell of the map's grid."""
+        assert self.map is not None
+        covering, (height, width) = np.zeros(self.map.shape), self.map.shape
+        cells = self.boxes * np.array([width, height] * 2) / np.array(self.size[::-1] * 2)
+        for (x1, y1), (x2, y2), score in zip(np.floor(cells[:, :2]), np.ceil(cells[:, 2:]), self.scores, strict=True):
+            covering[int(y1) : int(y2), int(x1) : int(x2)] += score
+        return covering
 
     def __repr__(self) -> str:
         found = "not groundable"

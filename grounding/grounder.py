@@ -276,7 +276,7 @@ class GroundingScene:
             kept = thin(proposals.boxes, scores, settings.nms)
             scores = scores[kept]
         attention = _average(self._maps, settings.method, phrase.tags)
-        return Grounding(phrase, proposals.boxes[kept], scores, attention, size, self.image)
+        return Grounding(phrase, proposals.boxes[kept], scores, attention, size, self.image, bool(settings.vote))
 
 
 def _average(maps: Mapping[tuple[str, str], np.ndarray], method: str, tags: Sequence[str]) -> NDArray[np.float64]:

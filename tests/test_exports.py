@@ -168,7 +168,8 @@ def test_an_svg_holds_all_that_it_shows(answered, astronaut):
     assert all(picture.startswith("data:image/") for picture in pictures)
     heat = np.asarray(Image.open(BytesIO(b64decode(pictures[1].partition(",")[2]))))
     hottest = np.unravel_index(heat[..., 3].argmax(), heat.shape[:2])
-    np.testing.assert_allclose(hottest[::-1], answers[0].point, atol=8)
+    y, x = np.unravel_index(answers[0].heatmap.argmax(), heat.shape[:2])
+    np.testing.assert_allclose(hottest[::-1], (x, y), atol=8)
 
 
 def test_a_folder_that_cannot_be_written_is_told(answered, tmp_path):

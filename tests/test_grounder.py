@@ -80,6 +80,24 @@ def test_the_papers_settings_order_by_score_and_ours_by_vote(scene, grounder):
     np.testing.assert_array_equal(thinned.map, voted.map)
 
 
+def test_a_vote_points_at_what_most_of_its_mass_covers(scene):
+    (answer,) = scene.ground(["a woman"])
+    x, y = answer.point
+
+    def mass_at(x, y):
+        inside = (
+            (answer.boxes[:, 0] <= x) & (x < answer.boxes[:, 2]) & (answer.boxes[:, 1] <= y) & (y < answer.boxes[:, 3])
+        )
+        return answer.scores[inside].sum()
+
+    everywhere = [mass_at(i, j) for i in range(2, 512, 8) for j in range(2, 512, 8)]
+    assert mass_at(x, y) >= max(everywhere) - 0.02  # but for boxes' edges within a cell
+    (thinned,) = scene.ground(["a woman"], vote=0)
+    peak = np.unravel_index(thinned.map.argmax(), thinned.map.shape)
+    height, width = thinned.map.shape
+    assert thinned.point == ((peak[1] + 0.5) * 512 / width, (peak[0] + 0.5) * 512 / height)
+
+
 def test_a_phrases_map_is_the_mean_of_its_words(scene):
     (answer,) = scene.ground(["woman flag"])
     np.testing.assert_allclose(answer.map, (scene.attend(["woman"])[0] + scene.attend(["flag"])[0]) / 2)
