@@ -67,7 +67,7 @@ def test_the_words_of_a_box_are_the_most_concentrated(atlas):
 
 
 def test_a_photos_box_is_answered_in_words(astronaut):
-    scene = Grounder.load().look(astronaut)
+    scene = Grounder.load(side=224).look(astronaut)
     words = scene.words((100, 210, 400, 512), 8)
     assert {"man", "wearing"} & {word for word, _ in words}
     assert all(0 <= share <= 1 for _, share in words)

@@ -303,8 +303,9 @@ def test_the_halves_make_the_whole(two, grounder, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def many(root, coffee) -> Path:  # noqa: F811
-    """Ten photos of two kinds, and two that are another split."""
+def many(root, coffee, monkeypatch) -> Path:  # noqa: F811
+    """Ten photos of two kinds, and two that are another split; what is asked of them are no intervals."""
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
     for number in range(20, 32):
         for folder, suffix in (("Annotations", "xml"), ("Sentences", "txt"), ("images", "jpg")):
             shutil.copy(root / folder / f"7.{suffix}", root / folder / f"{number}.{suffix}")

@@ -18,7 +18,7 @@ from proposals.errors import InputError
 
 @pytest.fixture(scope="module")
 def grounder() -> Grounder:
-    return Grounder.load()
+    return Grounder.load(side=224)
 
 
 @pytest.fixture(scope="module")
@@ -146,13 +146,15 @@ def test_another_setting_integrates_nothing_and_answers_as_a_fresh_scene(scene, 
         answers = threads.map(lambda settings: scene.ground(phrases, **settings), asked)
     assert first <= 2 and len(calls) == first
     for settings, found in zip(asked[:4], answers, strict=False):
-        for answer, fresh in zip(found, Grounder.load(**settings).look(astronaut).ground(phrases), strict=True):
+        for answer, fresh in zip(
+            found, Grounder.load(side=224, **settings).look(astronaut).ground(phrases), strict=True
+        ):
             for name in ("boxes", "scores", "map"):
                 np.testing.assert_array_equal(getattr(answer, name), getattr(fresh, name))
 
 
 def test_another_method_shares_the_proposals_and_answers_as_a_fresh_scene(scene, astronaut):
-    fresh = Grounder.load(method="cam").look(astronaut).ground(["a woman"])[0]
+    fresh = Grounder.load(method="cam", side=224).look(astronaut).ground(["a woman"])[0]
     before, other = scene.ground(["a woman"])[0], scene.ground(["a woman"], method="cam")[0]
     np.testing.assert_array_equal(other.map, fresh.map)
     np.testing.assert_array_equal(other.boxes, fresh.boxes)
