@@ -88,7 +88,8 @@ def test_an_unknown_network_is_told():
 
 
 def test_ours_stands_beside_the_papers(monkeypatch):
-    monkeypatch.setattr(benchmark_grounding, "PHRASES", ("a woman",))
+    monkeypatch.setattr(benchmark_grounding, "PHRASES", ["a woman"])
+    monkeypatch.setattr(benchmark_grounding, "OTHERS", [])
     monkeypatch.setattr(benchmark_grounding, "interleaved", lambda works, _: {n: len(w()) for n, w in works.items()})
     rows, common = benchmark_grounding.measure(1)
     assert [row["settings"] for row in rows][::4] == ["paper", "ours"]

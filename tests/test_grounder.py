@@ -6,12 +6,14 @@ from multiprocessing.pool import ThreadPool
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_module
 from PIL import Image
 
-from grounding import Grounder
+from grounding import Grounder, TopDown
 from grounding.attention import resize_mass
 from grounding.ground import ground
 from grounding.grounder import Settings
+from grounding.tagger import TagClassifier
 from proposals import BoxProposer
 from proposals.errors import InputError
 
@@ -223,3 +225,27 @@ def test_the_step_writes_boxes_and_overlays(grounder, astronaut, tmp_path, capsy
     assert picture.std() > 20
     printed = capsys.readouterr().out
     assert "a xylophone  not groundable" in printed
+
+
+def test_what_conf_says_is_best_and_the_papers_is_what_the_code_says():
+    with initialize_config_module("conf", version_base="1.3"):
+        for overrides, own in (
+            ([], Settings()),
+            (["experiment=best"], Settings()),
+            (["experiment=paper"], Settings.paper()),
+        ):
+            said = compose("config", overrides, return_hydra_config=False).grounder
+            assert {name: said[name] for name in vars(own)} == vars(own)
+
+
+def test_the_partial_contrast_subtracts_a_share_of_the_duals_mass(grounder, astronaut):
+    """The dual of a tag is a tag of negated weights; at 224 x 224 the classifier has one position."""
+    negated = TagClassifier.load()
+    negated.classifier.weight.data.neg_()
+    negated.classifier.bias.data.neg_()
+    image = grounder.prepared(np.asarray(Image.open(astronaut).convert("RGB")), [224, 224])
+    unit = grounder.topdown.look(image).attend([3, 50], "mwp")
+    dual = TopDown(negated).look(image).attend([3, 50], "mwp")
+    partial = grounder.topdown.look(image).attend([3, 50], "c-mwp-partial")
+    torch.testing.assert_close(partial, (unit - 0.65 * dual).clamp(min=0), atol=1e-6, rtol=1e-3)
+    assert 0.1 < partial.sum() < 2
