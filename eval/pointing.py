@@ -259,7 +259,7 @@ def class_maps(grounder: Grounder, pixels: np.ndarray, tags: Sequence[Sequence[s
         return torch.zeros(0, 1, 1, dtype=torch.float64)
     method, vocabulary = grounder.settings.method, grounder.tagger.vocabulary
     every = sorted({tag for listed in tags for tag in listed})
-    scene = grounder.topdown.look(grounder.prepared(pixels, size), method)
+    scene = grounder.topdown.look(grounder.tagger.prepare(pixels, size), method)
     maps = scene.attend([vocabulary.index(tag) for tag in every], method)
     maps = (blur(maps) if METHODS[method].blurred else maps)[0].double()
     rows = {tag: row for row, tag in enumerate(every)}

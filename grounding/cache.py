@@ -16,13 +16,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import grounding
 from grounding.artefacts import written_aside
 from grounding.grounder import Grounder, GroundingScene
 from grounding.images import read_image
 from grounding.topdown import Scene
 from proposals import InputError, Proposals
-from proposals.shards import ShardProposals, code_of, decode, encode, settings_of
+from proposals.provenance import code_of, settings_of
+from proposals.shards import ShardProposals, decode, encode
+
+# The modules whose code decides what a map is. Kept maps are computed again when one of them changes.
+# tests/test_provenance.py compares the list with the imports.
+MODULES = (
+    "grounding.attention",
+    "grounding.googlenet",
+    "grounding.images",
+    "grounding.kernels",
+    "grounding.network",
+    "grounding.rules",
+    "grounding.signals",
+    "grounding.tables",
+    "grounding.tagger",
+    "grounding.topdown",
+)
 
 
 class KeptScene:
@@ -82,7 +97,7 @@ class Cache:
         for name, tensor in sorted(self.grounder.tagger.state_dict().items()):
             digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
         what = {"tagger": digest.hexdigest(), "method": settings.method, "target": settings.target}
-        return self._place(f"maps-{settings.method}", what | {"side": settings.side, "code": code_of(grounding)})
+        return self._place(f"maps-{settings.method}", what | {"side": settings.side, "code": code_of(MODULES)})
 
     def _place(self, kind: str, what: dict) -> Path:
         key = json.dumps(what, sort_keys=True)
@@ -101,7 +116,7 @@ class Cache:
     def _maps(self, path: Path, ids: list[int], image: np.ndarray) -> KeptScene:
         def look() -> Scene:
             settings = self.grounder.settings
-            return self.grounder.topdown.look(self.grounder.prepared(image, [settings.side]), settings.method)
+            return self.grounder.topdown.look(self.grounder.tagger.prepare(image, [settings.side]), settings.method)
 
         scene = KeptScene(_read_maps(path), look, self.grounder.settings.method)
         known = len(scene.maps)

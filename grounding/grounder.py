@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from grounding.answers import Grounding
 from grounding.atlas import Atlas
@@ -155,16 +154,9 @@ class Grounder:
             InputError: the image cannot be read (see ``read_image``).
         """
         pixels = read_image(image)
-        scene = self.topdown.look(self.prepared(pixels, [self.settings.side]), self.settings.method)
+        scene = self.topdown.look(self.tagger.prepare(pixels, [self.settings.side]), self.settings.method)
         name = Path(image).stem if isinstance(image, str | Path) else None
         return GroundingScene(self, pixels, scene, self.proposer(pixels, name))
-
-    def prepared(self, pixels: np.ndarray, size: list[int]) -> Tensor:
-        """(H, W, 3) uint8 as the network takes it: (1, 3, h, w), of this shorter side or (height, width)."""
-        tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
-        # on the CPU, so that each device sees the same photo
-        resized = self.tagger.preprocessing(transforms.resize(tensor, size, antialias=True))
-        return resized.to(self.tagger.classifier.weight.device)
 
 
 class GroundingScene:
@@ -257,7 +249,7 @@ class GroundingScene:
 
     @cached_property
     def _atlas(self) -> Atlas:
-        scene = self._grounder.topdown.look(self._grounder.prepared(self.image, [224, 224]))
+        scene = self._grounder.topdown.look(self._grounder.tagger.prepare(self.image, [224, 224]))
         return scene.atlas(size=self.image.shape[:2])
 
     @cached_property

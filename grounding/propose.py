@@ -28,7 +28,8 @@ from grounding.photos import PhotoFile, PhotoShard, photo_shards
 from grounding.ranks import cores, rank_of
 from grounding.workers import in_order, worker_pool
 from proposals import InputError, Proposer
-from proposals.shards import ABOUT, SUFFIX, encode, read_about, settings_of, write_shard
+from proposals.provenance import settings_of
+from proposals.shards import ABOUT, SUFFIX, encode, read_about, write_shard
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import safetensors
 import torch
 import torchvision
 from safetensors.torch import save
 from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as transforms
 
 from grounding import googlenet
 from grounding.artefacts import written_aside
@@ -148,6 +150,21 @@ class TagClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Preprocessed (N, 3, h, w), h and w at least 224, to score maps (N, tags, h', w')."""
         return self.classifier(self.dropout(self.trunk(images)))
+
+    def prepare(self, pixels: np.ndarray, size: list[int]) -> Tensor:
+        """A photo as the network's input, on the network's device.
+
+        Args:
+            pixels: (H, W, 3) uint8 RGB.
+            size: [shorter side] or [height, width] of the result.
+
+        Returns:
+            (1, 3, h, w) float32, preprocessed.
+        """
+        tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+        # resized on the CPU, so that every device gets the same input
+        resized = self.preprocessing(transforms.resize(tensor, size, antialias=True))
+        return resized.to(self.classifier.weight.device)
 
     def save(self, path: str | Path, **notes: str) -> None:
         """Writes one safetensors file, weights in half precision, everything else in its metadata.

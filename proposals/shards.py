@@ -8,19 +8,16 @@ import json
 import tarfile
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from hashlib import sha256
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from types import ModuleType
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import numpy as np
 
-import proposals
 from proposals.boxes import Boxes
 from proposals.errors import InputError
-from proposals.proposals import Proposals, Proposer, check_image
+from proposals.proposals import Proposals, check_image
 from proposals.segments import Segments
 
 ABOUT = "propose.json"
@@ -101,24 +98,6 @@ class ShardProposals:
                 if name != member.name:
                     places[name] = number, member.offset_data, member.size
         return places
-
-
-def settings_of(proposer: Proposer) -> dict:
-    """What a proposer's proposals follow from: its class, its public attributes but for the threads, and the code."""
-    return _attributes(proposer) | {"code": code_of(proposals)}
-
-
-def code_of(package: ModuleType) -> str:
-    """What a package does, by its sources: an edited constant makes other results."""
-    sources = sorted(Path(package.__file__).parent.glob("*.py"))
-    return sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-
-
-def _attributes(proposer: Proposer) -> dict:
-    values = {k: v for k, v in vars(proposer).items() if not k.startswith("_") and k != "threads"}
-    plain = {k: str(v) for k, v in values.items() if isinstance(v, str | int | float | tuple | list | Path)}
-    inner = {k: _attributes(v) for k, v in values.items() if callable(v)}
-    return {"class": type(proposer).__name__} | plain | inner
 
 
 def write_shard(path: str | Path, files: Iterable[tuple[str, bytes]]) -> None:

@@ -243,7 +243,7 @@ def test_the_partial_contrast_subtracts_a_share_of_the_duals_mass(grounder, astr
     negated = TagClassifier.load()
     negated.classifier.weight.data.neg_()
     negated.classifier.bias.data.neg_()
-    image = grounder.prepared(np.asarray(Image.open(astronaut).convert("RGB")), [224, 224])
+    image = grounder.tagger.prepare(np.asarray(Image.open(astronaut).convert("RGB")), [224, 224])
     unit = grounder.topdown.look(image).attend([3, 50], "mwp")
     dual = TopDown(negated).look(image).attend([3, 50], "mwp")
     partial = grounder.topdown.look(image).attend([3, 50], "c-mwp-partial")

@@ -260,7 +260,7 @@ def test_the_map_of_a_class_is_the_average_of_its_tags(grounder, coffee, method)
     grounder = Grounder(grounder.tagger, settings=Settings(method, side=224))
     pixels, index = read_image(coffee), grounder.tagger.vocabulary.index
     both, one = class_maps(grounder, pixels, [["cup", "coffee"], ["coffee"]], [224])
-    scene = grounder.topdown.look(grounder.prepared(pixels, [224]), method)
+    scene = grounder.topdown.look(grounder.tagger.prepare(pixels, [224]), method)
     maps = [scene.attend([index(tag)], method) for tag in ("cup", "coffee")]
     maps = [(blur(m) if METHODS[method].blurred else m)[0, 0].double() for m in maps]
     for found, expected in ((both, (maps[0] + maps[1]) / 2), (one, maps[1])):

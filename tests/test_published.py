@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
 from proposals import EdgeBoxesProposals, InputError, McgProposals, Segments
-from proposals.shards import settings_of
+from proposals.provenance import settings_of
 
 PHOTO = np.zeros((6, 8, 3), np.uint8)
 

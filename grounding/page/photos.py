@@ -100,7 +100,7 @@ class Glancer:
         return scene
 
     def _look(self, glance: "Glance", method: str) -> Scene:
-        prepared = self._grounder.prepared(glance.pixels, [self._grounder.settings.side])
+        prepared = self._grounder.tagger.prepare(glance.pixels, [self._grounder.settings.side])
         return self._grounder.topdown.look(prepared, method)
 
 

@@ -1,0 +1,86 @@
+"""Kept maps and proposals are keyed by exactly the modules that compute them."""
+
+import ast
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from grounding import cache
+from proposals import SegmentProposer, provenance
+from proposals.provenance import code_of, settings_of
+
+# modules that are imported on the way and cannot change a number in a map or in a proposal
+HARMLESS = {
+    "grounding": "hands out names",
+    "grounding.artefacts": "writes files",
+    "grounding.atlas": "reads maps",
+    "grounding.vocabulary": "maps are kept by the tag's index, and the tagger's weights are part of the key",
+    "grounding.words": "see vocabulary",
+    "proposals": "hands out names",
+    "proposals.cores": "how many threads",
+    "proposals.errors": "error messages",
+}
+
+
+def imports_of(module: str) -> set[str]:
+    """The modules of the project that a module imports, directly or through others that are not harmless."""
+    found, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += direct_imports(name) if name not in HARMLESS else ()
+    return found
+
+
+def direct_imports(module: str) -> set[str]:
+    tree = ast.parse(Path(find_spec(module).origin).read_text("utf-8"))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.split(".")[0] in ("grounding", "proposals") and is_module(name)}
+
+
+def is_module(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def test_proposals_are_keyed_by_the_modules_that_compute_them():
+    roots = ("proposals.segments", "proposals.boxes", "proposals.published", "proposals.opencv", "proposals.shards")
+    assert sorted(set.union(*map(imports_of, roots)) - HARMLESS.keys()) == list(provenance.MODULES)
+
+
+def test_maps_are_keyed_by_the_modules_that_compute_them():
+    roots = ("grounding.topdown", "grounding.tagger", "grounding.images")
+    assert sorted(set.union(*map(imports_of, roots)) - HARMLESS.keys()) == list(cache.MODULES)
+
+
+@pytest.mark.parametrize("modules", [provenance.MODULES, cache.MODULES])
+def test_every_listed_module_exists(modules):
+    assert all(map(is_module, modules))
+
+
+def test_the_hash_follows_the_source(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("first_module", "second_module"):
+        (tmp_path / f"{name}.py").write_text("x = 1\n")
+    before = code_of(["first_module", "second_module"])
+    assert code_of(["second_module", "first_module"]) == before
+    assert code_of(["first_module"]) != before
+    (tmp_path / "second_module.py").write_text("x = 2\n")
+    assert code_of(["first_module", "second_module"]) != before
+
+
+def test_a_proposer_from_elsewhere_is_keyed_by_its_own_code():
+    class Own(SegmentProposer):
+        pass
+
+    assert settings_of(Own())["code"] != settings_of(SegmentProposer())["code"]
+    assert settings_of(SegmentProposer(seed=1)) != settings_of(SegmentProposer())
