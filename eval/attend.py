@@ -20,8 +20,8 @@ from eval.predictions import Prediction, write_predictions
 from grounding import Grounder
 from grounding.cache import Cache
 from grounding.grounder import GroundingScene
-from grounding.phrases import Phrase
-from grounding.ranks import rank_of, wait_for_all
+from grounding.runtime.ranks import rank_of, wait_for_all
+from grounding.text.phrases import Phrase
 from proposals.errors import InputError
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from grounding.artefacts import write_json
-from grounding.ranks import rank_of
-from grounding.timing import interleaved
+from grounding.runtime.artefacts import write_json
+from grounding.runtime.ranks import rank_of
+from grounding.runtime.timing import interleaved
 
 log = logging.getLogger(__name__)
 

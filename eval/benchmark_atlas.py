@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from eval.benchmark import Row, matrix_rate
 from eval.benchmark_attention import CONTESTS, winning_connections
 from grounding import TopDown
-from grounding.timing import interleaved, peak_memory
-from grounding.topdown import Scene
+from grounding.attention.topdown import Scene
+from grounding.runtime.timing import interleaved, peak_memory
 
 SIZE = (224, 224)
 

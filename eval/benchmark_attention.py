@@ -23,10 +23,11 @@ from torchvision.models.googlenet import BasicConv2d
 from tqdm import tqdm
 
 from eval.benchmark import Row, matrix_rate
-from grounding import TopDown, rules
-from grounding.signals import Signal, Winners, transpose
-from grounding.tagger import TENSORFLOW, TORCHVISION, Preprocessing, TagClassifier
-from grounding.timing import Work, interleaved, peak_memory
+from grounding import TopDown
+from grounding.attention import layers as rules
+from grounding.attention.signals import Signal, Winners, transpose
+from grounding.runtime.timing import Work, interleaved, peak_memory
+from grounding.tagger.tagger import TENSORFLOW, TORCHVISION, Preprocessing, TagClassifier
 from proposals.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -212,7 +213,7 @@ def winning_connections(topdown: TopDown, image: Tensor) -> int:
         return transpose(g, weight, geometry, winners)
 
     # rows, for however few words
-    with patch.object(rules, "transpose", counted), patch("grounding.topdown.CROSSING", 0):
+    with patch.object(rules, "transpose", counted), patch("grounding.attention.topdown.CROSSING", 0):
         topdown.look(image).attend([0], "mwp")
     return total
 

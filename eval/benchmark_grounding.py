@@ -11,8 +11,8 @@ from eval.benchmark import Row
 from eval.benchmark_serve import OTHERS, PHRASES
 from eval.counts import check_counts
 from grounding.grounder import Grounder, Settings
-from grounding.tagger import TagClassifier
-from grounding.timing import interleaved
+from grounding.runtime.timing import interleaved
+from grounding.tagger.tagger import TagClassifier
 
 
 def measure(rounds: int = 7) -> tuple[list[Row], dict]:

@@ -21,10 +21,10 @@ from eval.coco import Coco, CocoImage
 from eval.counts import check_counts
 from eval.localization import GAMMAS
 from eval.proposal_recall import best_among, box_overlap, figures, region_overlap
-from grounding.artefacts import written_aside
 from grounding.images import read_image
 from grounding.rescoring import rescore
-from grounding.timing import interleaved
+from grounding.runtime.artefacts import written_aside
+from grounding.runtime.timing import interleaved
 from proposals import InputError, Proposals, Proposer, SegmentProposer, Segments
 
 log = logging.getLogger(__name__)

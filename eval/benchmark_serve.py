@@ -21,7 +21,7 @@ import numpy as np
 
 from eval.benchmark import Row
 from eval.counts import check_counts
-from grounding.timing import resident
+from grounding.runtime.timing import resident
 from proposals.errors import InputError
 
 PHRASES = ["a smiling woman", "an orange suit", "a flag", "a black helmet", "her hair"]

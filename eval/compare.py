@@ -14,7 +14,7 @@ import numpy as np
 from eval.bootstrap import interval, resampled_share, resamples
 from eval.localization import DEPTHS, SMALL
 from eval.report import REASONS, read_run, reason_of
-from grounding.artefacts import write_json
+from grounding.runtime.artefacts import write_json
 from proposals.errors import InputError
 
 

@@ -23,8 +23,8 @@ from eval.pointing import Photos, annotated_pixels, check_photos, class_maps, de
 from eval.proposal_recall import box_overlap
 from eval.voc import VocImage
 from grounding import Grounder
-from grounding.artefacts import write_json
-from grounding.ranks import rank_of
+from grounding.runtime.artefacts import write_json
+from grounding.runtime.ranks import rank_of
 from proposals.errors import InputError
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from eval.counts import check_counts
 from eval.flickr30k import Flickr30kEntities
 from grounding import Grounder, Phrase
-from grounding.artefacts import written_aside
 from grounding.draw import heated
+from grounding.runtime.artefacts import written_aside
 
 CELL = 220  # pixels of a picture's longer side
 MARGIN, LINE = 6, 22

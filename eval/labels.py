@@ -13,8 +13,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from eval.pointing import Photos, check_photos
-from grounding.artefacts import write_json_lines
-from grounding.words import normalize
+from grounding.runtime.artefacts import write_json_lines
+from grounding.text.words import normalize
 from proposals.errors import InputError
 
 log = logging.getLogger(__name__)

@@ -25,11 +25,11 @@ from eval.coco import CocoImage
 from eval.counts import check_counts
 from eval.voc import VocImage
 from grounding import Grounder
-from grounding.artefacts import write_json, write_json_lines
-from grounding.attention import METHODS, blur
+from grounding.attention.methods import METHODS, blur
 from grounding.images import read_image
-from grounding.ranks import rank_of
-from grounding.vocabulary import Vocabulary
+from grounding.runtime.artefacts import write_json, write_json_lines
+from grounding.runtime.ranks import rank_of
+from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 
 log = logging.getLogger(__name__)

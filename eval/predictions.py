@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from grounding.artefacts import write_json_lines
+from grounding.runtime.artefacts import write_json_lines
 from proposals.errors import InputError
 
 Place = tuple[str, int, int]  # image, sentence, phrase

@@ -29,10 +29,10 @@ from eval.counts import check_counts
 from eval.flickr30k import Flickr30kEntities
 from eval.localization import DEPTHS, SMALL
 from grounding import Grounder
-from grounding.artefacts import written_aside
 from grounding.cache import Cache
 from grounding.draw import heated
-from grounding.phrases import Phrase
+from grounding.runtime.artefacts import written_aside
+from grounding.text.phrases import Phrase
 from proposals.errors import InputError
 
 REASONS = ("right", "ranked low", "wrong extent", "wrong place", "no proposal", "out of vocabulary")

@@ -5,22 +5,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from grounding.answers import Grounding
-    from grounding.device import reproducible
+    from grounding.attention.topdown import TopDown
     from grounding.grounder import Grounder
-    from grounding.phrases import Phrase
-    from grounding.tagger import TagClassifier
-    from grounding.topdown import TopDown
-    from grounding.vocabulary import Vocabulary
+    from grounding.runtime.device import reproducible
+    from grounding.tagger.tagger import TagClassifier
+    from grounding.text.phrases import Phrase
+    from grounding.text.vocabulary import Vocabulary
 
 __all__ = ["Grounder", "Grounding", "Phrase", "TagClassifier", "TopDown", "Vocabulary", "reproducible"]
 HOMES = {
     "Grounder": "grounder",
     "Grounding": "answers",
-    "Phrase": "phrases",
-    "TagClassifier": "tagger",
-    "TopDown": "topdown",
-    "Vocabulary": "vocabulary",
-    "reproducible": "device",
+    "Phrase": "text.phrases",
+    "TagClassifier": "tagger.tagger",
+    "TopDown": "attention.topdown",
+    "Vocabulary": "text.vocabulary",
+    "reproducible": "runtime.device",
 }
 
 

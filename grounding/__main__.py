@@ -22,7 +22,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from grounding.ranks import rank_of
+from grounding.runtime.ranks import rank_of
 from proposals.errors import InputError, SkippedError
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from grounding.attention import resize_mass
-from grounding.phrases import Phrase
+from grounding.attention.methods import resize_mass
+from grounding.text.phrases import Phrase
 
 
 @dataclass(frozen=True, eq=False, repr=False)

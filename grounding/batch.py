@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from grounding.answers import Answers
 from grounding.images import Photo
-from grounding.phrases import Phrase
+from grounding.text.phrases import Phrase
 from proposals.errors import InputError
 
 if TYPE_CHECKING:

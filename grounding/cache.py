@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grounding.artefacts import written_aside
+from grounding.attention.topdown import Scene
 from grounding.grounder import Grounder, GroundingScene
 from grounding.images import read_image
-from grounding.topdown import Scene
+from grounding.runtime.artefacts import written_aside
 from proposals import InputError, Proposals
 from proposals.provenance import code_of, settings_of
 from proposals.shards import ShardProposals, decode, encode
@@ -27,16 +27,16 @@ from proposals.shards import ShardProposals, decode, encode
 # The modules whose code decides what a map is. Kept maps are computed again when one of them changes.
 # tests/test_provenance.py compares the list with the imports.
 MODULES = (
-    "grounding.attention",
-    "grounding.googlenet",
+    "grounding.attention.kernels",
+    "grounding.attention.layers",
+    "grounding.attention.methods",
+    "grounding.attention.network",
+    "grounding.attention.rules",
+    "grounding.attention.signals",
+    "grounding.attention.topdown",
     "grounding.images",
-    "grounding.kernels",
-    "grounding.network",
-    "grounding.rules",
-    "grounding.signals",
-    "grounding.tables",
-    "grounding.tagger",
-    "grounding.topdown",
+    "grounding.tagger.googlenet",
+    "grounding.tagger.tagger",
 )
 
 

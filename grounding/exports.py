@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from grounding.answers import Answers, Grounding
-from grounding.artefacts import write_json, write_json_lines, written_aside
+from grounding.runtime.artefacts import write_json, write_json_lines, written_aside
 from proposals.errors import InputError
 
 BOXES = 10  # of a phrase, in a record

@@ -13,15 +13,15 @@ from scipy import sparse
 from torch import Tensor
 
 from grounding.answers import Grounding
-from grounding.atlas import Atlas
-from grounding.attention import METHODS, blur, resize_mass
+from grounding.attention.atlas import Atlas
+from grounding.attention.methods import METHODS, blur, resize_mass
+from grounding.attention.topdown import Scene, TopDown
 from grounding.batch import Batch, Phrases
-from grounding.device import checked_device
 from grounding.images import Photo, read_image
-from grounding.phrases import Phrase
 from grounding.rescoring import electorate, rescore, thin, vote
-from grounding.tagger import TagClassifier
-from grounding.topdown import Scene, TopDown
+from grounding.runtime.device import checked_device
+from grounding.tagger.tagger import TagClassifier
+from grounding.text.phrases import Phrase
 from proposals import Proposals, Proposer, SegmentProposer
 from proposals.errors import InputError
 
@@ -33,7 +33,7 @@ class Settings:
     """What decides an answer, besides the tagger and the proposals.
 
     Attributes:
-        method: a name of ``grounding.attention.METHODS``.
+        method: a name of ``grounding.attention.methods.METHODS``.
         target: the layer of the maps; None takes the method's own (the paper's).
         side: pixels of the image's shorter side as the network sees it (the paper: 300).
         gamma: the price of a proposal's area in S_R / A_R^gamma.
@@ -233,7 +233,8 @@ class GroundingScene:
     def words(self, box: Sequence[float], count: int = 10) -> list[tuple[str, float]]:
         """What is here? The tags whose attention is most concentrated in a box, of the whole vocabulary.
 
-        The network looks once more, at 224 x 224 pixels, the first time that this is asked (see ``grounding.atlas``).
+        The network looks once more, at 224 x 224 pixels, the first time that this is asked (see
+        ``grounding.attention.atlas``).
 
         Args:
             box: (x1, y1, x2, y2), half-open, in pixels of the image; count: how many tags.

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from grounding import TagClassifier, Vocabulary
-from grounding.tagger import ARCHITECTURES, TORCHVISION, Architecture
+from grounding.tagger.tagger import ARCHITECTURES, TORCHVISION, Architecture
 from training.shards import FORMAT, SHARDS, VOCABULARY, index_path, vocabulary_text, write_index, write_shard
 from training.thumbnails import Thumbnail
 

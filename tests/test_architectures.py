@@ -8,9 +8,9 @@ import torchvision
 from torch import Tensor, nn
 
 from grounding import TopDown
-from grounding.attention import METHODS
-from grounding.cnns import CNNS
-from grounding.topdown import Walk
+from grounding.attention.methods import METHODS
+from grounding.attention.topdown import Walk
+from grounding.tagger.cnns import CNNS
 from proposals.errors import InputError
 
 SIZES = {
@@ -47,7 +47,7 @@ UNTRAINED = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weight
 @pytest.fixture(scope="module", autouse=True)
 def rows_for_any_number_of_words():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("grounding.topdown.CROSSING", 0)
+        patch.setattr("grounding.attention.topdown.CROSSING", 0)
         yield
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from grounding.artefacts import write_json, write_json_lines
+from grounding.runtime.artefacts import write_json, write_json_lines
 from proposals.errors import InputError
 
 # text that is not of ASCII, ends of lines that are none, and bytes of a name that are no text

@@ -7,7 +7,7 @@ from torch import nn
 
 from grounding import Grounder, TopDown
 from grounding.images import read_image
-from grounding.tagger import TagClassifier
+from grounding.tagger.tagger import TagClassifier
 from proposals.errors import InputError
 
 BLOCK = 1024  # tags whose maps are worked on together

@@ -10,7 +10,7 @@ from eval import benchmark_attention, benchmark_grounding
 from eval.benchmark import benchmark, table
 from eval.benchmark_attention import CONTESTS, multiply_adds, winning_connections
 from grounding import TopDown
-from grounding.timing import interleaved, peak_memory
+from grounding.runtime.timing import interleaved, peak_memory
 from proposals.errors import InputError
 
 

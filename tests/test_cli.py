@@ -142,6 +142,6 @@ def test_the_shell_completes_words(tmp_path):
 
 def test_a_fault_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["grounding", "step._target_=grounding.ground.no_such_function"])
+    monkeypatch.setattr(sys, "argv", ["grounding", "step._target_=grounding.steps.ground.no_such_function"])
     with pytest.raises(Exception, match="no_such_function"):
         main()

@@ -13,9 +13,9 @@ from pycocotools.coco import COCO
 
 from grounding import Grounder
 from grounding.exports import FORMATS
-from grounding.ground import ground
 from grounding.photos import find_photos
-from grounding.phrases import read_phrases
+from grounding.steps.ground import ground
+from grounding.text.phrases import read_phrases
 from proposals import SegmentProposer
 from proposals.errors import InputError, SkippedError
 
@@ -103,7 +103,7 @@ def test_the_standard_input_is_a_photo(grounder, album, tmp_path, monkeypatch):
 
 
 def test_a_standard_input_without_end_is_refused(grounder, tmp_path, monkeypatch):
-    monkeypatch.setattr("grounding.ground.MAX_BYTES", 100)
+    monkeypatch.setattr("grounding.steps.ground.MAX_BYTES", 100)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(bytes(200))))
     with pytest.raises(InputError, match="the standard input has more than 100 bytes; make the image smaller"):
         ground(grounder, "-", ["a cup"], str(tmp_path))

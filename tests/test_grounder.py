@@ -10,10 +10,10 @@ from hydra import compose, initialize_config_module
 from PIL import Image
 
 from grounding import Grounder, TopDown
-from grounding.attention import resize_mass
-from grounding.ground import ground
+from grounding.attention.methods import resize_mass
 from grounding.grounder import Settings
-from grounding.tagger import TagClassifier
+from grounding.steps.ground import ground
+from grounding.tagger.tagger import TagClassifier
 from proposals import BoxProposer
 from proposals.errors import InputError
 

@@ -13,12 +13,12 @@ from PIL import Image
 from torch import nn
 
 from grounding import TopDown
-from grounding.geometry import Cell, cells
-from grounding.googlenet import googlenet
-from grounding.layers import draw, find_layers, layers, main_line, parse, phrase_maps
-from grounding.network import Network
-from grounding.tagger import TagClassifier
-from grounding.vocabulary import Vocabulary
+from grounding.attention.geometry import Cell, cells
+from grounding.attention.network import Network
+from grounding.steps.layers import draw, find_layers, layers, main_line, parse, phrase_maps
+from grounding.tagger.googlenet import googlenet
+from grounding.tagger.tagger import TagClassifier
+from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 
 

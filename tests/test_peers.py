@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from grounding import TagClassifier, TopDown
-from grounding.attention import METHODS
-from grounding.signals import dense
+from grounding.attention.methods import METHODS
+from grounding.attention.signals import dense
 
 UNITS = [3, 17]
 # in place of the peers' stabilisers, where our sums have none: too small to show, and no division by zero

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grounding import chunks, phrases
-from grounding import words as words_module
-from grounding.chunks import noun_phrases
-from grounding.phrases import Markup, Phrase, PhraseCounts, extract_phrases, parse_sentence
-from grounding.vocabulary import Vocabulary
-from grounding.words import FUNCTION_WORDS, normalize, word_parts, words
+from grounding.text import chunks, phrases
+from grounding.text import words as words_module
+from grounding.text.chunks import noun_phrases
+from grounding.text.phrases import Markup, Phrase, PhraseCounts, extract_phrases, parse_sentence
+from grounding.text.vocabulary import Vocabulary
+from grounding.text.words import FUNCTION_WORDS, normalize, word_parts, words
 from proposals.errors import InputError
 
 TAGS = "dog,man,woman,child,leaf,short,shorts,hot,blue,shirt,t-shirt,backpack,skateboard,striped,stripe,cup,run,sun"

@@ -28,7 +28,7 @@ from eval.pointing import (
 from eval.voc import Voc, VocImage, VocObject
 from grounding import Grounder
 from grounding.__main__ import main
-from grounding.attention import METHODS, blur
+from grounding.attention.methods import METHODS, blur
 from grounding.grounder import Settings
 from grounding.images import read_image
 from proposals.errors import InputError

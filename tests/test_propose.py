@@ -18,9 +18,9 @@ from PIL import Image
 
 from grounding.images import read_image
 from grounding.photos import PhotoShard, photo_shards
-from grounding.propose import SKIPPED, propose
-from grounding.ranks import cores, rank_of
-from grounding.workers import THREADS
+from grounding.runtime.ranks import cores, rank_of
+from grounding.runtime.workers import THREADS
+from grounding.steps.propose import SKIPPED, propose
 from proposals import BoxProposer, InputError, SegmentProposer
 from proposals.cores import own_cores
 from proposals.shards import ShardProposals
@@ -107,7 +107,7 @@ def test_other_settings_do_not_mix(folder, undisturbed, tmp_path, change):
 
 RUN = """
 import sys
-from grounding.propose import propose
+from grounding.steps.propose import propose
 from proposals import SegmentProposer
 if __name__ == "__main__":
     propose(sys.argv[1], SegmentProposer(count=20, side=60), sys.argv[2], photos=4, workers=1)
@@ -306,5 +306,5 @@ def test_cores_are_those_that_the_process_may_use(monkeypatch):
 
 
 def test_a_worker_does_without_torch():
-    code = "import sys, grounding.propose; assert 'torch' not in sys.modules"
+    code = "import sys, grounding.steps.propose; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -23,7 +23,7 @@ from PIL import Image
 from grounding import Grounder
 from grounding.page.limits import Limits
 from grounding.page.serve import listening, serve
-from grounding.tagger import load_vocabulary
+from grounding.tagger.tagger import load_vocabulary
 from proposals.errors import InputError
 
 pytest.importorskip("fastapi", reason="no FastAPI: pip install 'grounding[demo]'")
@@ -142,7 +142,7 @@ def test_a_slider_takes_no_pass_and_a_method_has_its_own_maps(site, token, monke
     before = ask(site, "POST", f"/api/photos/{token}/ground", asked).json["answers"][0]
     cam = ask(site, "POST", f"/api/photos/{token}/ground", asked | {"method": "cam"}).json["answers"][0]
     assert cam["boxes"] != before["boxes"] and "method=cam" in cam["heat"]
-    monkeypatch.setattr("grounding.topdown.TopDown.look", None)
+    monkeypatch.setattr("grounding.attention.topdown.TopDown.look", None)
     after = ask(site, "POST", f"/api/photos/{token}/ground", asked | {"gamma": 1}).json["answers"][0]
     area = [np.prod(np.subtract(a["boxes"][0][2:], a["boxes"][0][:2])) for a in (before, after)]
     assert area[0] > area[1]

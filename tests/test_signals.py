@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from grounding import TopDown
-from grounding.kernels import LANES
-from grounding.rules import RULES, nonlinearity, rule
-from grounding.signals import Factor, Signal, Winners, dense, integrate, merge, transpose
+from grounding.attention.kernels import LANES
+from grounding.attention.layers import RULES, nonlinearity, rule
+from grounding.attention.signals import Factor, Signal, Winners, dense, integrate, merge, transpose
 from proposals.errors import InputError
 
 
 @pytest.fixture(scope="module", autouse=True)
 def rows_for_any_number_of_words():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("grounding.topdown.CROSSING", 0)
+        patch.setattr("grounding.attention.topdown.CROSSING", 0)
         yield
 
 

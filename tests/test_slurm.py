@@ -16,7 +16,7 @@ from made_shards import make_shards
 from omegaconf import OmegaConf
 
 from grounding.__main__ import main
-from grounding.ranks import place_of
+from grounding.runtime.ranks import place_of
 
 ROOT = Path(__file__).parents[1]
 LOCAL = ["-m", "cluster=local", "step=train", "init=embedded", "step.trunk_rate=0", "step.batch=4", "step.workers=0"]

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from grounding import TagClassifier, Vocabulary
-from grounding.googlenet import CAFFE_BRANCHES, CAFFE_LAYERS, INCEPTIONS, googlenet
+from grounding.tagger.googlenet import CAFFE_BRANCHES, CAFFE_LAYERS, INCEPTIONS, googlenet
 from proposals.errors import InputError
 from training.start import CLASSES, initial_tagger, set_frequencies
 from training.teacher import Teacher, calibrate

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from grounding import TagClassifier, Vocabulary
-from grounding.googlenet import googlenet
-from grounding.tagger import ARCHITECTURES, CAFFE, TENSORFLOW, TORCHVISION, Preprocessing, load_vocabulary
+from grounding.tagger.googlenet import googlenet
+from grounding.tagger.tagger import ARCHITECTURES, CAFFE, TENSORFLOW, TORCHVISION, Preprocessing, load_vocabulary
 from proposals.errors import InputError
 from training.data import crop, square
 from training.start import initial_tagger

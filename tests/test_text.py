@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grounding.vocabulary import Vocabulary
-from grounding.words import caption_tags, normalize, words
+from grounding.text.vocabulary import Vocabulary
+from grounding.text.words import caption_tags, normalize, words
 from training.counting import TagCounter
 from training.text import MAX_TAG, Text
 

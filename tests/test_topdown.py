@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from grounding import TopDown
-from grounding.attention import METHODS, contrast
-from grounding.googlenet import ResponseNorm, googlenet
+from grounding.attention.methods import METHODS, contrast
+from grounding.tagger.googlenet import ResponseNorm, googlenet
 from proposals.errors import InputError
 
 torch.set_default_dtype(torch.float32)

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grounding.phrases import Phrase
-from grounding.vocabulary import Vocabulary
-from grounding.words import FUNCTION_WORDS, base_forms, caption_tags, normalize, words
+from grounding.text.phrases import Phrase
+from grounding.text.vocabulary import Vocabulary
+from grounding.text.words import FUNCTION_WORDS, base_forms, caption_tags, normalize, words
 from proposals.errors import InputError
 
 # what a caption says and the tag that must be found for it, when the dictionary has only that tag

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from grounding import TopDown
-from grounding.attention import METHODS
-from grounding.googlenet import ResponseNorm
-from grounding.topdown import Walk
+from grounding.attention.methods import METHODS
+from grounding.attention.topdown import Walk
+from grounding.tagger.googlenet import ResponseNorm
 from proposals.errors import InputError
 
 TAGS = 5
@@ -30,7 +30,7 @@ property_test = partial(settings, deadline=None)
 @pytest.fixture(scope="module", autouse=True)
 def rows_for_any_number_of_words():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("grounding.topdown.CROSSING", 0)
+        patch.setattr("grounding.attention.topdown.CROSSING", 0)
         yield
 
 

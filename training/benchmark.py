@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from grounding.tagger import TagClassifier
-from grounding.timing import interleaved, peak_memory
-from grounding.vocabulary import Vocabulary
+from grounding.runtime.timing import interleaved, peak_memory
+from grounding.tagger.tagger import TagClassifier
+from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 from training.data import Batch, Photos, shares
 from training.loss import tag_loss

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from grounding.tagger import read_tensors, write_tensors
+from grounding.tagger.tagger import read_tensors, write_tensors
 from proposals.errors import InputError
 from training.network import Network
 

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from grounding.vocabulary import Vocabulary
+from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 from training.counting import TagCounter
 from training.shards import ShardWriter, index_path, read_about, write_index, write_shard

@@ -8,7 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from grounding.tagger import TagClassifier
+from grounding.tagger.tagger import TagClassifier
 from training.data import Batch
 from training.dropout import KeyedDropout
 from training.loss import distillation_loss, tag_loss

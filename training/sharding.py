@@ -26,11 +26,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from grounding.artefacts import write_json, written_aside
-from grounding.ranks import cores, meeting, rank_of
-from grounding.vocabulary import Vocabulary
-from grounding.words import normalize
-from grounding.workers import in_order, worker_pool
+from grounding.runtime.artefacts import write_json, written_aside
+from grounding.runtime.ranks import cores, meeting, rank_of
+from grounding.runtime.workers import in_order, worker_pool
+from grounding.text.vocabulary import Vocabulary
+from grounding.text.words import normalize
 from proposals.errors import InputError
 from training.counting import TagCounter
 from training.maker import Maker, Settings, read_unit, remove_parts

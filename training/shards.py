@@ -29,8 +29,8 @@ from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
-from grounding.artefacts import written_aside
-from grounding.vocabulary import Vocabulary
+from grounding.runtime.artefacts import written_aside
+from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 from training.text import FIRST
 from training.thumbnails import Thumbnail

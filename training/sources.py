@@ -13,9 +13,9 @@ from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from grounding.captions import read_captions
 from grounding.photos import SUFFIXES, PhotoFile
-from grounding.phrases import plain_sentence
+from grounding.text.captions import read_captions
+from grounding.text.phrases import plain_sentence
 from proposals.errors import InputError
 from proposals.shards import members
 from training.tables import READERS, parse_object, path_of, read_table

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from grounding.googlenet import from_caffe
-from grounding.tagger import ARCHITECTURES, FORMAT, TagClassifier, read_tensors
-from grounding.vocabulary import Vocabulary
-from grounding.words import normalize, words
+from grounding.tagger.googlenet import from_caffe
+from grounding.tagger.tagger import ARCHITECTURES, FORMAT, TagClassifier, read_tensors
+from grounding.text.vocabulary import Vocabulary
+from grounding.text.words import normalize, words
 from proposals.errors import InputError
 
 CLASSES = "loss3/classifier"  # the output layer of the BVLC GoogLeNet

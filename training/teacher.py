@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from grounding.tagger import TagClassifier
+from grounding.tagger.tagger import TagClassifier
 
 
 class Teacher(nn.Module):

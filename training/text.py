@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from grounding.vocabulary import Vocabulary
-from grounding.words import caption_tags, normalize, word_parts, words
+from grounding.text.vocabulary import Vocabulary
+from grounding.text.words import caption_tags, normalize, word_parts, words
 
 TAGS, CAPTIONS = ("tags", "keywords"), ("captions", "caption", "text")
 MAX_TAG = 100  # characters: what is longer is a sentence or an attack
@@ -46,8 +46,9 @@ class Text(NamedTuple):
     def known(self, vocabulary: Vocabulary) -> tuple[list[int], list[int]]:
         """The tags that a vocabulary has, and how many of the captions name each.
 
-        Tags keep their order. Those of captions (:meth:`grounding.vocabulary.Vocabulary.find`) are ordered by how many
-        captions agree, most first, then by where they first stand; a tag of several words stands where its first does.
+        Tags keep their order. Those of captions (:meth:`grounding.text.vocabulary.Vocabulary.find`) are ordered by how
+        many captions agree, most first, then by where they first stand; a tag of several words stands where its first
+        does.
 
         Returns:
             The rows in the vocabulary, each once, and as many numbers 1..255, which are 1 for tags.

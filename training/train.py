@@ -26,9 +26,9 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
-from grounding.artefacts import write_json
-from grounding.ranks import cores
-from grounding.tagger import EMBEDDED, write_tensors
+from grounding.runtime.artefacts import write_json
+from grounding.runtime.ranks import cores
+from grounding.tagger.tagger import EMBEDDED, write_tensors
 from proposals.errors import InputError
 from training import checkpoint
 from training.checkpoint import Progress, Training

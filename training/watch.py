@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from grounding.artefacts import written_aside
+from grounding.attention.topdown import TopDown
 from grounding.draw import heated
-from grounding.tagger import TagClassifier
-from grounding.topdown import TopDown
+from grounding.runtime.artefacts import written_aside
+from grounding.tagger.tagger import TagClassifier
 from proposals.errors import InputError
 from training.checkpoint import Progress
 from training.data import Batch

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from grounding.ranks import meeting, rank_of
+from grounding.runtime.ranks import meeting, rank_of
 
 PATIENCE = timedelta(minutes=30)  # a rank that is gone ends the others no later
 

@@ -21,7 +21,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 
 from grounding.answers import Grounding
-from grounding.attention import METHODS
+from grounding.attention.methods import METHODS
 from grounding.draw import COLOURS
 from grounding.grounder import Grounder, GroundingScene
 from grounding.page.desk import Busy, Desk
@@ -44,7 +44,7 @@ from grounding.page.messages import (
 from grounding.page.photos import FORMATS, Glancer, Kept, Photos, check_name, decode, slow
 from grounding.page.pictures import heat
 from grounding.page.samples import Sample
-from grounding.phrases import Phrase
+from grounding.text.phrases import Phrase
 from proposals.errors import InputError
 
 log = logging.getLogger(__name__)

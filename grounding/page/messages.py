@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 from pydantic import BaseModel, ConfigDict, Field
 
 from grounding.answers import Grounding
-from grounding.chunks import noun_phrases
 from grounding.exports import as_record
 from grounding.page.limits import Limits
+from grounding.text.chunks import noun_phrases
 from proposals.errors import InputError
 
 # control characters, those that turn the direction of text around, and halves of characters

@@ -15,11 +15,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from grounding.attention import IMAGE, METHODS
+from grounding.attention.methods import IMAGE, METHODS
+from grounding.attention.topdown import Scene
 from grounding.grounder import Grounder, GroundingScene
 from grounding.images import read_image
 from grounding.page.limits import Limits
-from grounding.topdown import Scene
 from proposals.errors import InputError
 
 FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grounding.answers import Answers, Grounding
-from grounding.artefacts import write_json_lines, written_aside
 from grounding.batch import Batch
 from grounding.draw import overlay, svg
 from grounding.exports import FORMATS, Format, write_map
 from grounding.grounder import Grounder
 from grounding.photos import MAX_BYTES, Photos, find_photos
-from grounding.phrases import read_phrases
+from grounding.runtime.artefacts import write_json_lines, written_aside
+from grounding.text.phrases import read_phrases
 from proposals.errors import InputError, SkippedError
 
 STDIN = "-"

@@ -1,8 +1,9 @@
 """How each kind of layer is walked, upwards once an image and downwards once for all its words.
 
-Going up, a value travels as a :class:`Stream`. Going down, a signal g (``grounding.signals``) travels against it. What
-the two do at a weighted layer and at a nonlinearity is the business of a method's table (``grounding.tables``); what
-follows from the layer alone (which weights, which winner of a maximum, which part of a concatenation) stands here.
+Going up, a value travels as a :class:`Stream`. Going down, a signal g (``grounding.attention.signals``) travels against
+it. What the two do at a weighted layer and at a nonlinearity is the business of a method's table
+(``grounding.attention.rules``); what follows from the layer alone (which weights, which winner of a maximum, which part
+of a concatenation) stands here.
 
 A rule is a function ``(table, operation, *arguments, **keywords) -> (Stream, descend)``: the operation is the module,
 or the function itself; the arguments are those of the call, with streams in the place of tensors; ``descend(g)`` gives
@@ -32,9 +33,19 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 from torchvision.ops import StochasticDepth
 
-from grounding import kernels
-from grounding.googlenet import ResponseNorm
-from grounding.signals import AnySignal, Parts, Routes, Signal, Winners, by_position, dense, grouped, transpose
+from grounding.attention import kernels
+from grounding.attention.signals import (
+    AnySignal,
+    Parts,
+    Routes,
+    Signal,
+    Winners,
+    by_position,
+    dense,
+    grouped,
+    transpose,
+)
+from grounding.tagger.googlenet import ResponseNorm
 from proposals.errors import InputError
 
 Descend = Callable[[AnySignal], Sequence[AnySignal | None]]

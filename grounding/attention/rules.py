@@ -13,8 +13,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from grounding.rules import Descend, Stream, Weights, on_rows, vector_jacobian
-from grounding.signals import AnySignal, Factor, Signal, dense, each, merge, ratio, workspace
+from grounding.attention.layers import Descend, Stream, Weights, on_rows, vector_jacobian
+from grounding.attention.signals import AnySignal, Factor, Signal, dense, each, merge, ratio, workspace
 from proposals.errors import InputError
 
 

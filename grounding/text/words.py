@@ -11,7 +11,7 @@ from simplemma import lemmatize
 
 
 def _read_words(name: str) -> frozenset[str]:
-    lines = (files("grounding") / name).read_text("utf-8").splitlines()
+    lines = (files("grounding.text") / name).read_text("utf-8").splitlines()
     return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
 
 

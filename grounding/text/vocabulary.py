@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from grounding.words import Part, base_forms, caption_tags, normalize, word_parts, words
+from grounding.text.words import Part, base_forms, caption_tags, normalize, word_parts, words
 from proposals.errors import InputError
 
 
@@ -14,7 +14,7 @@ class Vocabulary:
     """Tags in a fixed order; a tag's index is its row in the classifier. Immutable, safe between threads.
 
     Args:
-        tags: normalised (see :func:`grounding.words.normalize`), each once; a tag may have several words.
+        tags: normalised (see :func:`grounding.text.words.normalize`), each once; a tag may have several words.
 
     Raises:
         InputError: no tag, or a tag that is empty, not normalised, without any word, or given twice.
@@ -38,7 +38,7 @@ class Vocabulary:
     def of_captions(cls, captions_per_image: Iterable[Sequence[str]], minimum: int = 10) -> "Vocabulary":
         """The words that occur in the captions of at least ``minimum`` photos, the most frequent first.
 
-        Words are those of :func:`grounding.words.caption_tags`; equal counts are ordered by the alphabet.
+        Words are those of :func:`grounding.text.words.caption_tags`; equal counts are ordered by the alphabet.
 
         Args:
             captions_per_image: all captions of one photo, for each photo. A word counts once a photo.
@@ -93,7 +93,8 @@ class Vocabulary:
         return None, 0
 
     def find(self, caption: str) -> set[str]:
-        """The tags that a caption puts on its photo: :func:`grounding.words.caption_tags`, and tags of several words.
+        """The tags that a caption puts on its photo: :func:`grounding.text.words.caption_tags`, and tags of several
+        words.
 
         A word inside a tag with a space is not found on its own: ``a hot dog`` is no dog. Only tags of several words
         are found inflected.

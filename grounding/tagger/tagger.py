@@ -16,13 +16,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
-from grounding import googlenet
-from grounding.artefacts import written_aside
-from grounding.vocabulary import Vocabulary
+from grounding.runtime.artefacts import written_aside
+from grounding.tagger import googlenet
+from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 
 FORMAT = "grounding-tagger-1"
-EMBEDDED = Path(str(files("grounding.weights") / "tagger.safetensors"))
+EMBEDDED = Path(str(files("grounding.tagger.weights") / "tagger.safetensors"))
 
 
 @dataclass(frozen=True)

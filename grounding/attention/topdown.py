@@ -14,13 +14,13 @@ import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from grounding import network
-from grounding.atlas import Atlas
-from grounding.attention import AVERAGED, METHODS, Method
-from grounding.kernels import LANES
-from grounding.rules import RULES, Descend, Rule, Stream, Weights
-from grounding.signals import AnySignal, Parts, Signal, dense, each, integrate, merge, spread, workspace
-from grounding.tables import Table
+from grounding.attention import network
+from grounding.attention.atlas import Atlas
+from grounding.attention.kernels import LANES
+from grounding.attention.layers import RULES, Descend, Rule, Stream, Weights
+from grounding.attention.methods import AVERAGED, METHODS, Method
+from grounding.attention.rules import Table
+from grounding.attention.signals import AnySignal, Parts, Signal, dense, each, integrate, merge, spread, workspace
 from proposals.errors import InputError
 
 Node = torch.fx.Node
@@ -131,7 +131,7 @@ class Scene:
         Args:
             units: W indices of tags, or a (W, tags) matrix of top-down signals, each a distribution P(A_0) over the
                 output units (any finite numbers: a map is linear in its signal until c-MWP is truncated).
-            method: a name of ``grounding.attention.METHODS``, which says what each computes.
+            method: a name of ``grounding.attention.methods.METHODS``, which says what each computes.
 
         Returns:
             (N, W, h, w), or a list of such, one for each target, where the targets were given as a list. A map of "mwp"
@@ -157,7 +157,7 @@ class Scene:
 
     @torch.no_grad()
     def atlas(self, method: str = "c-mwp", size: tuple[int, int] | None = None) -> Atlas:
-        """The maps of the whole vocabulary of the one image, see ``grounding.atlas``.
+        """The maps of the whole vocabulary of the one image, see ``grounding.attention.atlas``.
 
         Args:
             method: "mwp" or "c-mwp"; size: (height, width) of the image in the pixels of the boxes that will be asked
@@ -369,7 +369,7 @@ def _rule(net: "network.Network", node: Node) -> Rule:
     kind = net.kind(node)
     if kind not in RULES:
         raise InputError(f"{node.name}: {network.refusal(kind)}; choose a target above it, or add a rule with "
-                         "grounding.rules.rule")  # fmt: skip
+                         "grounding.attention.layers.rule")  # fmt: skip
     return RULES[kind]
 
 

@@ -22,11 +22,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from grounding.artefacts import written_aside
 from grounding.images import read_image
 from grounding.photos import PhotoFile, PhotoShard, photo_shards
-from grounding.ranks import cores, rank_of
-from grounding.workers import in_order, worker_pool
+from grounding.runtime.artefacts import written_aside
+from grounding.runtime.ranks import cores, rank_of
+from grounding.runtime.workers import in_order, worker_pool
 from proposals import InputError, Proposer
 from proposals.provenance import settings_of
 from proposals.shards import ABOUT, SUFFIX, encode, read_about, write_shard

@@ -20,14 +20,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
-from grounding.artefacts import write_json, written_aside
-from grounding.attention import AVERAGED, METHODS
-from grounding.geometry import Cell, cells
-from grounding.grounder import Settings
-from grounding.images import read_image
-from grounding.network import Network, is_item
-from grounding.phrases import Phrase
-from grounding.rules import (
+from grounding.attention.geometry import Cell, cells
+from grounding.attention.layers import (
     RECTIFIERS,
     RULES,
     SHAPE_METHODS,
@@ -38,9 +32,15 @@ from grounding.rules import (
     local_response_norm,
     response_norm,
 )
-from grounding.tagger import TagClassifier
-from grounding.topdown import TopDown
-from grounding.vocabulary import Vocabulary
+from grounding.attention.methods import AVERAGED, METHODS
+from grounding.attention.network import Network, is_item
+from grounding.attention.topdown import TopDown
+from grounding.grounder import Settings
+from grounding.images import read_image
+from grounding.runtime.artefacts import write_json, written_aside
+from grounding.tagger.tagger import TagClassifier
+from grounding.text.phrases import Phrase
+from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 
 Node = torch.fx.Node
@@ -95,7 +95,7 @@ def layers(
         tagger: the network; image: a path; phrases: what to find, at most ``MOST_PHRASES``; a phrase's map is the
             average of its tags'. output: the folder that is written to.
         side: pixels of the photo's shorter side as the network sees it.
-        method: a name of ``grounding.attention.METHODS`` whose maps may be read at any layer.
+        method: a name of ``grounding.attention.methods.METHODS`` whose maps may be read at any layer.
 
     Returns:
         The layers, in the order of the forward pass.

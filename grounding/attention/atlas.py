@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from grounding.signals import ratio
+from grounding.attention.signals import ratio
 from proposals.errors import InputError
 
 if TYPE_CHECKING:
-    from grounding.topdown import Walk
+    from grounding.attention.topdown import Walk
 
 Passes = Callable[[Callable[[tuple["Walk", Tensor]], Tensor], Sequence[tuple["Walk", Tensor]]], list[Tensor]]
 CONTRASTS = {"mwp": False, "c-mwp": True}
@@ -40,7 +40,7 @@ class Atlas:
     Args:
         walk: one image, gone up by the rules of Excitation Backprop; method: "mwp" or "c-mwp".
         size: (height, width) of the image, in the pixels that boxes are given in.
-        passes: runs top-down passes, see ``grounding.topdown.run_passes``.
+        passes: runs top-down passes, see ``grounding.attention.topdown.run_passes``.
 
     Attributes:
         basis: (C', h, w), the map of each of the C' active inputs of the classifier.

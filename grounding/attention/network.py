@@ -13,8 +13,8 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from grounding import rules
-from grounding.rules import AVERAGES, RULES, SHAPE_METHODS, SHAPES
+from grounding.attention import layers as rules
+from grounding.attention.layers import AVERAGES, RULES, SHAPE_METHODS, SHAPES
 from proposals.errors import InputError
 
 Node = torch.fx.Node

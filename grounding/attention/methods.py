@@ -1,7 +1,7 @@
 """The attention methods by name: which signal goes down by which table, and what is read from the map that arrives.
 
 Symbols: s_t(p) the score of tag t at position p of the classifier, W_t its weights, x the target layer's values, g the
-signal that arrives there (``grounding.tables``), c its channels.
+signal that arrives there (``grounding.attention.rules``), c its channels.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from grounding.signals import each, merge
-from grounding.tables import (
+from grounding.attention.rules import (
     AlphaBetaRelevance,
     Deconvolution,
     Excitation,
@@ -24,9 +23,10 @@ from grounding.tables import (
     Table,
     Unnormalised,
 )
+from grounding.attention.signals import each, merge
 
 if TYPE_CHECKING:
-    from grounding.topdown import Walk
+    from grounding.attention.topdown import Walk
 
 IMAGE = "image"
 PART = 0.65  # of the dual's mass in "c-mwp-partial"; chosen on Flickr30k Entities val, see eval/RESULTS.md

@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from grounding.googlenet import conv
+from grounding.tagger.googlenet import conv
 
 
 class CNNS(nn.Module):

@@ -10,11 +10,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from grounding.artefacts import written_aside
-from grounding.captions import Caption, read_captions
-from grounding.chunks import noun_phrases
-from grounding.vocabulary import Vocabulary
-from grounding.words import FUNCTION_WORDS, Part, caption_tags, word_parts, words
+from grounding.runtime.artefacts import written_aside
+from grounding.text.captions import Caption, read_captions
+from grounding.text.chunks import noun_phrases
+from grounding.text.vocabulary import Vocabulary
+from grounding.text.words import FUNCTION_WORDS, Part, caption_tags, word_parts, words
 from proposals.errors import InputError
 
 __all__ = ["Markup", "Phrase", "PhraseCounts", "caption_tags", "extract_phrases", "parse_sentence"]
@@ -178,10 +178,11 @@ def extract_phrases(source: str | Path, output: str | Path, vocabulary: Vocabula
 
     A line is ``{"image", "sentence", "phrase", "text", "tags", "skipped"}``; sentences are numbered from 0 in an image,
     phrases from 0 in a sentence. Marked sentences give all their marked phrases, plain ones their noun phrases
-    (:func:`grounding.chunks.noun_phrases`).
+    (:func:`grounding.text.chunks.noun_phrases`).
 
     Args:
-        source: what :func:`grounding.captions.read_captions` reads; output: the file to write, whole or not at all.
+        source: what :func:`grounding.text.captions.read_captions` reads; output: the file to write, whole or not at
+            all.
 
     Raises:
         InputError: the source is malformed (file and line are named) or the output cannot be written.

@@ -17,8 +17,8 @@ import torch.fx
 import torch.nn.functional as F
 from torch import nn
 
-from grounding.network import Network, measures
-from grounding.rules import AVERAGES, RULES, SUMS, multiply
+from grounding.attention.layers import AVERAGES, RULES, SUMS, multiply
+from grounding.attention.network import Network, measures
 
 Node = torch.fx.Node
 
@@ -85,8 +85,8 @@ def cells(network: Network, axis: int) -> dict[Node, Cell]:
     """What the cells of each node see of the image.
 
     A value of several inputs sees what any of them sees, from the first pixel to the last; of a product the larger side
-    counts alone, for the other, a gate, is a factor held fixed (``grounding.tables.Table.product``). A global or
-    adaptive pool and a flattening see the whole image. Whatever is no window and not global counts as element-wise.
+    counts alone, for the other, a gate, is a factor held fixed (``grounding.attention.rules.Table.product``). A global
+    or adaptive pool and a flattening see the whole image. Whatever is no window and not global counts as element-wise.
 
     Args:
         network: the network; axis: 0 for rows (heights), 1 for columns (widths).

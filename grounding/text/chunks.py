@@ -89,6 +89,6 @@ def _tag(word: str) -> str:
 
 @cache
 def _classes() -> dict[str, str]:
-    lines = (files("grounding") / "word_classes.txt").read_text("utf-8").splitlines()
+    lines = (files("grounding.text") / "word_classes.txt").read_text("utf-8").splitlines()
     entries = (line.split() for line in lines if line and not line.startswith("#"))
     return {word: tag for tag, *words in entries for word in words}

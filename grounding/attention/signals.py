@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grounding import kernels
+from grounding.attention import kernels
 
 
 class Winners:

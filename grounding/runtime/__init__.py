@@ -1,0 +1,1 @@
+"""What any program needs to run here: files, devices, ranks, workers, clocks."""

@@ -1,0 +1,1 @@
+"""Text: words, vocabulary, phrases, captions."""
