@@ -1,32 +1,51 @@
-# Two commands on a fresh machine: `make ground` and `make test`. Both build .venv once and reuse it.
+# Two commands set everything up: `make ground` and `make test`. Both build .venv once and reuse it.
+#
+# pip's own variables apply (PIP_INDEX_URL, ...). Packages that are already in .venv are kept, PyTorch too.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PHOTO ?= $(shell $(BIN)/python -c "from importlib.resources import files; print(files('skimage.data') / 'astronaut.png')")
 PHRASES ?= a woman in an orange suit, a smiling woman, an orange suit, a flag
-# the paper's formula and a lower gamma: a person prefers whole things to the many small boxes that recall rewards
+# the paper's method with a lower gamma: larger boxes, which show whole things
 METHOD ?= experiment=paper gamma=0.4
 
-.PHONY: ground test lint picture clean
+.PHONY: ground page test lint docs pictures clean
 
+# grounds four phrases in a photo that scikit-image ships
 ground: .venv/installed
 	$(BIN)/python -m grounding image=$(PHOTO) 'phrases=[$(PHRASES)]' $(METHOD)
 
-test: .venv/installed
+# serves the page on http://127.0.0.1:8000
+page: .venv/demo
+	$(BIN)/python -m grounding step=serve
+
+test: .venv/dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-lint: .venv/installed
+lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
-# the README's pictures
-picture: ground
+# builds the documentation into site/
+docs: .venv/dev
+	$(BIN)/mkdocs build --strict --quiet
+
+# the pictures of README.md
+pictures: ground
 	$(BIN)/python -c "from PIL import Image; [Image.open(f'runs/ground/{n}.png').save(f'docs/{n[3:]}.jpg', quality=85) for n in ('02-a-smiling-woman', '03-an-orange-suit')]"
 
+# what grounding itself needs
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PIP) -e .
+	touch $@
+
+# and what the page (demo), the tests, lint and the documentation (dev) add
+.venv/demo .venv/dev: .venv/installed
+	$(PIP) -e '.[$(@F)]'
 	touch $@
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs site

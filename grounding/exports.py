@@ -7,7 +7,6 @@ a box.
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from grounding.answers import Answers, Grounding
 from grounding.runtime.artefacts import write_json, write_json_lines, written_aside
+from grounding.runtime.version import VERSION
 from proposals.errors import InputError
 
 BOXES = 10  # of a phrase, in a record
@@ -78,7 +78,7 @@ def as_coco(answered: Iterable[Answers], boxes: int = 1) -> Record:
                 nothing.append(place | {"phrase": text, "skipped": list(answer.phrase.skipped)})
             annotations += [place | annotation for annotation in _annotations(answer, boxes)]
     return {
-        "info": {"description": "phrases and where they are, found by grounding", "version": version("grounding")},
+        "info": {"description": "phrases and where they are, found by grounding", "version": VERSION},
         "licenses": [],
         "images": images,
         "categories": [{"id": i, "name": text, "supercategory": "phrase"} for text, i in categories.items()],

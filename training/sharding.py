@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -28,6 +27,7 @@ from tqdm import tqdm
 
 from grounding.runtime.artefacts import write_json, written_aside
 from grounding.runtime.ranks import cores, meeting, rank_of
+from grounding.runtime.version import VERSION
 from grounding.runtime.workers import in_order, worker_pool
 from grounding.text.vocabulary import Vocabulary
 from grounding.text.words import normalize
@@ -136,7 +136,7 @@ class Job:
         self.rank, self.world = rank_of()
         plain = asdict(self.settings) | {"stop": _digest("\n".join(sorted(self.settings.stop)))}
         cut = {} if self.source.rows is None else {"photos": self.source.size}
-        self.identity = plain | cut | self.source.identity() | {"grounding": version("grounding")}
+        self.identity = plain | cut | self.source.identity() | {"grounding": VERSION}
 
     def count(self) -> tuple[list[tuple[str, int]], dict[str, Any]]:
         """The first pass: the vocabulary with its counts, and what ``counted.json`` tells of them.

@@ -16,7 +16,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from glob import escape
 from hashlib import sha256
-from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from grounding.images import read_image
 from grounding.photos import PhotoFile, PhotoShard, photo_shards
 from grounding.runtime.artefacts import written_aside
 from grounding.runtime.ranks import cores, rank_of
+from grounding.runtime.version import VERSION
 from grounding.runtime.workers import in_order, worker_pool
 from proposals import InputError, Proposer
 from proposals.provenance import settings_of
@@ -122,7 +122,7 @@ def _about(shard: PhotoShard, proposer: Proposer) -> dict:
     if not names:
         raise InputError(f"{shard.tar} holds no photo: take it out of the folder, or name a folder of photos alone")
     return {
-        "grounding": version("grounding"),
+        "grounding": VERSION,
         "proposer": settings_of(proposer),
         "photos": len(names),
         "names": sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest(),

@@ -1,0 +1,3 @@
+"""The version of this software, which files record beside their contents."""
+
+VERSION = "0.2.0"
