@@ -6,10 +6,14 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
 
 from proposals.errors import InputError
+
+try:
+    from defusedxml import DefusedXmlException
+    from defusedxml.ElementTree import fromstring
+except ModuleNotFoundError as error:
+    raise InputError("this dataset needs defusedxml: .venv/bin/pip install -e '.[eval]'") from error
 
 # the largest file of VOC2012, and of Flickr30k Entities, has 20 KB
 MAX_XML = 1_000_000

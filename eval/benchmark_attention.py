@@ -166,7 +166,7 @@ def _peer_seconds(peer: str, contest: Contest, image: Tensor, words: int, longes
         work = PEERS[peer](contest, image, timed)
         return interleaved({peer: work}, 1)[peer] * words / timed
     except ImportError:
-        log.warning("%s is not installed; pip install 'grounding[bench]'", peer)
+        log.warning("%s is not installed; .venv/bin/pip install -e '.[bench]'", peer)
     except Exception as error:  # what a peer cannot do it says in exceptions of any kind
         log.warning("%s cannot do the work: %s", peer, str(error).splitlines()[0])
     return None

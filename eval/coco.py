@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as rle
 
 from proposals.errors import InputError
+
+try:
+    from pycocotools import mask as rle
+except ModuleNotFoundError as error:
+    raise InputError("COCO needs pycocotools: .venv/bin/pip install -e '.[eval]'") from error
 
 
 @dataclass(frozen=True, eq=False)

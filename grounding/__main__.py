@@ -98,7 +98,7 @@ def _told(error: BaseException) -> str | None:
             return f"{link.override} {UNREADABLE}"
     told = str((ours or chain)[0])
     if NOT_INSTALLED in told:
-        return "cluster= needs an extra: pip install 'grounding[slurm]'"
+        return "cluster= needs an extra: .venv/bin/pip install -e '.[slurm]'"
     return ". ".join(line.strip() for line in told.splitlines() if line.strip())
 
 

@@ -125,5 +125,5 @@ def _ximgproc() -> ModuleType:
         return cv2.ximgproc
     except (ImportError, AttributeError) as error:
         raise InputError(
-            "OpenCV's contributed modules are missing: pip install 'grounding[opencv]' (and remove opencv-python)"
+            "OpenCV's contributed modules are missing: .venv/bin/pip install -e '.[opencv]' (and remove opencv-python)"
         ) from error

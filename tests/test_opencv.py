@@ -79,5 +79,5 @@ def test_what_is_no_image_is_refused(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_missing_package_is_told_with_the_mend(kind, without_opencv):
-    with pytest.raises(InputError, match=r"pip install 'grounding\[opencv\]'"):
+    with pytest.raises(InputError, match=r"pip install -e '\.\[opencv\]'"):
         kind()

@@ -14,8 +14,8 @@ from urllib.request import urlopen
 import pytest
 from pycocotools.coco import COCO
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'grounding[dev]'")
-pytest.importorskip("fastapi", reason="no FastAPI: pip install 'grounding[demo]'")
+sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: .venv/bin/pip install -e '.[dev]'")
+pytest.importorskip("fastapi", reason="no FastAPI: .venv/bin/pip install -e '.[demo]'")
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

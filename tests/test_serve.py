@@ -26,7 +26,7 @@ from grounding.page.serve import listening, serve
 from grounding.tagger.tagger import load_vocabulary
 from proposals.errors import InputError
 
-pytest.importorskip("fastapi", reason="no FastAPI: pip install 'grounding[demo]'")
+pytest.importorskip("fastapi", reason="no FastAPI: .venv/bin/pip install -e '.[demo]'")
 
 from grounding.page.app import build
 from grounding.page.photos import Glance, Glancer, Photos
@@ -463,5 +463,5 @@ def test_what_cannot_be_served_is_told(grounder, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "grounding.page.app")
     monkeypatch.delitem(sys.modules, "grounding.page.protocol")
-    with pytest.raises(InputError, match=r"pip install 'grounding\[demo\]'"):
+    with pytest.raises(InputError, match=r"pip install -e '\.\[demo\]'"):
         serve(grounder, "127.0.0.1", 0, **given)

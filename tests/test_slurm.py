@@ -35,7 +35,7 @@ def children(process: int) -> list[int]:
 
 
 def test_a_job_that_is_preempted_goes_on(tmp_path):
-    pytest.importorskip("submitit", reason="submitit is not installed: pip install 'grounding[slurm]'")
+    pytest.importorskip("submitit", reason="submitit is not installed: .venv/bin/pip install -e '.[slurm]'")
     shards = make_shards(tmp_path / "shards", train=3)
     process = start(tmp_path, *LOCAL, f"data.root={shards}", "step.epochs=1", "step.save_minutes=0")
     output = tmp_path / "runs" / "train-sweep" / "0"
@@ -59,7 +59,7 @@ def test_a_launcher_that_is_not_installed_is_told(tmp_path):
     process = start(tmp_path, "cluster=slurm", path=str(tmp_path))
     _, told = process.communicate(timeout=100)
     assert process.returncode == 2
-    assert told == "grounding: cluster= needs an extra: pip install 'grounding[slurm]'\n"
+    assert told == "grounding: cluster= needs an extra: .venv/bin/pip install -e '.[slurm]'\n"
 
 
 @pytest.mark.parametrize(

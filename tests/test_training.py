@@ -461,7 +461,7 @@ def test_the_configuration_has_the_recipes_defaults():
 
 
 def test_tensorboard_gets_scalars_and_maps(shards, tmp_path):
-    pytest.importorskip("tensorboard", reason="TensorBoard is not installed: pip install 'grounding[watch]'")
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed: .venv/bin/pip install -e '.[watch]'")
     train(str(shards), str(tmp_path), tensorboard=True, epochs=1, **RECIPE)
     assert list(tmp_path.glob("events.out.tfevents.*"))
 

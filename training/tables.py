@@ -90,7 +90,8 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     try:
         from pyarrow import ArrowException, parquet  # an extra
     except ImportError as error:
-        raise InputError(f"reading {path} needs pyarrow: pip install 'grounding[parquet]', or give a CSV") from error
+        install = ".venv/bin/pip install -e '.[parquet]'"
+        raise InputError(f"reading {path} needs pyarrow: {install}, or give a CSV") from error
     try:
         with parquet.ParquetFile(path) as file:
             wanted = [name for name in file.schema_arrow.names if name in PATHS + TAGS + CAPTIONS]

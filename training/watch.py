@@ -110,7 +110,7 @@ def _board(output: Path, step: int):
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise InputError(
-            "TensorBoard is not installed: pip install 'grounding[watch]', or step.tensorboard=false"
+            "TensorBoard is not installed: .venv/bin/pip install -e '.[watch]', or step.tensorboard=false"
         ) from error
     return SummaryWriter(str(output), purge_step=step)
 

@@ -46,7 +46,7 @@ def serve(
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("grounding", "proposals"):
             raise
-        raise InputError("step=serve needs an extra: pip install 'grounding[demo]'") from error
+        raise InputError("step=serve needs an extra: run make page, or .venv/bin/pip install -e '.[demo]'") from error
     with listening(host, port) as listener:
         app = build(grounder, limits, methods, samples, hosts)
         name = f"[{host}]" if ":" in host else host
