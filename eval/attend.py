@@ -19,8 +19,8 @@ from eval.localization import inclusive
 from eval.predictions import Prediction, write_predictions
 from grounding import Grounder
 from grounding.cache import Cache
-from grounding.grounder import GroundingScene
 from grounding.runtime.ranks import rank_of, wait_for_all
+from grounding.scene import GroundingScene
 from grounding.text.phrases import Phrase
 from proposals.errors import InputError
 

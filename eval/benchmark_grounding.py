@@ -10,8 +10,9 @@ from skimage import data
 from eval.benchmark import Row
 from eval.benchmark_serve import OTHERS, PHRASES
 from eval.counts import check_counts
-from grounding.grounder import Grounder, Settings
+from grounding.grounder import Grounder
 from grounding.runtime.timing import interleaved
+from grounding.scene import Settings
 from grounding.tagger.tagger import TagClassifier
 
 

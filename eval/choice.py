@@ -14,7 +14,7 @@ from eval.attend import scenes
 from eval.flickr30k import EntityImage
 from eval.localization import DEPTHS, first_correct, inclusive
 from grounding import Grounder
-from grounding.grounder import GroundingScene
+from grounding.scene import GroundingScene
 from proposals.errors import InputError
 
 

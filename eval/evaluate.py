@@ -25,9 +25,9 @@ from eval.flickr30k import Entity, EntityImage, Flickr30kEntities
 from eval.localization import DEPTHS, GAMMAS, MISS, SMALL, contains, first_correct, gamma_told, inclusive
 from eval.predictions import Prediction, read_predictions, write_predictions
 from grounding import Grounder
-from grounding.grounder import GroundingScene
 from grounding.runtime.artefacts import write_json, write_json_lines
 from grounding.runtime.ranks import rank_of
+from grounding.scene import GroundingScene
 from proposals.errors import InputError
 
 log = logging.getLogger(__name__)

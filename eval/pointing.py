@@ -25,8 +25,9 @@ from eval.coco import CocoImage
 from eval.counts import check_counts
 from eval.voc import VocImage
 from grounding import Grounder
-from grounding.attention.methods import METHODS, blur
+from grounding.attention.methods import METHODS
 from grounding.images import read_image
+from grounding.maps import blur
 from grounding.runtime.artefacts import write_json, write_json_lines
 from grounding.runtime.ranks import rank_of
 from grounding.text.vocabulary import Vocabulary

@@ -9,9 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
-from grounding.attention.methods import resize_mass
+from grounding.maps import resize_mass
 from grounding.text.phrases import Phrase
+from proposals.errors import InputError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -82,14 +84,30 @@ class Grounding:
         skipped = f", skipped={self.phrase.skipped}" if self.phrase.skipped else ""
         return f"Grounding({self.phrase.text!r}: {found}{skipped})"
 
-    def _repr_png_(self) -> bytes | None:
-        """What a notebook shows: the overlay as PNG; None, and so the line of text, where there is none."""
-        # matplotlib takes a quarter of a second, and most answers are never shown
+    def overlay(self) -> Image.Image:
+        """Draws the photo under the phrase's heat map, with the best box in white and the phrase above.
+
+        Returns:
+            An RGB picture, see ``grounding.draw.overlay``.
+
+        Raises:
+            InputError: the phrase is not groundable, or the answer does not hold its image.
+        """
+        # matplotlib takes a quarter of a second to import, and most answers are never shown
         from grounding.draw import overlay
 
+        if self.map is None:
+            raise InputError(f"{self.phrase.text!r} is not groundable: there is nothing to draw")
+        if self.image is None:
+            raise InputError("the answer does not hold its image: call ground_batch with pictured=True")
+        skipped = f"   (not known: {', '.join(self.phrase.skipped)})" if self.phrase.skipped else ""
+        return overlay(self.image, self.map, self.boxes[0], self.phrase.text + skipped)
+
+    def _repr_png_(self) -> bytes | None:
+        """Returns the overlay as PNG, which a notebook shows; None without an overlay, so that it prints the line."""
         if self.image is None or not self.groundable:
             return None
-        overlay(self.image, self).save(png := BytesIO(), "PNG")
+        self.overlay().save(png := BytesIO(), "PNG")
         return png.getvalue()
 
 

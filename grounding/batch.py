@@ -1,20 +1,18 @@
 """Answers about many images, in a memory that does not grow with them."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tqdm import tqdm
 
-from grounding.answers import Answers
+from grounding.answers import Answers, Grounding
 from grounding.images import Photo
 from grounding.text.phrases import Phrase
+from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
-
-if TYPE_CHECKING:
-    from grounding.grounder import Grounder
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +33,12 @@ class Batch(Iterator[Answers]):
     An image that cannot be used is skipped; when the last one is done, a warning counts and names them.
 
     Args:
-        grounder, images, phrases, progress, pictured: see ``Grounder.ground_batch``.
+        ground: answers phrases about one image.
+        vocabulary: of the tagger; phrases that all images share are checked against it before the first image.
+        images: see ``Grounder.ground_batch``.
+        phrases: see ``Grounder.ground_batch``.
+        progress: see ``Grounder.ground_batch``.
+        pictured: see ``Grounder.ground_batch``.
 
     Attributes:
         skipped: the images that could not be used, so far; done: how many were answered.
@@ -46,12 +49,18 @@ class Batch(Iterator[Answers]):
     """
 
     def __init__(
-        self, grounder: "Grounder", images: Iterable[Photo], phrases: Phrases, progress: bool, pictured: bool
+        self,
+        ground: Callable[[Photo, Sequence[str]], list[Grounding]],
+        vocabulary: Vocabulary,
+        images: Iterable[Photo],
+        phrases: Phrases,
+        progress: bool,
+        pictured: bool,
     ) -> None:
         self.skipped: list[Skipped] = []
         self.done = 0
-        self._grounder, self._pictured = grounder, pictured
-        self._phrases, self._common = phrases, _common(phrases, grounder)
+        self._ground, self._pictured = ground, pictured
+        self._phrases, self._common = phrases, _common(phrases, vocabulary)
         if isinstance(images, str | Path):
             raise InputError(f"{images} is one image, not a list of images: call ground for it, or give [{images!r}]")
         total = len(images) if isinstance(images, Sized) else None
@@ -68,7 +77,7 @@ class Batch(Iterator[Answers]):
             name = str(image) if isinstance(image, str | Path) else f"image {number}"
             phrases = self._asked(number)
             try:
-                groundings = self._grounder.ground(image, phrases)
+                groundings = self._ground(image, phrases)
             except InputError as error:
                 self.skipped.append(Skipped(name, str(error)))
                 continue
@@ -98,11 +107,11 @@ class Batch(Iterator[Answers]):
         return "; ".join(named) + more
 
 
-def _common(phrases: Phrases, grounder: "Grounder") -> list[str]:
+def _common(phrases: Phrases, vocabulary: Vocabulary) -> list[str]:
     """The phrases that are asked of every image, each of them checked; none where each image has its own."""
     if isinstance(phrases, str) or not len(phrases):
         raise InputError("no phrase to ground: give a list of at least one")
     common = [phrase for phrase in phrases if isinstance(phrase, str) or not isinstance(phrase, Sequence)]
     if common and len(common) < len(phrases):
         raise InputError("phrases and lists of phrases are mixed: give one list for all, or one for each image")
-    return [Phrase.parse(text, grounder.tagger.vocabulary).text for text in common]
+    return [Phrase.parse(text, vocabulary).text for text in common]

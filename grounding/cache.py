@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from grounding.attention.topdown import Scene
-from grounding.grounder import Grounder, GroundingScene
+from grounding.grounder import Grounder
 from grounding.images import read_image
 from grounding.runtime.artefacts import written_aside
+from grounding.scene import GroundingScene
 from proposals import InputError, Proposals
 from proposals.provenance import code_of, settings_of
 from proposals.shards import ShardProposals, decode, encode
@@ -85,7 +86,8 @@ class Cache:
         found = self._proposals(self._proposed / name, image, Path(path).stem)
         ids = sorted({self.grounder.tagger.vocabulary.index(tag) for tag in tags})
         scene = self._maps(self._attended / name, ids, image)
-        return GroundingScene(self.grounder, image, scene, found)
+        grounder = self.grounder
+        return GroundingScene(image, found, scene, grounder.tagger, grounder.topdown, grounder.settings)
 
     @cached_property
     def _proposed(self) -> Path:

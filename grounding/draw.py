@@ -1,156 +1,93 @@
-"""Overlays: a phrase's attention and its best box on the photo, in pixels or as a vector picture."""
+"""Pictures of attention: a map as heat over its photo, the best box, and a caption."""
 
-import re
-from base64 import b64encode
-from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
-from xml.sax.saxutils import escape, quoteattr
 
 import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from grounding.answers import Grounding
-from proposals.errors import InputError
-
-LONGEST = 1200
-# matplotlib's, for Pillow's own has Latin letters only; Chinese and emoji are boxes in this one, too
+LONGEST = 1200  # pixels of a picture's longer side
+# The font of matplotlib: Pillow's own has Latin letters only. Chinese and emoji are empty boxes in this one, too.
 FONT = str(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
-OPACITY = 0.65  # of the heat where it is hottest
-# told apart by the colour-blind, too (Okabe and Ito 2008), each light enough to be read on black
-COLOURS = ("#e69f00", "#56b4e9", "#00c08b", "#f0e442", "#cc79a7", "#ff7f4d", "#7fa8ff", "#d0d0d0")
-NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+OPACITY = 0.65  # of the heat at its maximum
 
 
-def overlay(image: NDArray[np.uint8], answer: Grounding) -> Image.Image:
-    """The photo under its heat map, with the best box in white and the phrase above.
-
-    Args:
-        image: (H, W, 3) uint8 RGB; answer: a groundable phrase's answer on this image.
-
-    Returns:
-        An RGB picture of the photo's proportions, ``LONGEST`` pixels at most, and a line of text on top.
-
-    Raises:
-        InputError: the phrase is not groundable.
-    """
-    if answer.map is None:
-        raise InputError(f"{answer.phrase.text!r} is not groundable: there is nothing to draw")
-    scale = _scale(image)
-    picture = heated(image, answer.map, scale)
-    _box(ImageDraw.Draw(picture), answer.boxes[0] * scale, max(2, max(picture.size) // 250))
-    return _titled(picture, answer)
-
-
-def svg(
-    image: NDArray[np.uint8], answers: Sequence[Grounding], boxes: int = 1, colours: Sequence[str] = COLOURS
-) -> str:
-    """The photo, and over it for each groundable phrase a group of its heat map, its best boxes and its text.
-
-    One file that refers to nothing outside of itself: the photo (JPEG, ``LONGEST`` pixels at most) and the heat maps
-    (PNG) are within it; boxes and text are elements in pixels of the photo, the text in lines above it. The groups have
-    the ids ``phrase-1`` and so on, by the phrases' order, so that an editor or a style sheet may hide them.
+def overlay(
+    image: NDArray[np.uint8], attention: NDArray[np.float64], box: NDArray[np.float64], caption: str
+) -> Image.Image:
+    """Draws a photo under its heat map, with one box in white and a caption above.
 
     Args:
-        image: (H, W, 3) uint8 RGB; answers: about this image; boxes: of a phrase, at most.
-        colours: of the phrases, as SVG writes them (``#rrggbb``), in turn.
+        image: ``(H, W, 3)`` uint8 RGB.
+        attention: ``(h, w)``, >= 0, the map, at any resolution.
+        box: ``(4,)`` xyxy, half-open, in pixels of the image.
+        caption: the text above the photo, shown in one line.
 
     Returns:
-        SVG 1.1. A sign that XML does not allow (a null byte) is shown as U+FFFD.
+        An RGB picture with the photo's proportions, its longer side at most ``LONGEST`` pixels, and one line of text on
+        top.
     """
-    height, width = image.shape[:2]
-    shown = [(number, answer, answer.map) for number, answer in enumerate(answers) if answer.map is not None]
-    line = max(height, width) / 25
-    above = line * (len(shown) + 0.4)
-    size = _scaled(image, _scale(image))
-    groups = [
-        _group(answer, number, _tinted(attention, colour, size), colour, boxes, line, line * (i + 1) - above)
-        for i, (number, answer, attention) in enumerate(shown)
-        for colour in [colours[number % len(colours)]]
-    ]
-    head = (
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" version="1.1" '
-        f'width="{width}" height="{height + above:.2f}" viewBox="0 {-above:.2f} {width} {height + above:.2f}">'
-    )
-    ground = f'<rect y="{-above:.2f}" width="{width}" height="{above:.2f}"/>'
-    photo = _picture(_embedded(Image.fromarray(image).resize(size), "JPEG"), (height, width))
-    return "\n".join((head, ground, photo, *groups, "</svg>\n"))
-
-
-def _group(
-    answer: Grounding, number: int, tinted: Image.Image, colour: str, boxes: int, line: float, baseline: float
-) -> str:
-    """One phrase: its heat, its boxes, its text."""
-    text = escape(NOT_XML.sub("\ufffd", answer.phrase.text))
-    heat = _picture(_embedded(tinted, "PNG"), answer.size)
-    rectangles = [
-        f'<rect x="{x1:.2f}" y="{y1:.2f}" width="{x2 - x1:.2f}" height="{y2 - y1:.2f}" fill="none" '
-        f'stroke="{colour}" stroke-width="{line / 9:.2f}"/>'
-        for x1, y1, x2, y2 in answer.boxes[:boxes].tolist()
-    ]
-    title = (
-        f'<text x="{line / 2:.2f}" y="{baseline:.2f}" font-family="sans-serif" font-size="{0.8 * line:.2f}" '
-        f'fill="{colour}" xml:space="preserve">{text}</text>'
-    )
-    return "\n".join((f'<g id="phrase-{number + 1}">', heat, *rectangles, title, "</g>"))
-
-
-def _tinted(attention: NDArray[np.float64], colour: str, size: tuple[int, int]) -> Image.Image:
-    """A colour, the more opaque the more mass lies there: an RGBA picture."""
-    tint = Image.new("RGBA", size, colour)
-    tint.putalpha(Image.fromarray((_heat(attention, size) * OPACITY * 255).round().astype(np.uint8)))
-    return tint
-
-
-def _embedded(picture: Image.Image, form: str) -> str:
-    picture.save(data := BytesIO(), form)
-    return f"data:image/{form.lower()};base64,{b64encode(data.getvalue()).decode()}"
-
-
-def _picture(source: str, size: tuple[int, int]) -> str:
-    # of SVG 1.1: some editors know no plain href
-    return f'<image width="{size[1]}" height="{size[0]}" preserveAspectRatio="none" xlink:href={quoteattr(source)}/>'
+    scale = scale_of(image)
+    picture = heated(image, attention, scale)
+    _box(ImageDraw.Draw(picture), box * scale, max(2, max(picture.size) // 250))
+    return _captioned(picture, caption)
 
 
 def heated(image: NDArray[np.uint8], attention: NDArray[np.float64], scale: float) -> Image.Image:
-    """A photo (H, W, 3) uint8 under the heat of a map (h, w) >= 0, made smaller by ``scale``: an RGB picture."""
-    size = _scaled(image, scale)
+    """Draws the heat of a map over a photo.
+
+    Args:
+        image: ``(H, W, 3)`` uint8 RGB.
+        attention: ``(h, w)``, >= 0, the map, at any resolution.
+        scale: the size of the picture relative to the photo, in (0, 1].
+
+    Returns:
+        An RGB picture.
+    """
+    size = scaled_size(image, scale)
     photo = np.asarray(Image.fromarray(image).resize(size), dtype=np.float64)
-    heat = _heat(attention, size)[..., None]
+    heat = heat_of(attention, size)[..., None]
     colours = mpl.colormaps["inferno"](heat[..., 0])[..., :3] * 255
     return Image.fromarray((photo * (1 - OPACITY * heat) + colours * OPACITY * heat).astype(np.uint8))
 
 
-def _heat(attention: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:
-    """The root of a map (h, w) over its maximum, in 0..1, at (width, height) pixels: (height, width)."""
+def heat_of(attention: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Computes the heat that is shown for a map: the square root of its values divided by their maximum.
+
+    Args:
+        attention: ``(h, w)``, >= 0, the map.
+        size: (width, height) in pixels.
+
+    Returns:
+        ``(height, width)`` in 0..1.
+    """
     heat = np.asarray(Image.fromarray(attention.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
     return (heat / heat.max()).clip(0, 1) ** 0.5 if heat.max() > 0 else np.zeros_like(heat)
 
 
-def _scale(image: NDArray[np.uint8]) -> float:
+def scale_of(image: NDArray[np.uint8]) -> float:
+    """Returns the factor, at most 1, at which the longer side of an image ``(H, W, 3)`` has ``LONGEST`` pixels."""
     longest: int = max(image.shape[:2])
     return min(1.0, LONGEST / longest)
 
 
-def _scaled(image: NDArray[np.uint8], scale: float) -> tuple[int, int]:
+def scaled_size(image: NDArray[np.uint8], scale: float) -> tuple[int, int]:
+    """Returns (width, height) in pixels of an image ``(H, W, 3)`` after scaling, each at least 1."""
     return max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
 
 
 def _box(draw: ImageDraw.ImageDraw, box: NDArray[np.float64], width: int) -> None:
-    """White on black, to be seen on any photo."""
+    """Draws a white line on a black one, which is visible on any photo."""
     x1, y1, x2, y2 = box
     draw.rectangle((x1, y1, x2 - 1, y2 - 1), outline="black", width=width + 2)
     draw.rectangle((x1 + 1, y1 + 1, x2 - 2, y2 - 2), outline="white", width=width)
 
 
-def _titled(picture: Image.Image, answer: Grounding) -> Image.Image:
+def _captioned(picture: Image.Image, caption: str) -> Image.Image:
     height = max(14, max(picture.size) // 28)
-    titled = Image.new("RGB", (picture.width, picture.height + 2 * height), "black")
-    titled.paste(picture, (0, 2 * height))
-    font = ImageFont.truetype(FONT, height)
-    skipped = f"   (not known: {', '.join(answer.phrase.skipped)})" if answer.phrase.skipped else ""
-    line = " ".join((answer.phrase.text + skipped).splitlines())
-    ImageDraw.Draw(titled).text((height // 2, height // 2), line, "white", font)
-    return titled
+    captioned = Image.new("RGB", (picture.width, picture.height + 2 * height), "black")
+    captioned.paste(picture, (0, 2 * height))
+    line = " ".join(caption.splitlines())
+    ImageDraw.Draw(captioned).text((height // 2, height // 2), line, "white", ImageFont.truetype(FONT, height))
+    return captioned

@@ -27,7 +27,7 @@ from eval.localization import TYPES
 from eval.precision import Pooled
 from eval.predictions import Prediction, read_predictions, write_predictions
 from grounding import Grounder
-from grounding.grounder import Settings
+from grounding.scene import Settings
 from proposals.errors import InputError
 
 TEXTS = ["a dog", "A dog", "his hat", "two men"]

@@ -14,8 +14,8 @@ from pycocotools.coco import COCO
 
 from grounding import Grounder
 from grounding.answers import Answers
-from grounding.draw import overlay, svg
 from grounding.exports import BOXES, COLUMNS, FORMATS, as_coco, write_map
+from grounding.svg import svg
 from proposals.errors import InputError
 
 ODD = [
@@ -183,10 +183,10 @@ def test_a_folder_that_cannot_be_written_is_told(answered, tmp_path):
 
 def test_an_overlay_shows_the_letters_of_a_phrase(answered, astronaut):
     """With a font that has no such letters, words of one length would look the same."""
-    image, answer = np.asarray(Image.open(astronaut)), answered[0].groundings[0]
+    answer = replace(answered[0].groundings[0], image=np.asarray(Image.open(astronaut)))
     for words in (("чашка", "книга"), ("φως", "γάτ"), ("امرأة", "بجانب"), ("שלום", "קפה!")):
         titles = [
-            np.asarray(overlay(image, replace(answer, phrase=replace(answer.phrase, text=word))))[:36] for word in words
+            np.asarray(replace(answer, phrase=replace(answer.phrase, text=word)).overlay())[:36] for word in words
         ]
         assert (titles[0] != titles[1]).any()
 
@@ -194,7 +194,7 @@ def test_an_overlay_shows_the_letters_of_a_phrase(answered, astronaut):
 def test_what_is_not_groundable_is_neither_drawn_nor_written(answered, astronaut, tmp_path):
     unknown, image = answered[0].groundings[6], np.asarray(Image.open(astronaut))
     with pytest.raises(InputError, match="'a xylophone' is not groundable: there is nothing to draw"):
-        overlay(image, unknown)
+        unknown.overlay()
     with pytest.raises(InputError, match="'a xylophone' is not groundable: it has no map"):
         write_map(tmp_path / "xylophone.npy", unknown)
     assert f"{SVG}g" not in {child.tag for child in defusedxml.ElementTree.fromstring(svg(image, [unknown]))}

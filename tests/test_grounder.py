@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_module
 from PIL import Image
 
 from grounding import Grounder, TopDown
-from grounding.attention.methods import resize_mass
-from grounding.grounder import Settings
+from grounding.maps import resize_mass
+from grounding.scene import Settings
 from grounding.steps.ground import ground
 from grounding.tagger.tagger import TagClassifier
 from proposals import BoxProposer

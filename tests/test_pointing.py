@@ -28,9 +28,10 @@ from eval.pointing import (
 from eval.voc import Voc, VocImage, VocObject
 from grounding import Grounder
 from grounding.__main__ import main
-from grounding.attention.methods import METHODS, blur
-from grounding.grounder import Settings
+from grounding.attention.methods import METHODS
 from grounding.images import read_image
+from grounding.maps import blur
+from grounding.scene import Settings
 from proposals.errors import InputError
 
 

@@ -396,7 +396,7 @@ def test_a_fault_of_ours_is_one_line(site, token, monkeypatch, caplog):
     def fails(*_, **__):
         raise RuntimeError("secret of ours")
 
-    monkeypatch.setattr("grounding.grounder.GroundingScene.words", fails)
+    monkeypatch.setattr("grounding.scene.GroundingScene.words", fails)
     reply = ask(site, "POST", f"/api/photos/{token}/words", {"box": [0, 0, 9, 9]})
     assert (reply.status, reply.json) == (500, {"error": "a fault of the server; its log says more"})
     assert settled(lambda: "secret of ours" in caplog.text)

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from grounding.attention.rules import (
     AlphaBetaRelevance,
@@ -43,7 +41,7 @@ class Method:
         equation, source: what it computes, and where that stands.
         target: where its maps are read by default: None, the architecture's layer (the paper's); ``IMAGE``; or
             ``AVERAGED``, the layer whose average the classifier reads (nothing else, for it is CAM's definition).
-        blurred: whether the paper blurs its maps, with :func:`blur`; ``Scene.attend`` leaves them as they are.
+        blurred: whether the paper blurs its maps (``grounding.maps.blur``); ``Scene.attend`` does not.
     """
 
     table: Table
@@ -115,13 +113,6 @@ def _normalised(maps: Tensor) -> Tensor:
     return maps / torch.where(total > 0, total, 1)
 
 
-def blur(maps: Tensor, share: float = 0.02) -> Tensor:
-    """Maps (N, W, h, w) under a Gaussian of sigma = share . max(h, w), as the paper blurs Grad, Deconv and LRP."""
-    sigma = share * max(maps.shape[2:])
-    reach = min(int(4 * sigma + 0.5), min(maps.shape[2:]) - 1)
-    return transforms.gaussian_blur(maps, [2 * reach + 1] * 2, [sigma] * 2) if reach else maps
-
-
 ZHANG, ZHANG_2 = "Zhang et al. 2016, Eq. 1, 2 and Sec. 3.3", "Zhang et al. 2016, Table 2"
 # the tables have no state: one of each serves every walk
 EXCITATION, UNNORMALISED, GRADIENT, GUIDED = Excitation(), Unnormalised(), Gradient(), GuidedDeconvolution()
@@ -160,11 +151,3 @@ METHODS: dict[str, Method] = {
     "cam": Method(GRADIENT, class_activation, "sum over c of W_t,c x_c", "Zhou et al. 2016, Eq. 2", AVERAGED),
     "c-cam": Method(GRADIENT, contrastive_class_activation, "CAM(t) - CAM(dual of t)", ZHANG_2, AVERAGED),
 }
-
-
-def resize_mass(maps: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Maps (W, h, w) >= 0 on another grid: (W, *shape), bicubic, clipped where that undershoots 0, each mass kept."""
-    mass = maps.sum((1, 2), keepdim=True)
-    resized = F.interpolate(maps[None], shape, mode="bicubic", antialias=True)[0].clamp(min=0)
-    total = resized.sum((1, 2), keepdim=True)
-    return resized * torch.where(total > 0, mass / total, 0)

@@ -22,8 +22,7 @@ from fastapi import APIRouter, FastAPI, Query, Request, Response
 
 from grounding.answers import Grounding
 from grounding.attention.methods import METHODS
-from grounding.draw import COLOURS
-from grounding.grounder import Grounder, GroundingScene
+from grounding.grounder import Grounder
 from grounding.page.desk import Busy, Desk
 from grounding.page.downloads import DOWNLOADS
 from grounding.page.gate import Refused
@@ -44,6 +43,8 @@ from grounding.page.messages import (
 from grounding.page.photos import FORMATS, Glancer, Kept, Photos, check_name, decode, slow
 from grounding.page.pictures import heat
 from grounding.page.samples import Sample
+from grounding.scene import GroundingScene
+from grounding.svg import COLOURS
 from grounding.text.phrases import Phrase
 from proposals.errors import InputError
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from PIL import Image
 
 from grounding.answers import Answers, Grounding
-from grounding.draw import overlay, svg
 from grounding.exports import as_coco, image_record
 from grounding.page.photos import Kept
+from grounding.svg import svg
 from proposals.errors import InputError
 
 WIDEST = 1600  # pixels of a picture of several phrases
@@ -48,7 +48,7 @@ def _png(kept: Kept, answers: Sequence[Grounding], _: int) -> bytes:
     Raises:
         InputError: none is groundable.
     """
-    overlays = [overlay(kept.scene.image, answer) for answer in answers if answer.groundable]
+    overlays = [answer.overlay() for answer in answers if answer.groundable]
     if not overlays:
         raise InputError("no phrase is groundable: there is nothing to draw")
     columns = math.ceil(math.sqrt(len(overlays)))

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from grounding.attention.methods import IMAGE, METHODS
 from grounding.attention.topdown import Scene
-from grounding.grounder import Grounder, GroundingScene
+from grounding.grounder import Grounder
 from grounding.images import read_image
 from grounding.page.limits import Limits
+from grounding.scene import GroundingScene
 from proposals.errors import InputError
 
 FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
@@ -84,7 +85,9 @@ class Glancer:
 
     def look(self, pixels: np.ndarray) -> GroundingScene:
         """A photo (H, W, 3) uint8 RGB that can be asked."""
-        return GroundingScene(self._grounder, pixels, Glance(self, pixels), self._grounder.proposer(pixels))
+        grounder = self._grounder
+        proposals, glance = grounder.proposer(pixels), Glance(self, pixels)
+        return GroundingScene(pixels, proposals, glance, grounder.tagger, grounder.topdown, grounder.settings)
 
     def scene(self, glance: "Glance", method: str) -> Scene:
         """The network's values on a photo; those for a slow method are the largest, asked the least, and never stay."""

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from grounding.answers import Answers, Grounding
 from grounding.batch import Batch
-from grounding.draw import overlay, svg
 from grounding.exports import FORMATS, Format, write_map
 from grounding.grounder import Grounder
 from grounding.photos import MAX_BYTES, Photos, find_photos
 from grounding.runtime.artefacts import write_json_lines, written_aside
+from grounding.svg import svg
 from grounding.text.phrases import read_phrases
 from proposals.errors import InputError, SkippedError
 
@@ -129,7 +129,7 @@ def _write_picture(image: NDArray[np.uint8], answer: Grounding, path: Path) -> N
         if path.suffix == ".svg":
             aside.write_text(svg(image, [answer]), "utf-8")
         else:
-            overlay(image, answer).save(aside, "PNG")
+            answer.overlay().save(aside, "PNG")
 
 
 def table(answers: Sequence[Grounding]) -> str:

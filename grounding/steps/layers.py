@@ -35,9 +35,9 @@ from grounding.attention.layers import (
 from grounding.attention.methods import AVERAGED, METHODS
 from grounding.attention.network import Network, is_item
 from grounding.attention.topdown import TopDown
-from grounding.grounder import Settings
 from grounding.images import read_image
 from grounding.runtime.artefacts import write_json, written_aside
+from grounding.scene import Settings
 from grounding.tagger.tagger import TagClassifier
 from grounding.text.phrases import Phrase
 from grounding.text.vocabulary import Vocabulary

@@ -1,0 +1,88 @@
+"""Answers as a vector picture: one SVG file that any browser or drawing program opens."""
+
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+from io import BytesIO
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from grounding.answers import Grounding
+from grounding.draw import OPACITY, heat_of, scale_of, scaled_size
+
+# Colour-blind readers can tell them apart (Okabe and Ito 2008); each is light enough to be read on black.
+COLOURS = ("#e69f00", "#56b4e9", "#00c08b", "#f0e442", "#cc79a7", "#ff7f4d", "#7fa8ff", "#d0d0d0")
+NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def svg(
+    image: NDArray[np.uint8], answers: Sequence[Grounding], boxes: int = 1, colours: Sequence[str] = COLOURS
+) -> str:
+    """The photo, and over it for each groundable phrase a group of its heat map, its best boxes and its text.
+
+    One file that refers to nothing outside of itself: the photo (JPEG, ``LONGEST`` pixels at most) and the heat maps
+    (PNG) are within it; boxes and text are elements in pixels of the photo, the text in lines above it. The groups have
+    the ids ``phrase-1`` and so on, by the phrases' order, so that an editor or a style sheet may hide them.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; answers: about this image; boxes: of a phrase, at most.
+        colours: of the phrases, as SVG writes them (``#rrggbb``), in turn.
+
+    Returns:
+        SVG 1.1. A sign that XML does not allow (a null byte) is shown as U+FFFD.
+    """
+    height, width = image.shape[:2]
+    shown = [(number, answer, answer.map) for number, answer in enumerate(answers) if answer.map is not None]
+    line = max(height, width) / 25
+    above = line * (len(shown) + 0.4)
+    size = scaled_size(image, scale_of(image))
+    groups = [
+        _group(answer, number, _tinted(attention, colour, size), colour, boxes, line, line * (i + 1) - above)
+        for i, (number, answer, attention) in enumerate(shown)
+        for colour in [colours[number % len(colours)]]
+    ]
+    head = (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" version="1.1" '
+        f'width="{width}" height="{height + above:.2f}" viewBox="0 {-above:.2f} {width} {height + above:.2f}">'
+    )
+    ground = f'<rect y="{-above:.2f}" width="{width}" height="{above:.2f}"/>'
+    photo = _picture(_embedded(Image.fromarray(image).resize(size), "JPEG"), (height, width))
+    return "\n".join((head, ground, photo, *groups, "</svg>\n"))
+
+
+def _group(
+    answer: Grounding, number: int, tinted: Image.Image, colour: str, boxes: int, line: float, baseline: float
+) -> str:
+    """One phrase: its heat, its boxes, its text."""
+    text = escape(NOT_XML.sub("\ufffd", answer.phrase.text))
+    heat = _picture(_embedded(tinted, "PNG"), answer.size)
+    rectangles = [
+        f'<rect x="{x1:.2f}" y="{y1:.2f}" width="{x2 - x1:.2f}" height="{y2 - y1:.2f}" fill="none" '
+        f'stroke="{colour}" stroke-width="{line / 9:.2f}"/>'
+        for x1, y1, x2, y2 in answer.boxes[:boxes].tolist()
+    ]
+    title = (
+        f'<text x="{line / 2:.2f}" y="{baseline:.2f}" font-family="sans-serif" font-size="{0.8 * line:.2f}" '
+        f'fill="{colour}" xml:space="preserve">{text}</text>'
+    )
+    return "\n".join((f'<g id="phrase-{number + 1}">', heat, *rectangles, title, "</g>"))
+
+
+def _tinted(attention: NDArray[np.float64], colour: str, size: tuple[int, int]) -> Image.Image:
+    """A colour, the more opaque the more mass lies there: an RGBA picture."""
+    tint = Image.new("RGBA", size, colour)
+    tint.putalpha(Image.fromarray((heat_of(attention, size) * OPACITY * 255).round().astype(np.uint8)))
+    return tint
+
+
+def _embedded(picture: Image.Image, form: str) -> str:
+    picture.save(data := BytesIO(), form)
+    return f"data:image/{form.lower()};base64,{b64encode(data.getvalue()).decode()}"
+
+
+def _picture(source: str, size: tuple[int, int]) -> str:
+    # of SVG 1.1: some editors know no plain href
+    return f'<image width="{size[1]}" height="{size[0]}" preserveAspectRatio="none" xlink:href={quoteattr(source)}/>'
