@@ -405,9 +405,8 @@ def test_a_fault_of_ours_is_one_line(site, token, monkeypatch, caplog):
 def test_a_few_photos_need_no_pass_for_new_words_and_leave_nothing_behind():
     passes: list[str] = []
     topdown = SimpleNamespace(look=lambda _, method: passes.append(method) or SimpleNamespace())
-    glancer = Glancer(
-        SimpleNamespace(settings=SimpleNamespace(side=300), prepared=lambda *_: None, topdown=topdown), scenes=2
-    )
+    tagger = SimpleNamespace(prepare=lambda *_: None)
+    glancer = Glancer(SimpleNamespace(settings=SimpleNamespace(side=300), tagger=tagger, topdown=topdown), scenes=2)
     first, second, third = (Glance(glancer, None) for _ in range(3))
     assert glancer.scene(first, "c-mwp") is glancer.scene(first, "mwp")
     glancer.scene(second, "cam")
