@@ -1,7 +1,7 @@
 """The step ``labels``: the classes that photos show, as a table for ``step=shards``.
 
     grounding step=labels data=coco2017 data.split=train2017
-    grounding step=shards images=runs/labels/labels.jsonl step.minimum=1
+    grounding step=shards images=runs/labels/labels.jsonl step.min_images=1
 
 So a tag layer is trained on the classes themselves, as the paper's networks of Table 1 are, in place of words of
 captions; data.classes then is ``classes@data.classes=own``.

@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from grounding.runtime.ranks import rank_of
+from grounding.runtime.renamed import refuse_renamed
 from proposals.errors import InputError, SkippedError
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ def main() -> None:
     # Hydra tells errors in several lines and exits with 1; this makes it raise them
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        refuse_renamed(sys.argv[1:])
         run()
     except (HydraException, OmegaConfBaseException, InputError) as error:
         if wants_traceback or _told(error) is None:

@@ -9,7 +9,7 @@ PYTHON=$(realpath -s "${1:?give the Python that has grounding[slurm]}")
 TESTS=$(dirname "$(realpath "$0")")
 export PYTHONPATH=$(dirname "$TESTS"):$TESTS OMP_NUM_THREADS=1
 LAB=$(mktemp -d /tmp/slurm.XXXXXX)
-TRAIN=(step=train "data.root=$LAB/shards" init=embedded step.trunk_rate=0 step.batch=4 step.epochs=12 step.save_minutes=0)
+TRAIN=(step=train "data.root=$LAB/shards" init=embedded step.trunk_lr=0 step.batch=4 step.epochs=12 step.save_minutes=0)
 TRAIN+=(step.workers=0)
 STARTED=()
 

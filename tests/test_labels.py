@@ -37,7 +37,7 @@ def test_labels_are_the_classes_that_are_not_difficult_and_become_tags(tmp_path,
         {"path": str(tmp_path / "d.jpg"), "tags": ["dining table"]},
     ]
     assert "3 photos, 4 classes" in capsys.readouterr().out
-    shard(str(table), str(tmp_path / "shards"), minimum=1, held_out=0, workers=1)
+    shard(str(table), str(tmp_path / "shards"), min_images=1, held_out=0, workers=1)
     shards = Shards(tmp_path / "shards")
     assert set(shards.vocabulary) == {"person", "tvmonitor", "cup", "dining table"}
     kept = [(name, shards.index(name)) for name in (part.name for part in (*shards.train, *shards.val))]

@@ -32,7 +32,7 @@ from training.thumbnails import thumbnail
 
 WORDS = ["dog", "cat", "red", "blue sky", "hot dog", "T-Shirt", "tree"]
 UNKNOWN = "none of its tags is in the vocabulary"
-SETTINGS = {"minimum": 3, "held_out": 0.2, "workers": 0, "side": 100}
+SETTINGS = {"min_images": 3, "held_out": 0.2, "workers": 0, "side": 100}
 
 
 def photo(number: int, size: tuple[int, int] = (90, 60), **options) -> bytes:
@@ -165,7 +165,7 @@ RUN = """
 import sys
 from training.sharding import shard
 if __name__ == "__main__":
-    shard(*sys.argv[1:3], minimum=3, held_out=0.2, workers=int(sys.argv[3]), side=100)
+    shard(*sys.argv[1:3], min_images=3, held_out=0.2, workers=int(sys.argv[3]), side=100)
 """
 
 
@@ -236,11 +236,11 @@ def test_ranks_that_cannot_meet_are_told(crawl, tmp_path, monkeypatch):
         shard(str(crawl), str(tmp_path), **SETTINGS)
 
 
-@pytest.mark.parametrize("change", [{"side": 99}, {"minimum": 4}, {"held_out": 0.1}, {"stop": "stop.txt"}])
+@pytest.mark.parametrize("change", [{"side": 99}, {"min_images": 4}, {"held_out": 0.1}, {"stop_words": "stop.txt"}])
 def test_other_settings_do_not_mix(crawl, made, tmp_path, change):
-    if "stop" in change:
+    if "stop_words" in change:
         (tmp_path / "stop.txt").write_text("dog")
-        change = {"stop": str(tmp_path / "stop.txt")}
+        change = {"stop_words": str(tmp_path / "stop.txt")}
     told = rf"has shards of other photos or settings \({next(iter(change))}\): choose another folder, or remove it"
     with pytest.raises(InputError, match=told):
         shard(str(crawl), str(made), **SETTINGS | change)
@@ -260,7 +260,7 @@ def test_other_photos_do_not_mix(crawl, made, tmp_path):
 
 def test_stop_list_and_size_of_the_vocabulary(crawl, made, tmp_path):
     (tmp_path / "stop.txt").write_text("# not these\nDOG\nblue  Sky\n")
-    shard(str(crawl), str(tmp_path / "out"), **SETTINGS, tags=2, stop=str(tmp_path / "stop.txt"))
+    shard(str(crawl), str(tmp_path / "out"), **SETTINGS, max_tags=2, stop_words=str(tmp_path / "stop.txt"))
     expected = [tag for tag in Shards(made).vocabulary if tag not in ("dog", "blue sky")][:2]
     assert list(Shards(tmp_path / "out").vocabulary) == expected
 
@@ -270,7 +270,8 @@ def test_captions_agree(tmp_path):
     for i in range(4):
         (tmp_path / f"{i}.jpg").write_bytes(photo(i))
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    shard(str(tmp_path), str(tmp_path / "out"), str(tmp_path / "t.jsonl"), **SETTINGS | {"held_out": 0, "photos": 3})
+    settings = SETTINGS | {"held_out": 0, "images_per_shard": 3}
+    shard(str(tmp_path), str(tmp_path / "out"), str(tmp_path / "t.jsonl"), **settings)
     shards = Shards(tmp_path / "out")
     assert [s.photos for s in shards.train] == [3, 1] and not shards.val
     index = shards.index("train-000000.tar")
@@ -294,14 +295,14 @@ def test_captions_that_come_with_tars_end_to_end(data, tmp_path):
     ("settings", "told"),
     [
         ({"side": 0}, "side=0 must be 1 or more"),
-        ({"smallest": 0}, "smallest=0 must be 1 or more"),
-        ({"tags": 0}, "tags=0 must be 1 or more"),
-        ({"minimum": 0}, "minimum=0 must be 1 or more"),
+        ({"min_side": 0}, "min_side=0 must be 1 or more"),
+        ({"max_tags": 0}, "max_tags=0 must be 1 or more"),
+        ({"min_images": 0}, "min_images=0 must be 1 or more"),
         ({"held_out": 1}, "held_out=1 must be 0 or more and below 1"),
         ({"workers": -1}, "workers=-1 must be 0 or more"),
-        ({"photos": 0}, "photos=0 1 or more"),
-        ({"stop": "none.txt"}, "stop=none.txt cannot be read"),
-        ({"minimum": 99}, r"no tag occurs in 99 of the \d+ photos for training: lower step.minimum="),
+        ({"images_per_shard": 0}, "images_per_shard=0 1 or more"),
+        ({"stop_words": "none.txt"}, "stop_words=none.txt cannot be read"),
+        ({"min_images": 99}, r"no tag occurs in 99 of the \d+ photos for training: lower step.min_images="),
     ],
 )
 def test_settings_out_of_range_are_told(crawl, tmp_path, settings, told):
@@ -542,7 +543,7 @@ def test_statistics_of_parts_add_up(samples, cut):
 
 
 def test_the_command_line(crawl, tmp_path):
-    command = [sys.executable, "-m", "grounding", "step=shards", "step.minimum=3", "step.workers=0"]
+    command = [sys.executable, "-m", "grounding", "step=shards", "step.min_images=3", "step.workers=0"]
     done = subprocess.run(
         [*command, f"images={crawl}", f"hydra.run.dir={tmp_path / 'run'}"], capture_output=True, text=True, cwd=tmp_path
     )

@@ -19,7 +19,7 @@ from grounding.__main__ import main
 from grounding.runtime.ranks import place_of
 
 ROOT = Path(__file__).parents[1]
-LOCAL = ["-m", "cluster=local", "step=train", "init=embedded", "step.trunk_rate=0", "step.batch=4", "step.workers=0"]
+LOCAL = ["-m", "cluster=local", "step=train", "init=embedded", "step.trunk_lr=0", "step.batch=4", "step.workers=0"]
 
 
 def start(folder: Path, *arguments: str, path: str = "") -> subprocess.Popen:

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 import training.train as step
 from grounding import TagClassifier
+from grounding.runtime.renamed import new_names
 from proposals.errors import InputError
 from training import checkpoint
 from training.interruption import SIGNALS, Interruption
@@ -32,7 +33,7 @@ from training.train import train
 
 ROOT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("GROUNDING_KILLS", "1"))  # more of them where there is time
-RECIPE = {"batch": 4, "trunk_rate": 0.001, "tag_rate": 0.01, "average": 0, "workers": 0}
+RECIPE = {"batch": 4, "trunk_lr": 0.001, "tag_lr": 0.01, "ema_decay": 0, "workers": 0}
 PROGRAM = """
 import json, logging, sys
 from pathlib import Path
@@ -83,7 +84,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_training_learns_and_goes_on_bit_equal(shards, tmp_path):
-    recipe = RECIPE | {"init": "embedded", "average": 0.5}
+    recipe = RECIPE | {"init": "embedded", "ema_decay": 0.5}
     whole = train(str(shards), str(tmp_path / "whole"), epochs=2, **recipe)
     measured = json.loads((tmp_path / "whole" / "metrics.json").read_text())["validations"]
     assert [line["epoch"] for line in measured] == [1, 2]
@@ -98,7 +99,7 @@ def test_training_learns_and_goes_on_bit_equal(shards, tmp_path):
 
 
 def test_a_killed_training_ends_with_the_same_weights(shards, tmp_path):
-    arguments = {"root": str(shards), "epochs": 50 + 25 * KILLS, "save_minutes": 0, "validate": 50, **RECIPE}
+    arguments = {"root": str(shards), "epochs": 50 + 25 * KILLS, "save_minutes": 0, "validate_every": 50, **RECIPE}
     whole = train(output=str(tmp_path / "whole"), **arguments)
     rng, folder, reached = random.Random(KILLS), tmp_path / "killed" / "checkpoints", -1
     for _ in range(KILLS):
@@ -125,7 +126,7 @@ def step_of(folder: Path) -> int:
 def test_ranks_train_as_one_process_does_even_where_one_dies(shards, tmp_path):
     arguments = {"root": str(shards), "epochs": 4, "save_minutes": 0, **RECIPE}
     train(output=str(tmp_path / "one"), **arguments)
-    train(output=str(tmp_path / "parts"), most=2, **arguments)
+    train(output=str(tmp_path / "parts"), micro_batch=2, **arguments)
     process = start(arguments | {"output": str(tmp_path / "two")}, ranks=2)
     while step_of(tmp_path / "two" / "checkpoints") < 0:
         time.sleep(0.01)
@@ -178,7 +179,7 @@ def test_a_signal_saves_and_then_does_what_it_would_have_done(shards, tmp_path, 
 
 def test_a_signal_to_all_processes_of_a_training_saves_it(shards, tmp_path):
     arguments = {"root": str(shards), "output": str(tmp_path / "out"), **RECIPE, "epochs": 10**5, "workers": 1}
-    process = start(arguments | {"validate": 10**6, "save_minutes": 1e-3})
+    process = start(arguments | {"validate_every": 10**6, "save_minutes": 1e-3})
     while step_of(tmp_path / "out" / "checkpoints") < 0:
         time.sleep(0.01)
         assert process.poll() is None
@@ -225,7 +226,7 @@ def test_handlers_come_back():
 
 
 def test_the_last_checkpoints_stay(shards, tmp_path):
-    train(str(shards), str(tmp_path), epochs=2, save_minutes=0, keep=3, **RECIPE)
+    train(str(shards), str(tmp_path), epochs=2, save_minutes=0, keep_checkpoints=3, **RECIPE)
     assert [path.stem for path in checkpoint.saved(tmp_path / "checkpoints")] == [
         f"step-00000000{i}" for i in (4, 5, 6)
     ]
@@ -234,7 +235,7 @@ def test_the_last_checkpoints_stay(shards, tmp_path):
 def test_a_trained_trunk_moves_and_a_frozen_one_does_not(shards, tmp_path):
     start = TagClassifier.load(RECIPE["init"]).state_dict()
     for rate in (0.0, 0.001):
-        path = train(str(shards), str(tmp_path / str(rate)), epochs=1, **(RECIPE | {"trunk_rate": rate}))
+        path = train(str(shards), str(tmp_path / str(rate)), epochs=1, **(RECIPE | {"trunk_lr": rate}))
         trained = load_file(path)
         trunk = [name for name in trained if name.startswith("trunk.")]
         assert all(torch.equal(trained[name].float(), start[name]) for name in trunk) == (rate == 0)
@@ -242,7 +243,7 @@ def test_a_trained_trunk_moves_and_a_frozen_one_does_not(shards, tmp_path):
 
 @pytest.mark.parametrize("rate", [0.0, 0.001])
 def test_inherited_names_stay(shards, tmp_path, rate):
-    path = train(str(shards), str(tmp_path), epochs=1, inherit=1.0, **(RECIPE | {"trunk_rate": rate}))
+    path = train(str(shards), str(tmp_path), epochs=1, distillation_weight=1.0, **(RECIPE | {"trunk_lr": rate}))
     known, tagger = TagClassifier.load(RECIPE["init"]), TagClassifier.load(path)
     spare = [tag for tag in known.vocabulary if tag not in Shards(shards).vocabulary]
     assert list(tagger.vocabulary)[-len(spare) :] == spare
@@ -254,7 +255,7 @@ def test_inherited_names_stay(shards, tmp_path, rate):
 
 
 def test_other_names_are_another_training(shards, tmp_path):
-    recipe = RECIPE | {"inherit": 1.0}
+    recipe = RECIPE | {"distillation_weight": 1.0}
     train(str(shards), str(tmp_path / "out"), epochs=1, **recipe)
     weights = load_file(RECIPE["init"])
     other = tiny_tagger(tmp_path / "tiny.safetensors", ("cat", "quagga", "zebra"))
@@ -265,9 +266,9 @@ def test_other_names_are_another_training(shards, tmp_path):
 
 @pytest.mark.parametrize("factor", [0.5, 1])
 def test_a_plateau_lowers_the_rates_and_1_keeps_them(shards, tmp_path, factor):
-    train(str(shards), str(tmp_path), epochs=20, plateau=factor, **(RECIPE | {"tag_rate": 30.0}))  # no loss gets better
+    train(str(shards), str(tmp_path), epochs=20, lr_factor=factor, **(RECIPE | {"tag_lr": 30.0}))  # no loss gets better
     lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
-    rates = [line["tag_rate"] for line in lines if "tag_rate" in line]
+    rates = [line["tag_lr"] for line in lines if "tag_lr" in line]
     assert len(rates) == 3
     assert min(rates) < 30 if factor < 1 else rates == [30] * 3
 
@@ -306,7 +307,7 @@ def test_the_average_is_published(shards, tmp_path, monkeypatch):
         plain(network)
 
     monkeypatch.setattr(step.Network, "stepped", stepped)
-    path = train(str(shards), str(tmp_path), epochs=1, **(RECIPE | {"tag_rate": 1.0, "average": 0.9}))
+    path = train(str(shards), str(tmp_path), epochs=1, **(RECIPE | {"tag_lr": 1.0, "ema_decay": 0.9}))
     average = seen[0]
     for bias in seen[1:]:
         average = 0.9 * average + 0.1 * bias
@@ -329,14 +330,14 @@ def test_only_the_first_tags_count(shards, tmp_path, monkeypatch):
         return plain(network, batch, *where)
 
     monkeypatch.setattr(step.Network, "loss", loss)
-    train(str(shards), str(tmp_path), epochs=1, first=2, **RECIPE)
+    train(str(shards), str(tmp_path), epochs=1, tags_per_image=2, **RECIPE)
     assert max(most) == 2 < max(map(len, TAGS.values()))
 
 
 def test_a_checkpoint_of_another_training_is_not_continued(shards, tmp_path):
     train(str(shards), str(tmp_path), epochs=1, **RECIPE)
-    with pytest.raises(InputError, match=r"another training \(tag_rate: 0\.01, now 0\.5\); set name="):
-        train(str(shards), str(tmp_path), epochs=2, **(RECIPE | {"tag_rate": 0.5}))
+    with pytest.raises(InputError, match=r"another training \(tag_lr: 0\.01, now 0\.5\); set name="):
+        train(str(shards), str(tmp_path), epochs=2, **(RECIPE | {"tag_lr": 0.5}))
     others = make_shards(tmp_path / "others", tags=[*ALL, "zebra"])
     with pytest.raises(InputError, match=r"another training \(shards: "):
         train(str(others), str(tmp_path), epochs=2, **RECIPE)
@@ -356,6 +357,21 @@ def test_a_checkpoint_of_another_training_is_not_continued(shards, tmp_path):
     save_file({"a": torch.zeros(1)}, checkpoint.path_of(folder, 99))
     with pytest.raises(InputError, match=r"step-000000099\.safetensors is no checkpoint"):
         train(str(shards), str(tmp_path), epochs=2, **RECIPE)
+
+
+def test_a_checkpoint_with_old_names_of_settings_is_continued(shards, tmp_path):
+    old = {new: old for old, new in new_names("train").items()}
+    train(str(shards), str(tmp_path), epochs=1, **RECIPE)
+    last = checkpoint.saved(tmp_path / "checkpoints")[-1]
+    tensors, about = load_file(last), safe_open(last, "pt").metadata()
+    progress = json.loads(about["progress"])
+    identity = {old.get(name, name): value for name, value in json.loads(progress["identity"]).items()}
+    assert {"decay", "plateau", "trunk_rate"} <= identity.keys()
+    save_file(tensors, last, about | {"progress": json.dumps(progress | {"identity": json.dumps(identity)})})
+    train(str(shards), str(tmp_path), epochs=2, **RECIPE)
+    assert step_of(tmp_path / "checkpoints") == 6
+    with pytest.raises(InputError, match=r"another training \(weight_decay: 0\.0005, now 0\.5\)"):
+        train(str(shards), str(tmp_path), epochs=2, weight_decay=0.5, **RECIPE)
 
 
 def test_broken_photos_are_skipped_counted_and_named(tmp_path, caplog):
@@ -414,8 +430,8 @@ def test_shards_that_are_not_whole_are_told(shards, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_batch_saved(shards, tmp_path):
-    with pytest.raises(InputError, match=r"the loss of step \d+ is no longer finite .*lower step\.trunk_rate"):
-        train(str(shards), str(tmp_path), epochs=50, save_minutes=0, **(RECIPE | {"tag_rate": 1e38}))
+    with pytest.raises(InputError, match=r"the loss of step \d+ is no longer finite .*lower step\.trunk_lr"):
+        train(str(shards), str(tmp_path), epochs=50, save_minutes=0, **(RECIPE | {"tag_lr": 1e38}))
     with safe_open(tmp_path / "not-finite-0.safetensors", "pt") as file:
         assert file.get_tensor("0.images").shape == (4, 3, 224, 224)
         stopped = int(file.metadata()["step"])
@@ -444,13 +460,16 @@ def test_an_output_that_cannot_be_written_is_told(shards, tmp_path):
 
 
 def test_settings_out_of_their_range_are_told():
-    wrong = {"batch": 0, "first": 0, "tag_rate": -1, "seed": -1, "average": 1, "plateau": 0, "precision": "float16"}
+    wrong = {"batch": 0, "tags_per_image": 0, "tag_lr": -1, "seed": -1, "ema_decay": 1, "lr_factor": 0}
+    wrong |= {"precision": "float16"}
     for name, value in wrong.items():
         with pytest.raises(InputError, match=f"step.{name}={value}"):
             Recipe.of(**{name: value})
-    with pytest.raises(InputError, match="a recipe has no speed"):
+    with pytest.raises(InputError, match="step=train has no setting speed"):
         Recipe.of(speed=1)
-    with pytest.raises(InputError, match=re.escape("step.batch=64 photos cannot be shared by 3 ranks")):
+    with pytest.raises(InputError, match="decay was renamed: use weight_decay"):
+        Recipe.of(decay=0.1)
+    with pytest.raises(InputError, match=re.escape("step.batch=64 photos cannot be split over 3 ranks")):
         Recipe().share(3)
 
 

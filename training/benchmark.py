@@ -59,7 +59,7 @@ def measure(
     """
     shards = Shards(root)
     with joined() as world:
-        plan = Recipe.of(batch=batch, precision=precision, trunk_rate=0.001)
+        plan = Recipe.of(batch=batch, precision=precision, trunk_lr=0.001)
         network = Network(initial_tagger(init, shards.vocabulary), len(shards.vocabulary), plan, world)
         turns = _Turns(shards, network, plan, world, steps)
         rows = turns.loops(workers, rounds)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from grounding.runtime.renamed import new_names
 from grounding.tagger.tagger import read_tensors, write_tensors
 from proposals.errors import InputError
 from training.network import Network
@@ -109,10 +110,11 @@ def resume(path: Path, training: Training) -> None:
         if about.get("format") != FORMAT:
             raise KeyError("format")
         then = Progress(**json.loads(about["progress"]))
+        then.identity = _with_new_names(then.identity)
         rates, plateau = json.loads(about["rates"]), json.loads(about["plateau"])
         if not math.isfinite(then.loss) or len(rates) != len(training.optimizer.param_groups):
             raise ValueError("progress")
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is no checkpoint of this version; move it away to start anew") from error
     if different := _difference(then.identity, training.progress.identity):
         raise InputError(f"{path} belongs to another training ({different}); set name= to keep both, or move it away")
@@ -137,6 +139,12 @@ def _set_rates(optimizer: SGD, rates: list[float], momenta: dict[str, Tensor]) -
     for group, rate in zip(state["param_groups"], rates, strict=True):
         group["lr"] = rate
     optimizer.load_state_dict(state)
+
+
+def _with_new_names(identity: str) -> str:
+    """The identity of a checkpoint, with today's names of its settings."""
+    renamed = new_names("train")
+    return json.dumps({renamed.get(name, name): value for name, value in json.loads(identity).items()})
 
 
 def _difference(theirs: str, ours: str) -> str:

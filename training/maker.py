@@ -21,23 +21,23 @@ class Settings:
     """What shards follow from, beside their source.
 
     Attributes:
-        side: pixels of a thumbnail's longer side, at most; smallest: of a photo's shorter side, at least.
-        tags: at most so many are kept; minimum: each must occur in so many photos.
-        stop: tags that are never kept; held_out: the share of the photos that is kept from training, 0..1.
+        side: pixels of a thumbnail's longer side, at most; min_side: of a photo's shorter side, at least.
+        max_tags: at most so many are kept; min_images: each must occur in so many photos.
+        stop_words: tags that are never kept; held_out: the share of the photos that is kept from training, 0..1.
 
     Raises:
         InputError: one is out of its range.
     """
 
     side: int
-    smallest: int
-    tags: int
-    minimum: int
-    stop: frozenset[str]
+    min_side: int
+    max_tags: int
+    min_images: int
+    stop_words: frozenset[str]
     held_out: float
 
     def __post_init__(self):
-        for name in ("side", "smallest", "tags", "minimum"):
+        for name in ("side", "min_side", "max_tags", "min_images"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} must be 1 or more")
         if not 0 <= self.held_out < 1:
@@ -121,7 +121,7 @@ class Maker:
         return rows, agree
 
     def _thumbnail(self, sample: Sample) -> Thumbnail:
-        return thumbnail(read_photo(sample.photo), self.settings.side, self.settings.smallest)
+        return thumbnail(read_photo(sample.photo), self.settings.side, self.settings.min_side)
 
     def _there(self, number: int) -> Statistics | None:
         """The statistics of a shard that is there and whole, None where none is."""

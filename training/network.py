@@ -29,14 +29,14 @@ class Network:
     def __init__(self, tagger: TagClassifier, known: int, plan: Recipe, world: World):
         self.plan, self.world, self.known = plan, world, known
         self.share = plan.share(world.size)
-        tagger.trunk.requires_grad_(plan.trunk_rate > 0)
+        tagger.trunk.requires_grad_(plan.trunk_lr > 0)
         tagger.dropout = self.dropout = KeyedDropout(tagger.dropout.p, plan.seed)
         self.tagger = tagger.to(world.device, memory_format=torch.channels_last)
-        taught = known < len(tagger.vocabulary) and plan.trunk_rate > 0
+        taught = known < len(tagger.vocabulary) and plan.trunk_lr > 0
         self.teacher = Teacher(tagger, known).to(world.device) if taught else None
         self.average = None
-        if plan.average:
-            self.average = AveragedModel(tagger, multi_avg_fn=get_ema_multi_avg_fn(plan.average), use_buffers=True)
+        if plan.ema_decay:
+            self.average = AveragedModel(tagger, multi_avg_fn=get_ema_multi_avg_fn(plan.ema_decay), use_buffers=True)
         self._start = [part.detach()[known:].clone() for part in tagger.classifier.parameters()]
         self._shared = world.shared(self.tagger)
         self._model: nn.Module = torch.compile(self._shared) if plan.compile else self._shared
@@ -49,15 +49,15 @@ class Network:
     def train(self) -> None:
         """To be called before steps; a frozen trunk stays as it is."""
         self.tagger.train()
-        self.tagger.trunk.train(self.plan.trunk_rate > 0)
+        self.tagger.trunk.train(self.plan.trunk_lr > 0)
 
     def optimizer(self) -> SGD:
         """SGD with a rate for the trunk and one for the tag layer."""
         groups = [
-            {"params": list(self.tagger.trunk.parameters()), "lr": self.plan.trunk_rate},
-            {"params": list(self.tagger.classifier.parameters()), "lr": self.plan.tag_rate},
+            {"params": list(self.tagger.trunk.parameters()), "lr": self.plan.trunk_lr},
+            {"params": list(self.tagger.classifier.parameters()), "lr": self.plan.tag_lr},
         ]
-        return SGD(groups, momentum=self.plan.momentum, weight_decay=self.plan.decay)
+        return SGD(groups, momentum=self.plan.momentum, weight_decay=self.plan.weight_decay)
 
     def loss(self, batch: Batch, step: int, first: int) -> Tensor:
         """A part of a step's loss, whose gradients add up to those of the mean over the rank's share.
@@ -71,7 +71,7 @@ class Network:
         loss = tag_loss(logits[:, : self.known], rows, columns, self.share)
         if self.teacher is not None:
             taught = self._logits(self.teacher, images)
-            loss = loss + self.plan.inherit * distillation_loss(logits[:, self.known :], taught, self.share)
+            loss = loss + self.plan.distillation_weight * distillation_loss(logits[:, self.known :], taught, self.share)
         return loss
 
     def answers(self, batch: Batch) -> tuple[Tensor, Tensor | None]:

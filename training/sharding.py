@@ -49,21 +49,22 @@ def shard(
     output: str,
     captions: str | None = None,
     side: int = 200,
-    smallest: int = 32,
-    tags: int = 18_000,
-    minimum: int = 10,
-    stop: str | None = None,
+    min_side: int = 32,
+    max_tags: int = 18_000,
+    min_images: int = 10,
+    stop_words: str | None = None,
     held_out: float = 0.05,
-    photos: int = 10_000,
+    images_per_shard: int = 10_000,
     workers: int | None = None,
 ) -> dict[str, Any]:
     """Makes shards of photos and their tags, see ``training.shards``, and prints what they hold.
 
     Args:
-        images, captions: see ``training.sources.find_source``; photos: samples in a shard, where the source is no tars.
+        images, captions: see ``training.sources.find_source``.
+        images_per_shard: samples in a shard, for a source that is not a folder of tar files.
         output: the folder that is written to.
-        side, smallest, tags, minimum, held_out: see :class:`Settings`.
-        stop: a file of tags that are never kept, one a line; a line that starts with # is a comment.
+        side, min_side, max_tags, min_images, held_out: see :class:`Settings`.
+        stop_words: a file of tags that are never kept, one a line; a line that starts with # is a comment.
         workers: processes; None for as many as there are cores, 0 for this one alone.
 
     Returns:
@@ -73,12 +74,12 @@ def shard(
         InputError: nothing to read, no tag that is frequent enough, or settings out of range; ``output`` holds shards
             of other photos or settings, is where the photos are, or cannot be written; a worker was killed.
     """
-    settings = Settings(side, smallest, tags, minimum, _read_stop(stop), held_out)
+    settings = Settings(side, min_side, max_tags, min_images, _read_stop(stop_words), held_out)
     workers = cores() if workers is None else workers
-    if workers < 0 or photos < 1:
-        raise InputError(f"workers={workers} must be 0 or more, photos={photos} 1 or more")
+    if workers < 0 or images_per_shard < 1:
+        raise InputError(f"workers={workers} must be 0 or more, images_per_shard={images_per_shard} 1 or more")
     _check_apart(Path(output), images, captions)
-    start, source = time.perf_counter(), find_source(images, captions, photos)
+    start, source = time.perf_counter(), find_source(images, captions, images_per_shard)
     _check_writable(Path(output))
     with meeting() as wait, worker_pool(workers) as pool:
         job = Job(source, settings, Path(output), pool, max(workers, 1) * AHEAD, wait)
@@ -98,7 +99,7 @@ def _read_stop(path: str | None) -> frozenset[str]:
     try:
         lines = Path(path).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"stop={path} cannot be read ({error}): name a text file of tags, one a line") from error
+        raise InputError(f"stop_words={path} cannot be read ({error}): name a text file of tags, one a line") from error
     return frozenset(normalize(line) for line in lines if not line.startswith("#"))
 
 
@@ -134,8 +135,8 @@ class Job:
 
     def __post_init__(self):
         self.rank, self.world = rank_of()
-        plain = asdict(self.settings) | {"stop": _digest("\n".join(sorted(self.settings.stop)))}
-        cut = {} if self.source.rows is None else {"photos": self.source.size}
+        plain = asdict(self.settings) | {"stop_words": _digest("\n".join(sorted(self.settings.stop_words)))}
+        cut = {} if self.source.rows is None else {"images_per_shard": self.source.size}
         self.identity = plain | cut | self.source.identity() | {"grounding": VERSION}
 
     def count(self) -> tuple[list[tuple[str, int]], dict[str, Any]]:
@@ -148,7 +149,7 @@ class Job:
             self.wait()  # as those ranks do that count
             return read_vocabulary(self.output / VOCABULARY, counted["vocabulary"]), counted
         counter = self._count_all()
-        pairs = counter.best(self.settings.tags, self.settings.minimum, self.settings.stop)
+        pairs = counter.best(self.settings.max_tags, self.settings.min_images, self.settings.stop_words)
         if not pairs:
             raise InputError(self._why_none(counter.photos))
         return pairs, self._write_counted(pairs, counter)
@@ -266,8 +267,8 @@ class Job:
     def _why_none(self, photos: int) -> str:
         """What to tell where no tag is frequent enough among so many photos."""
         if photos:
-            few = f"no tag occurs in {self.settings.minimum} of the {photos} photos for training"
-            return f"{few}: lower step.minimum=, or name other images"
+            few = f"no tag occurs in {self.settings.min_images} of the {photos} photos for training"
+            return f"{few}: lower step.min_images=, or name other images"
         skipped = ((unit, sample) for unit in self.source.units() for sample in unit.samples() if sample.reason)
         found = (f"the first is {sample.key or unit.source}: {sample.reason}" for unit, sample in skipped)
         return f"no photo for training has a text ({next(found, 'there is none')}); name other images"

@@ -76,7 +76,7 @@ def _from_caffe(path: str, vocabulary: Vocabulary, names: str | Path | None, inh
 
 def _refuse(when: bool, reason: str) -> None:
     if when:
-        raise InputError(f"nothing can be inherited: {reason}, or set step.inherit=0")
+        raise InputError(f"nothing can be inherited: {reason}, or set step.distillation_weight=0")
 
 
 def _class_tags(names: str | Path, vocabulary: Vocabulary) -> dict[str, int]:

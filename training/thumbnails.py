@@ -24,14 +24,14 @@ class Thumbnail(NamedTuple):
     height: int
 
 
-def thumbnail(data: bytes, side: int = 200, smallest: int = 32) -> Thumbnail:
+def thumbnail(data: bytes, side: int = 200, min_side: int = 32) -> Thumbnail:
     """A photo at no more than ``side`` pixels.
 
     A plain JPEG that is small enough already is copied, so that it loses nothing a second time. Others are turned
     upright, made smaller (Lanczos) and encoded at quality 90. The bytes depend on ``data`` (and on the Pillow at hand).
 
     Args:
-        data: a photo's file; side: of the thumbnail, the longer one; smallest: the least shorter side of the photo.
+        data: a photo's file; side: of the thumbnail, the longer one; min_side: the least shorter side of the photo.
 
     Raises:
         InputError: an empty, broken, truncated, animated, CMYK or tiny photo, one of sides that differ more than 8:1 or
@@ -44,7 +44,7 @@ def thumbnail(data: bytes, side: int = 200, smallest: int = 32) -> Thumbnail:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with _open(data) as image:
             try:
-                _check(image, smallest)
+                _check(image, min_side)
                 return _copy(image, data, side) or _encode(_shrink(image, data, side))
             except (InputError, MemoryError):
                 raise
@@ -65,12 +65,12 @@ def _open(data: bytes) -> Image.Image:
         raise InputError(f"broken image: {_plain(error)}") from error
 
 
-def _check(image: Image.Image, smallest: int) -> None:
+def _check(image: Image.Image, min_side: int) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise InputError(f"more than {MAX_PIXELS} pixels: {width}x{height}")
-    if min(width, height) < smallest:
-        raise InputError(f"below {smallest} pixels: {width}x{height}")
+    if min(width, height) < min_side:
+        raise InputError(f"below {min_side} pixels: {width}x{height}")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise InputError(f"sides that differ more than {MAX_ASPECT} to 1: {width}x{height}")
     if image.mode == "CMYK":

@@ -97,7 +97,7 @@ def train(
 def _begun(plan: Recipe, shards: Shards, world: World, init: str, architecture: str, names: str | None) -> Training:
     """The same on every rank."""
     torch.manual_seed(plan.seed)
-    tagger = initial_tagger(init, shards.vocabulary, architecture, names, plan.inherit > 0)
+    tagger = initial_tagger(init, shards.vocabulary, architecture, names, plan.distillation_weight > 0)
     known = len(shards.vocabulary)
     set_frequencies(tagger, torch.from_numpy(shards.counts) / photos_of(shards.train))
     if known < len(tagger.vocabulary):
@@ -110,7 +110,7 @@ def _begun(plan: Recipe, shards: Shards, world: World, init: str, architecture: 
     made = json.dumps([list(tagger.vocabulary), shards.train, shards.val])
     identity = plan.identity() | {"init": _digest(init, architecture), "shards": sha256(made.encode()).hexdigest()[:12]}
     log.info("%d tags, %d of them inherited", len(tagger.vocabulary), len(tagger.vocabulary) - known)
-    factor = plan.plateau if plan.plateau < 1 else 0.1  # which is then never used
+    factor = plan.lr_factor if plan.lr_factor < 1 else 0.1  # which is then never used
     plateau = ReduceLROnPlateau(optimizer, factor=factor, patience=0)
     return Training(network, optimizer, plateau, Progress(json.dumps(identity)))
 
@@ -145,9 +145,9 @@ class _Loop:
     def __post_init__(self):
         self.network, self.progress = self.training.network, self.training.progress
         self.steps = photos_of(self.shards.train) // self.plan.batch
-        self._photos = Photos(self.shards, self.plan.first)
+        self._photos = Photos(self.shards, self.plan.tags_per_image)
         self.share = self.plan.share(self.world.size)
-        self.most = min(self.plan.most or self.share, self.share)
+        self.most = min(self.plan.micro_batch or self.share, self.share)
 
     def run(self) -> None:
         """Trains to the end of the last epoch, with a validation there or at every so many steps."""
@@ -169,7 +169,7 @@ class _Loop:
 
     def _regular(self) -> bool:
         """Whether a validation belongs here wherever the training ends."""
-        return self.progress.step % (self.plan.validate or self.steps) == 0
+        return self.progress.step % (self.plan.validate_every or self.steps) == 0
 
     def _epoch(self) -> Iterator[Batch]:
         """The parts of the rank's shares of all steps that are left of the epoch."""
@@ -229,7 +229,7 @@ class _Loop:
         write_tensors(path, dict(named), {"step": str(self.progress.step)})
         raise InputError(
             f"the loss of step {self.progress.step} is no longer finite (its photos are in {path}): "
-            "lower step.trunk_rate or step.tag_rate; the last checkpoint is from before"
+            "lower step.trunk_lr or step.tag_lr; the last checkpoint is from before"
         )
 
     def _validate(self) -> None:
@@ -242,7 +242,7 @@ class _Loop:
             raise InputError(
                 "the validation's loss is not finite: lower the rates and start from an earlier checkpoint"
             )
-        if self.plan.plateau < 1 and self._regular():
+        if self.plan.lr_factor < 1 and self._regular():
             self.training.plateau.step(measured["loss"])
         self.progress.validated(measured)
         self.watch.validated(self.progress, measured)
@@ -256,7 +256,7 @@ class _Loop:
 
     def _save(self) -> None:
         if self.world.rank == 0:
-            checkpoint.save(self.output / "checkpoints", self.training, self.plan.keep)
+            checkpoint.save(self.output / "checkpoints", self.training, self.plan.keep_checkpoints)
         self.saved = time.monotonic()
 
 

@@ -73,8 +73,8 @@ class Watch:
         self._bar.set_postfix(loss=f"{loss:.2f}", photos_s=f"{speed:.1f}", wait=f"{waiting:.0%}")
         if progress.step % EVERY == 0:
             mean = sum(self._losses) / len(self._losses)
-            line = {"loss": mean, "photos_per_second": speed, "waiting": waiting, "trunk_rate": rates[0]}
-            self._write(progress.step, line | {"tag_rate": rates[1]})
+            line = {"loss": mean, "photos_per_second": speed, "waiting": waiting, "trunk_lr": rates[0]}
+            self._write(progress.step, line | {"tag_lr": rates[1]})
             self._losses, self._waited, self._since = [], 0.0, time.perf_counter()
 
     def validated(self, progress: Progress, measured: dict[str, float]) -> None:

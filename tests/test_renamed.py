@@ -1,0 +1,64 @@
+"""Old names of settings are refused with the new name in the message."""
+
+import re
+import sys
+
+import pytest
+
+from grounding.__main__ import main
+from grounding.runtime import renamed
+from grounding.runtime.renamed import RENAMED, new_names, refuse_renamed
+from proposals.errors import InputError
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["step.decay=0.1", "+step.decay=0.1", "++step.decay=0.1", "~step.decay", "~step.decay=0.1", "step.decay=0.1,0.2"],
+)
+def test_an_old_key_is_refused(override):
+    with pytest.raises(InputError, match=r"^step\.decay was renamed: use step\.weight_decay$"):
+        refuse_renamed(["-m", override, "step=train"])
+
+
+def test_an_old_key_of_one_step_may_be_a_key_of_another():
+    refuse_renamed(["step=propose", "step.photos=5"])
+    refuse_renamed(["step.photos=5"])
+    with pytest.raises(InputError, match=r"step\.photos was renamed: use step\.images_per_shard"):
+        refuse_renamed(["step=propose,shards", "step.photos=5"])
+
+
+def test_an_old_choice_of_a_group_is_refused(monkeypatch):
+    monkeypatch.setitem(RENAMED, "attention=old", "attention=new")
+    refuse_renamed(["attention=older", "name=old"])
+    with pytest.raises(InputError, match=r"^attention=old was renamed: use attention=new$"):
+        refuse_renamed(["attention=mwp,old"])
+
+
+def test_other_arguments_pass():
+    refuse_renamed([])
+    refuse_renamed(["--config-name", "config", "-m", "image=step.decay", "phrases=[step.decay=1]", "step=train"])
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_no_new_name_is_an_old_one(old):
+    step = old.partition(":")[0] if ":" in old else ""
+    assert RENAMED[old] not in RENAMED
+    assert f"{step}:{RENAMED[old]}" not in RENAMED
+
+
+def test_the_names_of_one_step(monkeypatch):
+    monkeypatch.setattr(renamed, "RENAMED", {"train:step.a": "step.b", "shards:step.c": "step.d", "e": "f"})
+    assert new_names("train") == {"a": "b"}
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m"]])
+def test_the_command_line_refuses_an_old_name_in_one_line(tmp_path, monkeypatch, capsys, sweep):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr(sys, "argv", ["grounding", *sweep, "step=train", "step.trunk_rate=0.1"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"grounding: step\.trunk_rate was renamed: use step\.trunk_lr\n", told)
+    assert not list(tmp_path.iterdir())
