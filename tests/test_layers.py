@@ -15,7 +15,8 @@ from torch import nn
 from grounding import TopDown
 from grounding.attention.geometry import Cell, cells
 from grounding.attention.network import Network
-from grounding.steps.layers import draw, find_layers, layers, main_line, parse, phrase_maps
+from grounding.attention.targets import find_targets, main_line
+from grounding.steps.layers import draw, layers, parse, phrase_maps
 from grounding.tagger.googlenet import googlenet
 from grounding.tagger.tagger import TagClassifier
 from grounding.text.vocabulary import Vocabulary
@@ -167,7 +168,7 @@ def test_the_main_line_is_what_no_path_avoids(block):
 
 def test_a_layer_without_a_rule_ends_the_candidates():
     net = headed(nn.Conv2d(1, 1, 3), nn.ReLU(), nn.PReLU(), nn.Conv2d(1, 1, 3), nn.ReLU())
-    found = find_layers(Network(net), torch.rand(1, 1, 12, 14, dtype=torch.float64))
+    found = find_targets(Network(net), torch.rand(1, 1, 12, 14, dtype=torch.float64))
     assert [(layer.name, layer.kind, layer.height, layer.width) for layer in found] == [
         ("2", "PReLU", 10, 12),
         ("4", "Conv2d, ReLU", 8, 10),
@@ -176,7 +177,7 @@ def test_a_layer_without_a_rule_ends_the_candidates():
 
 def test_the_layers_of_the_embedded_tagger(tagger):
     network = Network(tagger)
-    found = find_layers(network, torch.rand(1, 3, 224, 256))
+    found = find_targets(network, torch.rand(1, 3, 224, 256))
     names = [layer.name for layer in found]
     assert names[:6] == ["conv1", "pool1", "conv2_reduce", "conv2", "pool2", "inception_3a"]
     assert [layer.name for layer in found if layer.default] == ["pool2"]
@@ -196,7 +197,7 @@ def test_the_layers_of_the_embedded_tagger(tagger):
 )
 def test_layers_have_short_names_that_users_may_say(architecture, names):
     network = Network(TagClassifier(architecture, Vocabulary(["dog"])))
-    found = find_layers(network, torch.rand(1, 3, 224, 256))
+    found = find_targets(network, torch.rand(1, 3, 224, 256))
     assert set(names) <= {layer.name for layer in found}
     assert [network.find(layer.name) for layer in found if layer.default] == [network.find(network.default_target)]
 
@@ -232,7 +233,7 @@ def test_a_table_and_a_picture(tagger, astronaut, tmp_path, capsys):
 
 def test_the_heat_stands_where_the_cells_look(tagger):
     """A map of one hot cell over a black photo: the brightest pixel is that cell's centre."""
-    found = find_layers(Network(tagger), torch.rand(1, 3, 288, 288))
+    found = find_targets(Network(tagger), torch.rand(1, 3, 288, 288))
     layer = next(layer for layer in found if layer.name == "pool4")
     values = np.zeros((layer.height, layer.width))
     values[2, 5] = 1

@@ -6,13 +6,12 @@ The lower the layer the finer its map and the less its neurons mean (Zhang et al
 import difflib
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import torch
-import torch.fx
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, PowerNorm
 from matplotlib.figure import Figure
@@ -20,20 +19,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
-from grounding.attention.geometry import Cell, cells
-from grounding.attention.layers import (
-    RECTIFIERS,
-    RULES,
-    SHAPE_METHODS,
-    SHAPES,
-    SIGNED,
-    SQUASHERS,
-    identity,
-    local_response_norm,
-    response_norm,
-)
 from grounding.attention.methods import AVERAGED, METHODS
-from grounding.attention.network import Network, is_item
+from grounding.attention.network import Network
+from grounding.attention.targets import TargetLayer, find_targets
 from grounding.attention.topdown import TopDown
 from grounding.images import read_image
 from grounding.runtime.artefacts import write_json, written_aside
@@ -43,38 +31,8 @@ from grounding.text.phrases import Phrase
 from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 
-Node = torch.fx.Node
-
 MOST_PHRASES = 8
 PANELS = 6  # in a line of the picture, the photo's own included
-# below them stands the same mass as above
-UNCHANGED = (identity, local_response_norm, response_norm)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer whose neurons all of the mass passes.
-
-    Attributes:
-        name: a short one that ``target`` takes for it; kind: what it is.
-        channels, height, width: of its activation for one photo.
-        rows, columns: its cells along the two axes of the image, in pixels of the photo as the network sees it.
-        default: whether the tagger's maps are read here.
-    """
-
-    name: str
-    kind: str
-    channels: int
-    height: int
-    width: int
-    rows: Cell
-    columns: Cell
-    default: bool = False
-
-    @property
-    def drawable(self) -> bool:
-        """Whether its map has more than one cell."""
-        return self.height * self.width > 1
 
 
 def layers(
@@ -84,7 +42,7 @@ def layers(
     output: str,
     side: int = 300,
     method: str = "mwp",
-) -> list[Layer]:
+) -> list[TargetLayer]:
     """Prints a table of the layers that can be a target, and writes it and the phrases' maps at each of them.
 
     ``layers.json`` gets the table, ``layers.png`` for each phrase the photo and then its maps, the first layer first,
@@ -112,7 +70,7 @@ def layers(
     parsed = parse(phrases, tagger.vocabulary)
     photo = _resized(read_image(image), side)
     pixels = tagger.preprocessing(photo)
-    found = find_layers(Network(tagger), pixels)
+    found = find_targets(Network(tagger), pixels)
     print(table(found))
     drawn = [layer for layer in found if layer.drawable]
     maps = phrase_maps(tagger, pixels, parsed, [layer.name for layer in drawn], method)
@@ -145,49 +103,6 @@ def parse(phrases: Sequence[str], vocabulary: Vocabulary) -> list[Phrase]:
     return parsed
 
 
-def find_layers(network: Network, images: Tensor) -> list[Layer]:
-    """The layers that can be a target, in the order of the forward pass.
-
-    A layer counts if all of the mass passes its neurons (no branch leads around it), if every layer above it has a
-    rule, if its activation has places, and if its map is not that of the layer before: a convolution is left to its
-    ReLU, a response norm and a dropout to what they read.
-
-    Args:
-        network: the network; images: (1, 3, h, w), preprocessed: what the sizes are for.
-    """
-    default = network.find(network.default_target) if network.default_target else None
-    shapes, axes = _shapes(network, images), [cells(network, axis) for axis in (0, 1)]
-    found = []
-    for node in main_line(network):
-        name = _name(network, node)
-        if name and len(shapes[node]) == 4 and _settled(network, node) and _walkable(network, node):
-            geometry = [axis[node] for axis in axes]
-            found.append(Layer(name, _kind(network, node, name), *shapes[node][1:], *geometry, node is default))
-    return found
-
-
-def main_line(network: Network) -> list[Node]:
-    """The nodes that every path from the image to the classifier's input passes, in the order of the forward pass.
-
-    The nodes between the two stand in an order in which all edges lead onwards; no path avoids a node if and only if
-    no edge leads over it.
-    """
-    between = {network.features}
-    for node in reversed(network.nodes):
-        if node in between:
-            between.update(node.all_input_nodes)
-    places = {node: position for position, node in enumerate(network.nodes)}
-    reached, furthest, found = set(), 0, []
-    for node, position in places.items():
-        if node.op != "placeholder" and not (node in between and reached & set(node.all_input_nodes)):
-            continue
-        reached.add(node)
-        if furthest <= position and node.op != "placeholder":
-            found.append(node)
-        furthest = max([furthest, *(places[user] for user in node.users if user in between)])
-    return found
-
-
 def phrase_maps(
     tagger: nn.Module, images: Tensor, phrases: Sequence[Phrase], names: Sequence[str], method: str
 ) -> list[list[np.ndarray]]:
@@ -203,7 +118,7 @@ def phrase_maps(
     return [[layer[row].mean(0) for layer in maps] for row in rows]
 
 
-def table(found: Sequence[Layer]) -> str:
+def table(found: Sequence[TargetLayer]) -> str:
     """One line a layer; lengths in pixels of the photo as the network sees it."""
     rows = [("layer", "kind", "channels", "h x w", "stride", "field", "")]
     for layer in found:
@@ -214,7 +129,9 @@ def table(found: Sequence[Layer]) -> str:
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def draw(photo: np.ndarray, phrases: Sequence[Phrase], found: Sequence[Layer], maps: list[list[np.ndarray]]) -> Figure:
+def draw(
+    photo: np.ndarray, phrases: Sequence[Phrase], found: Sequence[TargetLayer], maps: list[list[np.ndarray]]
+) -> Figure:
     """A block of panels for each phrase: the photo with the phrase below, then each layer's map with its name below.
 
     Args:
@@ -257,7 +174,7 @@ def _panel(axes: Axes, photo: np.ndarray, label: Sequence[str]) -> None:
     axes.set_xlabel("\n".join(label), fontsize=9, parse_math=False)
 
 
-def _heat(axes: Axes, layer: Layer, values: np.ndarray, size: tuple[int, int]) -> None:
+def _heat(axes: Axes, layer: TargetLayer, values: np.ndarray, size: tuple[int, int]) -> None:
     """A map (h, w) over the photo of this size, each cell around the centre of what it sees."""
     (top, bottom), (left, right) = (
         (0, pixels) if cell.whole else cell.span(count)
@@ -275,7 +192,7 @@ def _heat(axes: Axes, layer: Layer, values: np.ndarray, size: tuple[int, int]) -
             spine.set(color="tab:orange", linewidth=3)
 
 
-def _write(output: Path, about: dict, found: Sequence[Layer], figure: Figure) -> None:
+def _write(output: Path, about: dict, found: Sequence[TargetLayer], figure: Figure) -> None:
     with written_aside(output / "layers.png") as aside:
         figure.savefig(aside, format="png")
     write_json(output / "layers.json", about | {"layers": [as_record(layer) for layer in found]})
@@ -283,7 +200,7 @@ def _write(output: Path, about: dict, found: Sequence[Layer], figure: Figure) ->
           f"sees it\ntable and maps: {output}")  # fmt: skip
 
 
-def as_record(layer: Layer) -> dict:
+def as_record(layer: TargetLayer) -> dict:
     """A layer as plain values, its geometry as (along rows, along columns); None is the whole image."""
     record = asdict(layer)
     rows, columns = record.pop("rows"), record.pop("columns")
@@ -302,64 +219,3 @@ def _both(rows: float, columns: float) -> str:
 def _resized(image: np.ndarray, side: int) -> Tensor:
     """(1, 3, h, w) uint8, the shorter side as the network sees it."""
     return transforms.resize(torch.from_numpy(image.copy()).permute(2, 0, 1)[None], [side], antialias=True)
-
-
-class _Shapes(torch.fx.Interpreter):
-    """Runs a network and notes the shape of every tensor."""
-
-    def run_node(self, n: Node) -> object:
-        value = super().run_node(n)
-        self.found[n] = tuple(value.shape) if isinstance(value, Tensor) else ()
-        return value
-
-
-@torch.no_grad()
-def _shapes(network: Network, images: Tensor) -> dict[Node, tuple[int, ...]]:
-    """The shapes of all tensors in one forward pass."""
-    run = _Shapes(network.module)
-    run.found = {}
-    run.run(images)
-    return run.found
-
-
-def _settled(network: Network, node: Node) -> bool:
-    """Whether a value is an activation of its own: no function of each element follows, and none of the same mass."""
-    kind = network.kind(node)
-    if RULES.get(kind) in UNCHANGED or kind in SHAPES or kind in SHAPE_METHODS:
-        return False
-    readers = [network.kind(user) for user in node.users if user in network.nodes]
-    return not (len(readers) == 1 and readers[0] in (*RECTIFIERS, *SQUASHERS, *SIGNED, nn.BatchNorm2d))
-
-
-def _walkable(network: Network, node: Node) -> bool:
-    """Whether every layer above has a rule."""
-    above = network.above((node,))
-    return all(network.scalar(n) or is_item(n) or network.kind(n) in RULES for n in above)
-
-
-def _name(network: Network, node: Node) -> str | None:
-    """A short name that finds a node: a module's or its end, else the node's own; None where there is none.
-
-    Names that begin with a letter come first, then short ones, then those of modules that hold nothing else.
-    """
-    paths = [path for path in node.meta.get("nn_module_stack", {}) if path]
-    ends = [(path.split(".", start)[-1], path) for path in paths for start in range(path.count(".") + 1)]
-    ends.sort(key=lambda end: (end[0][0].isdigit(), end[0].count("."), -end[1].count("."), end[0]))
-    for name in [*(end for end, _ in ends), node.name]:
-        try:
-            if network.find(name) is node:
-                return name
-        except InputError:
-            continue
-    return None
-
-
-def _kind(network: Network, node: Node, name: str) -> str:
-    """What a layer is: its module's class, or of a mere sequence what it ends with."""
-    stack = {path: kind for path, kind in node.meta.get("nn_module_stack", {}).values() if path}
-    named = [path for path in stack if path == name or path.endswith(f".{name}")]
-    inside = [kind for path, kind in stack.items() if named and path.startswith(named[0])]
-    kinds = [kind for kind in inside if kind is not nn.Sequential] or [network.kind(node)]
-    told = getattr(kinds[0], "__name__", str(kinds[0]))
-    before = network.kind(node.all_input_nodes[0])
-    return f"Conv2d, {told}" if before is nn.Conv2d and kinds[0] in RECTIFIERS else told

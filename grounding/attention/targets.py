@@ -1,0 +1,171 @@
+"""The layers of a network at which attention maps can be read.
+
+The lower the layer, the finer its map and the less its neurons mean (Zhang et al. 2016, Sec. 3.2 and Fig. 3).
+
+    find_targets(Network(model), images)    # [TargetLayer(name="conv1", ...), TargetLayer(name="pool1", ...), ...]
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+
+from grounding.attention.geometry import Cell, cells
+from grounding.attention.layers import (
+    RECTIFIERS,
+    RULES,
+    SHAPE_METHODS,
+    SHAPES,
+    SIGNED,
+    SQUASHERS,
+    identity,
+    local_response_norm,
+    response_norm,
+)
+from grounding.attention.network import Network, is_item
+from proposals.errors import InputError
+
+Node = torch.fx.Node
+
+# These layers pass the mass through unchanged: their map equals the map of their input.
+UNCHANGED = (identity, local_response_norm, response_norm)
+
+
+@dataclass(frozen=True)
+class TargetLayer:
+    """A layer that all of the mass passes, so that a map at it is complete.
+
+    Attributes:
+        name: a short name that ``target`` accepts for it.
+        kind: its module's class, for example ``"MaxPool2d"``.
+        channels: the number of channels of its activation.
+        height: the rows of its activation for this photo.
+        width: the columns of its activation for this photo.
+        rows: the receptive fields of its cells along the height, in pixels of the network's input.
+        columns: the same along the width.
+        default: whether the tagger's maps are read at this layer by default.
+    """
+
+    name: str
+    kind: str
+    channels: int
+    height: int
+    width: int
+    rows: Cell
+    columns: Cell
+    default: bool = False
+
+    @property
+    def drawable(self) -> bool:
+        """Whether its map has more than one cell."""
+        return self.height * self.width > 1
+
+
+def find_targets(network: Network, images: Tensor) -> list[TargetLayer]:
+    """Lists the layers that can be a target, in the order of the forward pass.
+
+    A layer is listed if no branch bypasses it, every layer above it has a rule, its activation is a grid, and its map
+    differs from the map of the layer before it. So a convolution is represented by the ReLU after it; a response norm
+    or a dropout is represented by its input.
+
+    Args:
+        network: the traced network.
+        images: ``(1, 3, h, w)``, preprocessed; the sizes of the layers depend on it.
+
+    Returns:
+        One entry a layer.
+    """
+    default = network.find(network.default_target) if network.default_target else None
+    shapes, axes = _shapes(network, images), [cells(network, axis) for axis in (0, 1)]
+    found = []
+    for node in main_line(network):
+        name = _name(network, node)
+        if name and len(shapes[node]) == 4 and _settled(network, node) and _walkable(network, node):
+            geometry = [axis[node] for axis in axes]
+            found.append(TargetLayer(name, _kind(network, node, name), *shapes[node][1:], *geometry, node is default))
+    return found
+
+
+def main_line(network: Network) -> list[Node]:
+    """Lists the nodes on every path from the image to the classifier's input, in the order of the forward pass.
+
+    The nodes are in topological order: every edge leads from an earlier node to a later one. So a node lies on every
+    path exactly if no edge leads from a node before it to a node after it.
+    """
+    between = {network.features}
+    for node in reversed(network.nodes):
+        if node in between:
+            between.update(node.all_input_nodes)
+    places = {node: position for position, node in enumerate(network.nodes)}
+    reached, furthest, found = set(), 0, []
+    for node, position in places.items():
+        if node.op != "placeholder" and not (node in between and reached & set(node.all_input_nodes)):
+            continue
+        reached.add(node)
+        if furthest <= position and node.op != "placeholder":
+            found.append(node)
+        furthest = max([furthest, *(places[user] for user in node.users if user in between)])
+    return found
+
+
+class _Shapes(torch.fx.Interpreter):
+    """Runs a network and records the shape of every tensor in ``found``."""
+
+    def run_node(self, n: Node) -> object:
+        value = super().run_node(n)
+        self.found[n] = tuple(value.shape) if isinstance(value, Tensor) else ()
+        return value
+
+
+@torch.no_grad()
+def _shapes(network: Network, images: Tensor) -> dict[Node, tuple[int, ...]]:
+    """Returns the shapes of all tensors in one forward pass."""
+    run = _Shapes(network.module)
+    run.found = {}
+    run.run(images)
+    return run.found
+
+
+def _settled(network: Network, node: Node) -> bool:
+    """Whether no layer follows that only changes each value by itself, and the node itself changes the mass."""
+    kind = network.kind(node)
+    if RULES.get(kind) in UNCHANGED or kind in SHAPES or kind in SHAPE_METHODS:
+        return False
+    readers = [network.kind(user) for user in node.users if user in network.nodes]
+    return not (len(readers) == 1 and readers[0] in (*RECTIFIERS, *SQUASHERS, *SIGNED, nn.BatchNorm2d))
+
+
+def _walkable(network: Network, node: Node) -> bool:
+    """Whether every layer above has a rule."""
+    above = network.above((node,))
+    return all(network.scalar(n) or is_item(n) or network.kind(n) in RULES for n in above)
+
+
+def _name(network: Network, node: Node) -> str | None:
+    """Returns a short name by which ``Network.find`` finds a node, or None.
+
+    Candidates are the names of the modules that contain the node, the ends of those names, and the node's own name.
+    Names that begin with a letter come first, then names with fewer parts, then those of the innermost modules.
+    """
+    paths = [path for path in node.meta.get("nn_module_stack", {}) if path]
+    ends = [(path.split(".", start)[-1], path) for path in paths for start in range(path.count(".") + 1)]
+    ends.sort(key=lambda end: (end[0][0].isdigit(), end[0].count("."), -end[1].count("."), end[0]))
+    for name in [*(end for end, _ in ends), node.name]:
+        try:
+            if network.find(name) is node:
+                return name
+        except InputError:
+            continue
+    return None
+
+
+def _kind(network: Network, node: Node, name: str) -> str:
+    """Returns the class of a node's module; for an ``nn.Sequential``, the class of the module that it ends with."""
+    stack = {path: kind for path, kind in node.meta.get("nn_module_stack", {}).values() if path}
+    named = [path for path in stack if path == name or path.endswith(f".{name}")]
+    inside = [kind for path, kind in stack.items() if named and path.startswith(named[0])]
+    kinds = [kind for kind in inside if kind is not nn.Sequential] or [network.kind(node)]
+    title = getattr(kinds[0], "__name__", str(kinds[0]))
+    before = network.kind(node.all_input_nodes[0])
+    return f"Conv2d, {title}" if before is nn.Conv2d and kinds[0] in RECTIFIERS else title
