@@ -13,7 +13,7 @@ from scipy import sparse
 from torchvision.ops import nms
 
 from proposals.errors import InputError
-from proposals.ranking import most_covering, neighbours
+from proposals.ranking import greedy_coverage, pairwise_iou
 
 # IoU at which a box begins to stand for another one, and does so fully; 0.5 is what recall asks for
 NEAR, SAME = 0.4, 0.8
@@ -62,7 +62,7 @@ def thin(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
 
 def electorate(boxes: np.ndarray) -> sparse.csr_array:
     """How far each box could stand for each other one, before ``vote``: (N, N), the IoU of boxes (N, 4) near it."""
-    return neighbours(boxes, NEAR)
+    return pairwise_iou(boxes, NEAR)
 
 
 def vote(overlaps: sparse.csr_array, scores: np.ndarray, sharpness: float) -> tuple[np.ndarray, np.ndarray]:
@@ -85,4 +85,4 @@ def vote(overlaps: sparse.csr_array, scores: np.ndarray, sharpness: float) -> tu
         raise InputError(f"vote={sharpness} must be a number >= 0; 0 thins by nms as the paper does")
     best = scores.max()
     mass = (scores / best) ** sharpness if best > 0 else np.ones(len(scores))
-    return most_covering(overlaps, mass / mass.sum(), min(ELECTED, len(scores)), NEAR, SAME)
+    return greedy_coverage(overlaps, mass / mass.sum(), min(ELECTED, len(scores)), NEAR, SAME)

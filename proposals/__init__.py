@@ -1,4 +1,4 @@
-"""Proposals: the regions of a photo that may hold an object."""
+"""Region proposals: the regions of an image that may contain an object."""
 
 from proposals.boxes import Boxes, BoxProposer
 from proposals.errors import InputError

@@ -1,4 +1,4 @@
-"""Boxes: proposals that are rectangles."""
+"""Rectangular proposals."""
 
 import numpy as np
 from numba import njit
@@ -11,16 +11,19 @@ from proposals.segments import SegmentProposer
 class Boxes(Proposals):
     """Rectangular proposals.
 
-    A map is integrated over the cells between a box's edges, each rounded to the nearest line of the grid (half a cell
-    goes up) and moved apart where nothing would be left; ``mask``, ``areas`` and ``integrate`` all mean these cells.
+    On the working grid, each edge of a box is rounded to the nearest grid line (halves are rounded up), and a box
+    always keeps at least one cell. ``mask``, ``areas`` and ``integrate`` use these rounded boxes; ``boxes`` keeps the
+    exact ones.
 
     Args:
-        boxes: (N, 4) xyxy half-open in pixels of the image, best first.
-        scores: (N,) non-increasing.
-        size: (height, width) of the image; shape: (h, w) of the working grid.
+        boxes: ``(N, 4)`` xyxy in pixels of the image, half-open, sorted by score.
+        scores: ``(N,)`` non-increasing.
+        size: (height, width) of the image in pixels.
+        shape: (h, w) of the working grid in cells.
 
     Raises:
-        InputError: boxes and scores do not match, a box is empty or leaves the image, or scores increase.
+        InputError: If boxes and scores have different lengths, a box is empty or leaves the image, or the scores are
+            not sorted or not finite.
     """
 
     def __init__(self, boxes: np.ndarray, scores: np.ndarray, size: tuple[int, int], shape: tuple[int, int]):
@@ -32,14 +35,21 @@ class Boxes(Proposals):
         self.areas = (x2 - x1) * (y2 - y1) / (self.shape[0] * self.shape[1])
 
     def mask(self, index: int) -> np.ndarray:
-        """The cells of one box: (h, w) bool."""
+        """The cells of one box.
+
+        Args:
+            index: number of the box, 0..N-1.
+
+        Returns:
+            ``(h, w)`` bool, true inside the rounded box.
+        """
         x1, y1, x2, y2 = self._cells[index]
         mask = np.zeros(self.shape, bool)
         mask[y1:y2, x1:x2] = True
         return mask
 
     def _round(self) -> np.ndarray:
-        """(N, 4) int64 lines of the grid, each box at least one cell wide and high."""
+        """Boxes in grid lines, ``(N, 4)`` int64 xyxy, each at least one cell wide and high."""
         limits = np.array([self.shape[1], self.shape[0]])
         lines = np.floor(self.boxes.reshape(-1, 2, 2) * limits / (self.size[1], self.size[0]) + 0.5).astype(np.int64)
         low = np.clip(lines[:, 0], 0, limits - 1)
@@ -54,7 +64,7 @@ class Boxes(Proposals):
 
 @njit(cache=True, nogil=True)
 def _integral_images(maps):
-    """(W, h + 1, w + 1): the mass of each map above and left of each crossing of the grid's lines."""
+    """Integral images ``(W, h + 1, w + 1)``: the mass of each map above and to the left of each grid point."""
     count, h, w = maps.shape
     integral = np.zeros((count, h + 1, w + 1))
     for m in range(count):
@@ -67,30 +77,39 @@ def _integral_images(maps):
 
 
 class BoxProposer:
-    """Proposes the tight boxes of segments (see ``SegmentProposer``) as boxes.
+    """Proposes the bounding boxes of the segments that ``SegmentProposer`` proposes.
 
     Args:
-        count: the most boxes of an image; side, seed: as in ``SegmentProposer``.
+        count: maximum number of boxes per image.
+        side: pixels of the working grid's shorter side.
+        seed: seed of the random keys, see ``SegmentProposer``.
+
+    Raises:
+        InputError: If a number is below 1.
     """
 
     def __init__(self, count: int = 500, side: int = 300, seed: int = 0):
         self.segments = SegmentProposer(count, side, seed)
 
     def __call__(self, image: np.ndarray, name: str | None = None) -> Boxes:
-        """The boxes of an image (H, W, 3) uint8 RGB; its name is not used.
+        """Proposes boxes for one image.
+
+        Args:
+            image: ``(H, W, 3)`` uint8 RGB.
+            name: ignored.
 
         Raises:
-            InputError: the image has another shape or type.
+            InputError: If the image has another shape or type.
         """
-        found = self.segments(image)
-        return Boxes(found.boxes, found.scores, found.size, found.shape)
+        segments = self.segments(image)
+        return Boxes(segments.boxes, segments.scores, segments.size, segments.shape)
 
 
 def _check(boxes: np.ndarray, scores: np.ndarray, size: tuple[int, int]) -> None:
     if boxes.shape != (len(scores), 4):
-        raise InputError(f"boxes {boxes.shape} and scores {scores.shape} do not match; give (N, 4) and (N,)")
+        raise InputError(f"boxes {boxes.shape} and scores {scores.shape} do not match; pass (N, 4) and (N,)")
     inside = (boxes >= 0) & (boxes <= (size[1], size[0], size[1], size[0]))
     if not inside.all() or (boxes[:, :2] >= boxes[:, 2:]).any():
         raise InputError(f"a box is empty or leaves the image {size[1]}x{size[0]}; clip the boxes and drop empty ones")
     if not np.isfinite(scores).all() or (np.diff(scores) > 0).any():
-        raise InputError("the scores are not sorted; give boxes best first")
+        raise InputError("the scores must be finite and sorted in descending order; sort the boxes by score")

@@ -1,8 +1,8 @@
-"""Consensus: of the regions that lie at about one place, the superpixels that enough of them hold.
+"""Consensus: the superpixels that enough of several similar regions contain.
 
-A merge tree takes a piece too few or too many here, another one there; what they share is nearer to the object. Each
-region has a voice, and a superpixel belongs to the consensus where the voices that hold it are ``LEVEL`` of all: less
-than a half, for trees lose pieces of an object (its shadowed side, its stripes) more often than they add some.
+Each merge tree misses some parts of an object or adds some that do not belong to it, and different trees make different
+errors. The regions at one place therefore vote: a region votes with its weight for each of its superpixels, and the
+consensus keeps the superpixels whose votes are at least ``MIN_SHARE`` of the total weight.
 """
 
 import numpy as np
@@ -11,70 +11,76 @@ from scipy import sparse
 
 from proposals.pool import Pool
 
-LEVEL = 0.3
+# Below a half, because trees miss parts of an object (its shadowed side, its stripes) more often than they add some.
+MIN_SHARE = 0.3
 
 
 def consensus(pool: Pool, groups: sparse.csr_array) -> np.ndarray:
-    """What each group of regions agrees on, its holes filled.
+    """Computes the consensus of each group of regions, and fills its holes.
 
     Args:
-        groups: (K, n) >= 0, the voice of each of the pool's n regions in each group; at least one a group.
+        pool: the n regions, sets of S superpixels.
+        groups: ``(K, n)`` float >= 0, the weight of each region in each of K groups; no group is empty.
 
     Returns:
-        (K, S) bool, the superpixels of each; never none.
+        ``(K, S)`` bool, the superpixels of each consensus; at least one in each row.
     """
-    stretches, begins, ends, contents = _lay_out(pool)
-    inside = _agree(
-        groups.indptr, groups.indices, groups.data, stretches, begins, ends, contents, len(pool.graph.sizes)
-    )
+    spans, begins, ends, contents = _lay_out(pool)
+    inside = _vote(groups.indptr, groups.indices, groups.data, spans, begins, ends, contents, len(pool.graph.sizes))
     _fill(inside, pool.graph.boxes, *pool.graph.neighbours())
     return inside
 
 
 def _lay_out(pool: Pool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The leaves of all trees in one row, each tree's in depth-first order, so that a region is a stretch of them.
+    """Puts the leaves of all trees in one sequence, in depth-first order, so that each region is an interval of it.
 
     Returns:
-        (n, 2) where each region's leaves begin and end; for each leaf where its superpixels begin and end in the last,
-        (P * S,) the superpixels of each partition, sorted by its regions.
+        spans: ``(n, 2)``, begin and end of each region's leaves in the sequence.
+        begins: for each leaf, the begin of its superpixels in ``contents``.
+        ends: for each leaf, their end.
+        contents: ``(P * S,)``, the superpixels of each partition, sorted by the partition's regions.
     """
-    stretches, begins, ends, count = [], [], [], 0
+    spans, begins, ends, count = [], [], [], 0
     firsts = [np.concatenate([[0], np.cumsum(np.bincount(part))]) for part in pool.parts]
     for tree, p in zip(pool.trees, pool.origins, strict=True):
-        spans = tree.spans()
-        order = np.argsort(spans[: len(firsts[p]) - 1, 0])
+        nodes = tree.spans()
+        order = np.argsort(nodes[: len(firsts[p]) - 1, 0])
         begins.append(firsts[p][order] + p * pool.parts.shape[1])
         ends.append(firsts[p][order + 1] + p * pool.parts.shape[1])
-        stretches.append(spans + count)
+        spans.append(nodes + count)
         count += len(order)
-    node = np.cumsum([0, *map(len, stretches)])[pool.sources[:, 0]] + pool.sources[:, 1]
+    node = np.cumsum([0, *map(len, spans)])[pool.sources[:, 0]] + pool.sources[:, 1]
     contents = np.argsort(pool.parts, axis=1, kind="stable").ravel()
-    return np.concatenate(stretches)[node], np.concatenate(begins), np.concatenate(ends), contents
+    return np.concatenate(spans)[node], np.concatenate(begins), np.concatenate(ends), contents
 
 
 @njit(cache=True, nogil=True)
-def _agree(starts, regions, voices, stretches, begins, ends, contents, superpixels):
-    """(K, S) bool, before holes are filled. Voices are steps along the row of leaves, summed where there are any."""
+def _vote(starts, regions, weights, spans, begins, ends, contents, superpixels):
+    """The consensus ``(K, S)`` bool before holes are filled.
+
+    The votes for a leaf are a running sum along the sequence of leaves: a region adds its weight where its interval
+    begins, and subtracts it where the interval ends.
+    """
     inside = np.zeros((len(starts) - 1, superpixels), np.bool_)
     steps = np.zeros(len(begins) + 1)
     for k in range(len(inside)):
         group = regions[starts[k] : starts[k + 1]]
-        total, voice, leaf, votes = 0.0, 0.0, 0, np.zeros(superpixels)
+        total, running, leaf, votes = 0.0, 0.0, 0, np.zeros(superpixels)
         for e in range(starts[k], starts[k + 1]):
-            steps[stretches[regions[e], 0]] += voices[e]
-            steps[stretches[regions[e], 1]] -= voices[e]
-            total += voices[e]
-        for r in group[np.argsort(stretches[group, 0])]:
-            if stretches[r, 0] > leaf:
-                voice, leaf = 0.0, stretches[r, 0]
-            while leaf < stretches[r, 1]:
-                voice += steps[leaf]
+            steps[spans[regions[e], 0]] += weights[e]
+            steps[spans[regions[e], 1]] -= weights[e]
+            total += weights[e]
+        for r in group[np.argsort(spans[group, 0])]:
+            if spans[r, 0] > leaf:
+                running, leaf = 0.0, spans[r, 0]
+            while leaf < spans[r, 1]:
+                running += steps[leaf]
                 for j in range(begins[leaf], ends[leaf]):
-                    votes[contents[j]] += voice
+                    votes[contents[j]] += running
                 leaf += 1
         for r in group:
-            steps[stretches[r, 0]] = steps[stretches[r, 1]] = 0
-        enough = min(LEVEL * total, votes.max())
+            steps[spans[r, 0]] = steps[spans[r, 1]] = 0
+        enough = min(MIN_SHARE * total, votes.max())
         for s in range(superpixels):
             inside[k, s] = votes[s] >= enough
     return inside
@@ -82,7 +88,11 @@ def _agree(starts, regions, voices, stretches, begins, ends, contents, superpixe
 
 @njit(cache=True, nogil=True)
 def _fill(inside, boxes, starts, neighbours):
-    """Adds to each set of superpixels (K, S) those from which no path of outside superpixels leaves the set's box."""
+    """Fills the holes of each set of superpixels ``(K, S)``, in place.
+
+    A superpixel is in a hole if every path of neighbours from it to the outside of the set's bounding box crosses the
+    set.
+    """
     stack = np.empty(inside.shape[1], np.int64)
     for k in range(len(inside)):
         kept, filled = inside[k], inside[k].copy()
@@ -105,6 +115,7 @@ def _fill(inside, boxes, starts, neighbours):
 
 @njit(cache=True, nogil=True)
 def _extent(inside, boxes):
+    """The bounding box of a set of superpixels."""
     x1, y1, x2, y2 = boxes[0, 0], boxes[0, 1], 0, 0
     first = True
     for i in np.flatnonzero(inside):

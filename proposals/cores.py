@@ -1,10 +1,15 @@
-"""Cores: how many of them this process may run on."""
+"""The number of CPU cores available to this process."""
 
 import os
 
 
 def own_cores() -> int:
-    """The cores that the process is bound to; all of the machine's where the system cannot bind (macOS, Windows)."""
+    """Number of CPU cores that this process may use.
+
+    Returns:
+        The size of the process's CPU affinity, or the number of cores of the machine on systems without CPU affinity
+        (macOS, Windows).
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

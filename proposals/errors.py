@@ -1,16 +1,16 @@
-"""The exceptions that a user can cause."""
+"""Exceptions that a user's input can cause."""
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used.
+    """The user's input cannot be used.
 
-    The message is one line and names the mend; the command line prints it without a traceback and exits with 2.
-    It lives in the lowest package so that every package can raise it.
+    The message is one line that says what is wrong and what to do. The command line prints it without a traceback and
+    exits with status 2. The class is defined in the lowest package, so that every package can raise it.
     """
 
 
 class SkippedError(InputError):
-    """Some of what the user gave cannot be used; the rest is done and written.
+    """Part of the user's input was skipped; the rest was processed and its results are written.
 
-    The command line prints the message and exits with 3.
+    The command line prints the message and exits with status 3.
     """

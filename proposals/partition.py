@@ -1,40 +1,46 @@
-"""Partitions: an image cut into regions by graph segmentation (Felzenszwalb & Huttenlocher, IJCV 2004).
+"""Partitions of an image into regions by graph segmentation (Felzenszwalb & Huttenlocher, IJCV 2004).
 
-Several partitions of one image meet in their common refinement: its cells are the superpixels, and every region of
-every partition is a set of them.
+The superpixels are the regions of the common refinement of several partitions, so that every region of every partition
+is a set of superpixels.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
 
-BINS = 4096  # edge weights are sorted by counting, in so many bins
+BINS = 4096  # of the counting sort of edge weights; weights that fall into one bin keep the raster order
 
 
-def graph_segmentations(image: np.ndarray, scales: list[float], smallest: int, most: int) -> list[np.ndarray]:
-    """Felzenszwalb-Huttenlocher segmentations of one image, one for each scale.
+def graph_segmentations(
+    image: np.ndarray, scales: Sequence[float], min_size: int, max_regions: int
+) -> list[np.ndarray]:
+    """Segments one image at several scales with the algorithm of Felzenszwalb and Huttenlocher.
 
-    Neighbours (8-connected) merge in the order of their colour distance while that stays below the internal distance of
-    both sides + scale / size; what is smaller than ``smallest`` then joins its nearest neighbour.
+    Edges join 8-connected pixels and are weighted by the distance of their colours. They are visited in ascending
+    order; an edge merges its two regions if its weight is at most the internal difference of each region plus
+    scale / size (Eq. 3-5 of the paper). Afterwards each region below ``min_size`` is merged with its nearest neighbour.
 
     Args:
-        image: (h, w, c) float32.
+        image: ``(h, w, c)`` float32.
         scales: the paper's k, in units of the image's values.
-        smallest: pixels of the smallest region; doubled until there are at most ``most`` regions.
+        min_size: pixels of the smallest region; doubled until at most ``max_regions`` regions remain.
+        max_regions: maximum number of regions per segmentation.
 
     Returns:
-        a label map (h, w) int32 with labels 0..n-1 a scale.
+        One label map for each scale, ``(h, w)`` int32 with labels 0..n-1.
     """
     first, second, weights = _edges(np.ascontiguousarray(image, np.float32))
     order = _counting_sort(weights, max(float(weights.max(initial=0)), 1e-6))
     first, second, weights = first[order], second[order], weights[order]
     shape = image.shape[:2]
-    maps = [_merge(shape[0] * shape[1], first, second, weights, float(k), smallest, most) for k in scales]
+    maps = [_merge(shape[0] * shape[1], first, second, weights, float(k), min_size, max_regions) for k in scales]
     return [labels.reshape(shape) for labels in maps]
 
 
 @njit(cache=True, nogil=True)
 def _edges(image):
-    """Edges of the 8-connected grid and their Euclidean distances, in raster order."""
+    """Edges of the 8-connected grid in raster order, with the Euclidean distance of their pixels' colours."""
     h, w, channels = image.shape
     count = h * (w - 1) + (h - 1) * w + 2 * (h - 1) * (w - 1)
     first, second = np.empty(count, np.int32), np.empty(count, np.int32)
@@ -56,7 +62,7 @@ def _edges(image):
 
 @njit(cache=True, nogil=True)
 def _counting_sort(values, most):
-    """The order of values in 0..most, which is kept within a bin."""
+    """The ascending order of values in 0..most; values of the same bin keep their order."""
     starts, order = np.zeros(BINS + 1, np.int64), np.empty(len(values), np.int64)
     scale = (BINS - 1) / most
     for i in range(len(values)):
@@ -72,6 +78,7 @@ def _counting_sort(values, most):
 
 @njit(cache=True, nogil=True)
 def _root(parent, i):
+    """The root of i in a disjoint-set forest; halves the path on the way."""
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]
@@ -79,7 +86,8 @@ def _root(parent, i):
 
 
 @njit(cache=True, nogil=True)
-def _merge(n, first, second, weights, scale, smallest, most):
+def _merge(n, first, second, weights, scale, min_size, max_regions):
+    """Labels of n pixels, from the sorted edges between them."""
     parent, size = np.arange(n), np.ones(n, np.int64)
     threshold = np.full(n, scale)
     regions = n
@@ -93,38 +101,38 @@ def _merge(n, first, second, weights, scale, smallest, most):
     while True:
         for e in range(len(weights)):
             a, b = _root(parent, first[e]), _root(parent, second[e])
-            if a != b and (size[a] < smallest or size[b] < smallest):
+            if a != b and (size[a] < min_size or size[b] < min_size):
                 parent[b] = a
                 size[a] += size[b]
                 regions -= 1
-        if regions <= most:
+        if regions <= max_regions:
             return _number(parent)
-        smallest *= 2
+        min_size *= 2
 
 
 @njit(cache=True, nogil=True)
 def _number(parent):
-    """Labels 0..n-1 in the order of first appearance."""
-    labels, names = np.empty(len(parent), np.int32), np.full(len(parent), -1, np.int32)
-    used = 0
+    """Numbers the trees of a disjoint-set forest 0..n-1, in the order of their first element."""
+    labels, numbers = np.empty(len(parent), np.int32), np.full(len(parent), -1, np.int32)
+    count = 0
     for i in range(len(parent)):
         root = _root(parent, i)
-        if names[root] < 0:
-            names[root] = used
-            used += 1
-        labels[i] = names[root]
+        if numbers[root] < 0:
+            numbers[root] = count
+            count += 1
+        labels[i] = numbers[root]
     return labels
 
 
 @njit(cache=True, nogil=True)
-def common_refinement(partitions):
-    """The coarsest partition into 4-connected superpixels that refines every given one.
+def common_refinement(partitions: np.ndarray) -> np.ndarray:
+    """The coarsest partition into 4-connected superpixels that refines all given partitions.
 
     Args:
-        partitions: (K, h, w) int32 label maps.
+        partitions: ``(K, h, w)`` int32 label maps.
 
     Returns:
-        (h, w) int32, labels 0..S-1.
+        ``(h, w)`` int32, the superpixel 0..S-1 of each pixel.
     """
     count, h, w = partitions.shape
     parent = np.arange(h * w)

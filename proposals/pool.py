@@ -1,4 +1,4 @@
-"""The pool: every region of every merge tree, once."""
+"""The pool of candidate regions: all distinct regions of several merge trees."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,21 +13,24 @@ from proposals.regiongraph import RegionGraph
 
 @dataclass(frozen=True)
 class Pool:
-    """Candidate regions.
+    """The n distinct regions of T merge trees, which merge the regions of P partitions of S superpixels.
 
     Attributes:
-        sizes: (n,) float64 pixels; boxes: (n, 4) int64 half-open xyxy in cells.
-        outlines: (n, 2), likeness: (n,) as in ``MergeTree``.
-        sources: (n, 2) int64 tree and node.
-        trees: T merge trees; origins: (T,) int64, the partition that each one merges.
-        parts: (P, S) int32, for each partition the region of each superpixel.
-        graph: of the superpixels.
+        sizes: ``(n,)`` float64, pixels of each region.
+        boxes: ``(n, 4)`` int64, bounding boxes: xyxy in cells, half-open.
+        outlines: ``(n, 2)`` float64, see ``MergeTree``.
+        similarity: ``(n,)`` float64 in 0..1, see ``MergeTree``.
+        sources: ``(n, 2)`` int64, the tree 0..T-1 and the node of each region.
+        trees: the T merge trees.
+        origins: ``(T,)`` int64, the partition 0..P-1 that each tree merges.
+        parts: ``(P, S)`` int32, the region of each superpixel in each partition.
+        graph: the superpixels and their adjacency.
     """
 
     sizes: np.ndarray
     boxes: np.ndarray
     outlines: np.ndarray
-    likeness: np.ndarray
+    similarity: np.ndarray
     sources: np.ndarray
     trees: list[MergeTree]
     origins: np.ndarray
@@ -35,7 +38,7 @@ class Pool:
     graph: RegionGraph
 
     @classmethod
-    def grow(
+    def build(
         cls,
         graph: RegionGraph,
         parts: np.ndarray,
@@ -44,30 +47,34 @@ class Pool:
         seed: int,
         threads: ThreadPoolExecutor,
     ) -> "Pool":
-        """Grows a tree for each partition and affinity.
+        """Builds a merge tree for each pair of a partition and an affinity, and collects their regions.
 
         Args:
-            graph: of the superpixels, of which the first ``colours`` histogram bins are colour.
-            parts: (P, S), see the class.
-            seed: of the superpixels' random keys, whose xor names a region: equal names, equal regions.
-            threads: on which trees grow; their number makes no difference to what comes out.
+            graph: the superpixels; its histograms hold the colour bins first, then the texture bins.
+            parts: ``(P, S)`` int32, the region of each superpixel in each partition.
+            affinities: weights of the similarity; one tree is built for each of them and each partition.
+            colours: number of colour bins.
+            seed: seed of the superpixels' random 63-bit keys. A region is identified by the xor of its keys, so that
+                regions of different trees are equal if their keys are.
+            threads: builds the trees in parallel; the result does not depend on the number of threads.
         """
         keys = np.random.default_rng(seed).integers(0, 2**63, len(graph.sizes), np.uint64)
         coarse = list(threads.map(graph.coarsen, parts))
         kinds = list(product(range(len(parts)), affinities))
-        trees = list(threads.map(lambda kind: MergeTree.of(coarse[kind[0]], kind[1], colours), kinds))
+        trees = list(threads.map(lambda kind: MergeTree.from_graph(coarse[kind[0]], kind[1], colours), kinds))
         origins = np.array([p for p, _ in kinds])
-        names = [tree.combine(_names(parts[p], keys)) for tree, p in zip(trees, origins, strict=True)]
-        _, first = np.unique(np.concatenate(names), return_index=True)
+        region_keys = [tree.combine(_region_keys(parts[p], keys)) for tree, p in zip(trees, origins, strict=True)]
+        _, first = np.unique(np.concatenate(region_keys), return_index=True)
         first.sort()
-        lengths = [len(n) for n in names]
+        lengths = [len(k) for k in region_keys]
         sources = np.stack([np.repeat(np.arange(len(trees)), lengths), np.concatenate([*map(np.arange, lengths)])], 1)
-        columns = [(tree.sizes, tree.boxes, tree.outlines, tree.likeness) for tree in trees]
-        sizes, boxes, outlines, likeness = (np.concatenate(column)[first] for column in zip(*columns, strict=True))
-        return cls(sizes, boxes, outlines, likeness, sources[first], trees, origins, parts, graph)
+        columns = [(tree.sizes, tree.boxes, tree.outlines, tree.similarity) for tree in trees]
+        sizes, boxes, outlines, similarity = (np.concatenate(column)[first] for column in zip(*columns, strict=True))
+        return cls(sizes, boxes, outlines, similarity, sources[first], trees, origins, parts, graph)
 
 
-def _names(part: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    names = np.zeros(int(part.max()) + 1, np.uint64)
-    np.bitwise_xor.at(names, part, keys)
-    return names
+def _region_keys(part: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """The key of each region of a partition: the xor of its superpixels' keys."""
+    combined = np.zeros(int(part.max()) + 1, np.uint64)
+    np.bitwise_xor.at(combined, part, keys)
+    return combined

@@ -1,4 +1,4 @@
-"""What proposals were computed with: the proposer's settings and a hash of the code."""
+"""The key under which proposals are stored: the proposer's settings and a hash of the code."""
 
 import sys
 from collections.abc import Iterable
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from proposals.proposals import Proposer
 
-# The modules whose code decides what a proposal is. Kept proposals are computed again when one of them changes.
-# tests/test_provenance.py compares the list with the imports.
+# The modules whose code determines the proposals. Stored proposals are recomputed when one of them changes.
+# tests/test_provenance.py compares this list with the imports.
 MODULES = (
     "proposals.appearance",
     "proposals.boxes",
@@ -29,25 +29,25 @@ MODULES = (
 
 
 def settings_of(proposer: Proposer) -> dict:
-    """Everything that a proposer's output depends on besides the image.
+    """Everything that a proposer's output depends on, besides the image.
 
     Args:
-        proposer: any proposer, also one that is defined outside of this package.
+        proposer: any proposer, also one that is defined outside this package.
 
     Returns:
-        Its class, its public attributes except the number of threads, and the hash of the code.
+        The name of its class, its public attributes except ``threads``, and the hash of the code.
     """
     return _attributes(proposer) | {"code": code_of({*MODULES, type(proposer).__module__})}
 
 
 def code_of(modules: Iterable[str]) -> str:
-    """A hash of the source code of some modules.
+    """Hashes the source code of some modules.
 
     Args:
-        modules: full names; a module without a source file, such as a notebook, is left out.
+        modules: full names, in any order; a module without a source file, such as a notebook, is left out.
 
     Returns:
-        64 hexadecimal digits; the order of the names does not matter.
+        64 hexadecimal digits.
     """
     digest = sha256()
     for name in sorted(set(modules)):
@@ -57,7 +57,7 @@ def code_of(modules: Iterable[str]) -> str:
 
 
 def _source(module: str) -> Path | None:
-    """The module's file. The module need not be imported."""
+    """The source file of a module, which need not be imported."""
     loaded = sys.modules.get(module)
     spec = getattr(loaded, "__spec__", None) if loaded else find_spec(module)
     origin = spec.origin if spec else getattr(loaded, "__file__", None)

@@ -1,12 +1,12 @@
-"""Ranking: the few regions that stand for a whole pool. Nothing here is trained.
+"""Ranking: selects the regions of a pool that become proposals. Nothing is trained.
 
-The few constants were set by hand, looking at how many annotated boxes of 100 COCO photos and of Flickr30k Entities
-`val` were met: figures on those photos are in-sample.
+Many similar regions at one place suggest an object there, but more than one proposal for them is of little use. Boxes
+are therefore selected by maximum coverage: each region of the pool has a weight, its objectness, and a selected box
+covers the regions whose boxes overlap it. Coverage is a submodular function, so that greedy selection reaches at least
+1 - 1/e of the optimum (Nemhauser et al., 1978) and its gains never increase; the gains are the scores.
 
-What the merge trees find again and again at about the same place is worth a proposal, and a second proposal beside it
-is worth little. So regions are chosen by maximum coverage: each region of the pool is an object with some prior belief,
-covered as far as the best chosen box overlaps its own. Coverage is submodular: greedy choice is within 1 - 1/e of the
-best (Nemhauser et al., 1978), and its gains never increase, so that they are the scores.
+The constants were set by hand for the recall of annotated boxes on 100 photos of COCO and on the `val` split of
+Flickr30k Entities. Results on these photos are therefore in-sample.
 """
 
 from heapq import heappop, heappushpop
@@ -17,63 +17,88 @@ from scipy import sparse
 
 from proposals.pool import Pool
 
-NEAR, SAME = 0.5, 0.85  # IoU at which a box begins to cover another one, and covers it fully
-TOGETHER = 0.85  # IoU at which two boxes stand for one place
+NEAR, SAME = 0.5, 0.85  # IoU at which a box begins to cover another one, and at which it covers it fully
+TOGETHER = 0.85  # IoU from which a region belongs to the group of a selected box
 
 
-def prior(pool: Pool, total: int) -> np.ndarray:
-    """(n,) > 0, the belief that a region is an object.
+def objectness(pool: Pool, total: int) -> np.ndarray:
+    """How likely each region is an object, up to a factor.
 
-    The product of powers of its share of the ``total`` pixels and of the mean contour strength along its outline, its
-    unlikeness to the sibling that it merges with, and a penalty on long thin boxes.
+    The product of four terms: a power of the region's share of the image, a power of the mean contour strength along
+    its outline, its dissimilarity to the sibling that it merges with, and a penalty on long thin boxes.
+
+    Args:
+        pool: the n regions.
+        total: pixels of the image.
+
+    Returns:
+        ``(n,)`` float64 > 0.
     """
     width, height = (pool.boxes[:, 2:] - pool.boxes[:, :2]).T
     contrast = (pool.outlines[:, 1] + 0.01) / (pool.outlines[:, 0] + 1)
     thin = np.exp(-(np.log(width / height) ** 2) / 4)
-    return (pool.sizes / total) ** 0.25 * contrast**2 * (1.05 - pool.likeness) * thin
+    return (pool.sizes / total) ** 0.25 * contrast**2 * (1.05 - pool.similarity) * thin
 
 
 def choose(pool: Pool, total: int, count: int) -> tuple[sparse.csr_array, np.ndarray]:
-    """Chooses up to ``count`` places, and says which regions lie there.
+    """Selects up to ``count`` boxes, and groups the regions around each of them.
 
     Args:
-        pool: the candidates, of an image of ``total`` pixels.
+        pool: the n candidate regions.
+        total: pixels of the image.
+        count: maximum number of boxes.
 
     Returns:
-        (k, n), for each place the voices of the pool's regions there: their belief, times the overlap of their box with
-        the chosen one where that is ``TOGETHER`` or more; and (k,) float64 the gains, non-increasing.
+        groups: ``(k, n)`` float64 sparse, the weight of each region in each group: its objectness times the IoU of its
+            box with the selected box, or 0 where the IoU is below ``TOGETHER``.
+        gains: ``(k,)`` float64, non-increasing, the scores of the selected boxes.
     """
     side = pool.boxes.max() + 1
     keys, place = np.unique(pool.boxes @ side ** np.arange(3, -1, -1), return_inverse=True)
     boxes = keys[:, None] // side ** np.arange(3, -1, -1) % side
-    belief = prior(pool, total)
-    overlaps = neighbours(boxes)
-    chosen, gains = most_covering(overlaps, np.bincount(place, belief), min(count, len(boxes)))
+    weights = objectness(pool, total)
+    overlaps = pairwise_iou(boxes)
+    chosen, gains = greedy_coverage(overlaps, np.bincount(place, weights), min(count, len(boxes)))
     near = overlaps[chosen]
     near.data *= near.data >= TOGETHER
     near.eliminate_zeros()
-    regions = sparse.csr_array((belief, (place, np.arange(len(place)))), (len(boxes), len(place)))
+    regions = sparse.csr_array((weights, (place, np.arange(len(place)))), (len(boxes), len(place)))
     return near @ regions, gains
 
 
-def most_covering(
+def greedy_coverage(
     overlaps: sparse.csr_array, weights: np.ndarray, count: int, near: float = NEAR, same: float = SAME
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Chooses ``count`` of n boxes greedily so that they cover most of the weights (n,) >= 0.
+    """Selects boxes greedily, each time the one that adds most to the covered weight.
+
+    A selected box covers another box by a share that grows linearly from 0 at an IoU of ``near`` to 1 at an IoU of
+    ``same``. A box counts as covered by the largest share over all selected boxes.
 
     Args:
-        overlaps: (n, n), the IoU of the boxes where it is above ``near``: there a box begins to cover another one;
-        same: the IoU at which it covers it fully.
+        overlaps: ``(n, n)`` sparse, the IoU of the boxes where it is above ``near``.
+        weights: ``(n,)`` float >= 0, the weight of each box.
+        count: number of boxes to select, at most n.
+        near: IoU at which a box begins to cover another one, see ``pairwise_iou``.
+        same: IoU at which it covers it fully.
 
     Returns:
-        (count,) int64 rows in the order of choice, and (count,) float64 what each adds to the covered weight.
+        chosen: ``(count,)`` int64, the selected boxes in the order of selection.
+        gains: ``(count,)`` float64, the weight that each of them adds, non-increasing.
     """
     cover = np.clip((overlaps.data - near) / (same - near), 0, 1)
     return _greedy(overlaps.indptr, overlaps.indices, cover, weights, count)
 
 
-def neighbours(boxes: np.ndarray, near: float = NEAR) -> sparse.csr_array:
-    """The IoU of boxes (n, 4) where it is above ``near``: (n, n)."""
+def pairwise_iou(boxes: np.ndarray, near: float = NEAR) -> sparse.csr_array:
+    """Intersection over union of all pairs of boxes that overlap enough.
+
+    Args:
+        boxes: ``(n, 4)`` xyxy.
+        near: IoU that a pair must exceed to be stored.
+
+    Returns:
+        ``(n, n)`` float32, sparse and symmetric, with ones on the diagonal.
+    """
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order = np.argsort(areas, kind="stable")
     first, second, overlap = _overlapping(boxes[order].astype(np.float32), areas[order].astype(np.float32), near)
@@ -86,13 +111,16 @@ def neighbours(boxes: np.ndarray, near: float = NEAR) -> sparse.csr_array:
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _overlapping(boxes, areas, least):
-    """Pairs i < j of boxes sorted by area whose IoU is above ``least``: a box of area a needs none above a / least."""
+    """Pairs i < j with an IoU above ``least``, of boxes sorted by area.
+
+    A box of area a can only overlap that much with boxes of an area up to a / least.
+    """
     room = 16 * len(boxes) + 16
     first, second, overlap = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.float32)
     e = 0
     for i in range(len(boxes)):
         x1, y1, x2, y2 = boxes[i]
-        # of two boxes i <= j, the common part is at least least / (1 + least) of both areas together
+        # IoU > least is the same as intersection > least / (1 + least) * (sum of both areas)
         enough, last = least / (1 + least), areas[i] / least
         for j in range(i + 1, len(boxes)):
             if areas[j] > last:
@@ -115,9 +143,11 @@ def _overlapping(boxes, areas, least):
 
 @njit(cache=True, nogil=True)
 def _greedy(starts, others, cover, weights, count):
-    """Lazy greedy: gains only shrink, so one that is still the largest when brought up to date is the largest."""
+    """Lazy greedy selection: gains only decrease, so that the first up-to-date gain of the queue is the largest."""
     covered = np.zeros(len(weights), np.float32)
-    queue = [(-np.inf, i, -1) for i in range(len(weights))]  # - gain, box, how many were chosen when it was computed
+    queue = [
+        (-np.inf, i, -1) for i in range(len(weights))
+    ]  # negative gain, box, boxes selected when the gain was computed
     chosen, gains = np.empty(count, np.int64), np.empty(count)
     for t in range(count):
         loss, i, when = heappop(queue)

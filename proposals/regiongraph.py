@@ -1,4 +1,4 @@
-"""Region graphs: the regions of a partition, what is known of each, and who borders whom."""
+"""Region graphs: the regions of a partition, their features, and which regions are adjacent."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,15 @@ from numba import njit
 
 @dataclass(frozen=True)
 class RegionGraph:
-    """Regions 0..n-1 and their neighbourhood.
+    """Regions 0..n-1 of a partition as the nodes of a graph, whose edges join adjacent regions.
 
     Attributes:
-        sizes: (n,) float64 pixels; boxes: (n, 4) int64 half-open xyxy in cells.
-        histograms: (n, d) float64 counts.
-        pairs: (e, 2) int64 neighbours, the lower first, each pair once.
-        lengths, strengths: (e,) float64, the common boundary in pixel edges, and the contour strength summed along it.
+        sizes: ``(n,)`` float64, pixels of each region.
+        boxes: ``(n, 4)`` int64, bounding boxes: xyxy in cells, half-open.
+        histograms: ``(n, d)`` float64, pixels counted in each bin.
+        pairs: ``(e, 2)`` int64, adjacent regions; each pair occurs once, with the lower index first.
+        lengths: ``(e,)`` float64, length of each pair's common boundary in pixel edges.
+        strengths: ``(e,)`` float64, contour strength summed along that boundary.
     """
 
     sizes: np.ndarray
@@ -25,20 +27,28 @@ class RegionGraph:
     strengths: np.ndarray
 
     @classmethod
-    def of(cls, labels: np.ndarray, bins: np.ndarray, contour: np.ndarray) -> "RegionGraph":
-        """The graph of a label map.
+    def from_labels(cls, labels: np.ndarray, bins: np.ndarray, contour: np.ndarray) -> "RegionGraph":
+        """Builds the graph of a label map.
 
         Args:
-            labels: (h, w) int32, 0..n-1; bins: (h, w, c) int32, the histogram bins that each pixel counts in.
-            contour: (h, w) float32, contour strength in 0..1.
+            labels: ``(h, w)`` int32 in 0..n-1, the region of each pixel.
+            bins: ``(h, w, c)`` int32 in 0..d-1, the c histogram bins in which each pixel is counted.
+            contour: ``(h, w)`` float32 in 0..1, contour strength.
         """
         n = int(labels.max()) + 1
         histograms = _count(labels, bins, n, int(bins.max()) + 1)
         edges = _group_pairs(n, *_boundaries(labels, contour))
-        return cls(np.bincount(labels.ravel()).astype(float), extents(labels, n), histograms, *edges)
+        return cls(np.bincount(labels.ravel()).astype(float), bounding_boxes(labels, n), histograms, *edges)
 
     def coarsen(self, labels: np.ndarray) -> "RegionGraph":
-        """The graph of the regions 0..m-1 that these ones make up; labels: (n,) the new region of each."""
+        """Builds the graph of a coarser partition, whose regions are unions of these ones.
+
+        Args:
+            labels: ``(n,)`` int in 0..m-1, the new region that contains each region.
+
+        Returns:
+            The graph of the m new regions.
+        """
         n = int(labels.max()) + 1
         boxes = np.empty((n, 4), np.int64)
         boxes[:, :2], boxes[:, 2:] = np.iinfo(np.int64).max, 0
@@ -51,20 +61,37 @@ class RegionGraph:
         return RegionGraph(np.bincount(labels, self.sizes), boxes, histograms, *edges)
 
     def outlines(self) -> np.ndarray:
-        """(n, 2): each region's outline inside the image in pixel edges, and the contour strength summed along it."""
+        """Length of each region's outline and contour strength along it; the image border does not count.
+
+        Returns:
+            ``(n, 2)`` float64: length in pixel edges, and contour strength summed along the outline.
+        """
         ends = self.pairs.T.ravel()
         return np.stack([np.bincount(ends, np.tile(v, 2), len(self.sizes)) for v in (self.lengths, self.strengths)], 1)
 
     def neighbours(self) -> tuple[np.ndarray, np.ndarray]:
-        """Sparse rows (n + 1,) and (2e,): region i borders ``columns[starts[i]:starts[i + 1]]``."""
+        """The graph's adjacency lists in compressed form.
+
+        Returns:
+            starts: ``(n + 1,)`` int64; region i is adjacent to the regions ``columns[starts[i]:starts[i + 1]]``.
+            columns: ``(2e,)`` int64, region numbers.
+        """
         rows, columns = np.concatenate([self.pairs, self.pairs[:, ::-1]]).T
         starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(self.sizes)))])
         return starts, columns[np.argsort(rows, kind="stable")]
 
 
 @njit(cache=True, nogil=True)
-def extents(labels, count):
-    """The tight box of each label 0..count-1 of a label map (h, w): (count, 4) int64 half-open xyxy in cells."""
+def bounding_boxes(labels: np.ndarray, count: int) -> np.ndarray:
+    """The tight bounding box of each label of a label map.
+
+    Args:
+        labels: ``(h, w)`` int in 0..count-1.
+        count: number of labels.
+
+    Returns:
+        ``(count, 4)`` int64 xyxy in cells, half-open.
+    """
     h, w = labels.shape
     boxes = np.zeros((count, 4), np.int64)
     boxes[:, 0], boxes[:, 1] = w, h
@@ -78,6 +105,7 @@ def extents(labels, count):
 
 @njit(cache=True, nogil=True)
 def _count(labels, bins, n, d):
+    """Histograms ``(n, d)`` of the pixels of each region."""
     h, w, channels = bins.shape
     counts = np.zeros((n, d))
     for y in range(h):
@@ -89,6 +117,7 @@ def _count(labels, bins, n, d):
 
 @njit(cache=True, nogil=True)
 def _sum_rows(values, labels, n):
+    """Sums the rows that have the same label: ``(n, d)``."""
     sums = np.zeros((n, values.shape[1]))
     for i in range(len(labels)):
         for c in range(values.shape[1]):
@@ -98,7 +127,7 @@ def _sum_rows(values, labels, n):
 
 @njit(cache=True, nogil=True)
 def _boundaries(labels, contour):
-    """Neighbouring pixels of different label: the labels, the lower first, and the mean contour strength of the two."""
+    """Pixel edges between two labels: the lower label, the higher one, and the mean contour strength of both pixels."""
     h, w = labels.shape
     first, second = np.empty(2 * h * w, np.int64), np.empty(2 * h * w, np.int64)
     strength = np.empty(2 * h * w)
@@ -114,6 +143,7 @@ def _boundaries(labels, contour):
 
 
 def _group_pairs(n, first, second, strength, length=None):
+    """Joins boundary pieces of the same two regions: pairs of regions, total lengths, total contour strengths."""
     keys, group = np.unique(first * n + second, return_inverse=True)
     pairs = np.stack([keys // n, keys % n], 1)
     return pairs, np.bincount(group, length, len(keys)).astype(float), np.bincount(group, strength, len(keys))

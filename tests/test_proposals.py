@@ -1,4 +1,4 @@
-"""Proposals: the mass inside a region is the sum over its mask, whatever the kind."""
+"""Proposals: for boxes and for segments, the mass inside a region is the sum over its mask."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def boxes(draw) -> Boxes:
 
 @given(st.one_of(segments(), boxes()), st.integers(0, 4), st.integers(0, 2**32))
 @settings(deadline=None, max_examples=60)
-def test_mass_is_the_sum_over_the_mask(found: Proposals, count: int, seed: int):
+def test_mass_equals_the_sum_over_the_mask(found: Proposals, count: int, seed: int):
     maps = np.random.default_rng(seed).normal(size=(count, *found.shape))
     masses = found.integrate(maps)
     assert masses.shape == (count, len(found)) and masses.dtype == np.float64
@@ -79,7 +79,7 @@ def test_the_whole_image_ends_at_its_edge():
 
 @given(segments())
 @settings(deadline=None, max_examples=20)
-def test_arrays_are_enough_to_restore_segments(found: Segments):
+def test_segments_can_be_restored_from_their_arrays(found: Segments):
     again = Segments(found.labels, found.members, found.offsets, found.scores, found.size)
     np.testing.assert_array_equal(again.boxes, found.boxes)
     np.testing.assert_array_equal(again.areas, found.areas)
@@ -90,11 +90,11 @@ def test_box_edges_are_rounded_to_the_nearest_line_of_the_grid():
     found = Boxes(np.array([[4.9, 2.6, 15, 20], [12, 0, 13, 1]]), np.array([1.0, 0.5]), (20, 40), (4, 4))
     assert np.argwhere(found.mask(0)).min(0).tolist() == [1, 0]
     assert np.argwhere(found.mask(0)).max(0).tolist() == [3, 1]
-    assert np.argwhere(found.mask(1)).tolist() == [[0, 1]], "a box below a cell keeps one"
+    assert np.argwhere(found.mask(1)).tolist() == [[0, 1]], "a box smaller than a cell keeps one cell"
     np.testing.assert_allclose(found.areas, [6 / 16, 1 / 16])
 
 
-def test_mass_on_the_last_cell_is_not_lost_in_a_large_total():
+def test_small_mass_in_the_last_cell_is_exact():
     found = Boxes(np.array([[0, 0, 300, 300], [299, 299, 300, 300.0]]), np.array([1.0, 0]), (300, 300), (300, 300))
     maps = np.full((1, 300, 300), 1 / 90000)
     maps[0, -1, -1] = 1e-3
@@ -102,7 +102,7 @@ def test_mass_on_the_last_cell_is_not_lost_in_a_large_total():
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (1, 3, 2), (2, 2, 3, 1)])
-def test_maps_of_another_grid_are_refused(shape):
+def test_maps_on_another_grid_are_refused(shape):
     found = Boxes(np.array([[0, 0, 3, 2.0]]), np.ones(1), (2, 3), (2, 3))
     with pytest.raises(InputError, match=r"not on the grid \(W, \*\(2, 3\)\); resize them"):
         found.integrate(np.zeros(shape))
@@ -115,8 +115,8 @@ def test_maps_of_another_grid_are_refused(shape):
         ({"boxes": np.array([[0, 0, 4, 1.0], [0, 0, 1, 1]])}, "leaves the image 3x2"),
         ({"boxes": np.array([[1, 0, 1, 1.0], [0, 0, 1, 1]])}, "is empty"),
         ({"boxes": np.array([[np.nan, 0, 1, 1.0], [0, 0, 1, 1]])}, "leaves the image"),
-        ({"scores": np.array([0.1, 0.2])}, "best first"),
-        ({"scores": np.array([np.nan, 0.2])}, "best first"),
+        ({"scores": np.array([0.1, 0.2])}, "sorted in descending order"),
+        ({"scores": np.array([np.nan, 0.2])}, "must be finite"),
     ],
 )
 def test_bad_boxes_are_refused(bad, message):
@@ -132,13 +132,13 @@ def test_bad_boxes_are_refused(bad, message):
         ({"labels": np.array([[-1, 0], [1, 1]])}, "must be a grid"),
         ({"labels": np.array([[0, 9], [1, 1]])}, "must be a grid"),
         ({"labels": np.array([[0, 0], [2, 2]])}, "skip a number below 3"),
-        ({"offsets": np.array([0, 3])}, "do not divide 3 members into 2 regions"),
+        ({"offsets": np.array([0, 3])}, "do not divide 3 members into 2 regions; start at 0"),
         ({"offsets": np.array([0, 1, 2])}, "do not divide"),
         ({"offsets": np.array([0, 3, 3])}, "a region is empty"),
         ({"members": np.array([0, 1, 2])}, r"outside 0\.\.1"),
         ({"members": np.array([-1, 1, 0])}, r"outside 0\.\.1"),
         ({"members": np.array([0, 1, 1]), "offsets": np.array([0, 1, 3])}, "twice"),
-        ({"scores": np.array([0.1, 0.2])}, "best first"),
+        ({"scores": np.array([0.1, 0.2])}, "sorted in descending order"),
     ],
 )
 def test_bad_segments_are_refused(bad, message):
@@ -152,21 +152,23 @@ def test_bad_segments_are_refused(bad, message):
         Segments(**good | bad, size=(2, 2))
 
 
-def test_box_proposer_gives_the_boxes_of_the_segments():
+def test_box_proposer_returns_the_bounding_boxes_of_the_segments():
     image = np.asarray(Image.open(ASTRONAUT).convert("RGB"))
-    found, of = BoxProposer(count=40, side=120)(image), SegmentProposer(count=40, side=120)(image)
-    assert isinstance(found, Boxes) and found.shape == of.shape == (120, 120) and found.size == (512, 512)
-    np.testing.assert_array_equal(found.boxes, of.boxes)
+    found, expected = BoxProposer(count=40, side=120)(image), SegmentProposer(count=40, side=120)(image)
+    assert isinstance(found, Boxes) and found.shape == expected.shape == (120, 120) and found.size == (512, 512)
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
     for i in range(len(found)):
-        y, x = np.nonzero(of.mask(i))
-        assert found.mask(i).sum() == (np.ptp(y) + 1) * (np.ptp(x) + 1), "on the segments' own grid nothing is rounded"
+        y, x = np.nonzero(expected.mask(i))
+        assert found.mask(i).sum() == (np.ptp(y) + 1) * (np.ptp(x) + 1), (
+            "boxes on the segments' own grid are not rounded"
+        )
 
 
 @pytest.mark.parametrize(
     "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), "photo.jpg"]
 )
 @pytest.mark.parametrize("proposer", [SegmentProposer, BoxProposer])
-def test_what_is_no_image_is_refused(proposer, image):
+def test_anything_but_an_image_is_refused(proposer, image):
     with pytest.raises(InputError, match="an image must be"):
         proposer()(image)
 

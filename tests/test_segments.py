@@ -1,4 +1,4 @@
-"""How segments are found: every fast part against its definition, and the whole on real photos."""
+"""SegmentProposer: each fast part is compared with its definition, and the whole runs on real photos."""
 
 import json
 import os
@@ -14,11 +14,11 @@ from PIL import Image
 from scipy import ndimage, sparse
 
 from proposals import SegmentProposer
-from proposals.consensus import LEVEL, consensus
+from proposals.consensus import MIN_SHARE, consensus
 from proposals.mergetree import Affinity, MergeTree
 from proposals.partition import common_refinement, graph_segmentations
 from proposals.pool import Pool
-from proposals.ranking import NEAR, SAME, TOGETHER, choose, most_covering, neighbours, prior
+from proposals.ranking import NEAR, SAME, TOGETHER, choose, greedy_coverage, objectness, pairwise_iou
 from proposals.regiongraph import RegionGraph
 
 PHOTOS = Path(skimage.__file__).parent / "data"
@@ -31,7 +31,7 @@ def photo(name: str) -> np.ndarray:
 
 
 def partition(rng: np.random.Generator, h: int, w: int, seeds: int) -> np.ndarray:
-    """A label map of the pixels' nearest seeds, every label connected."""
+    """A label map that assigns each pixel to the nearest of some random points; every label is connected."""
     points = rng.random((seeds, 2)) * (h, w)
     grid = np.stack(np.mgrid[:h, :w], -1)[:, :, None] + 0.5
     nearest = ((grid - points) ** 2).sum(-1).argmin(-1)
@@ -45,7 +45,7 @@ def random_graph(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, RegionG
     bins = np.stack([rng.integers(0, 4, (h, w)), rng.integers(4, 7, (h, w))], 2).astype(np.int32)
     bins[0, 0] = 3, 6
     contour = rng.random((h, w)).astype(np.float32)
-    return labels, bins, contour, RegionGraph.of(labels, bins, contour)
+    return labels, bins, contour, RegionGraph.from_labels(labels, bins, contour)
 
 
 def same_partition(a: np.ndarray, b: np.ndarray) -> bool:
@@ -53,8 +53,8 @@ def same_partition(a: np.ndarray, b: np.ndarray) -> bool:
     return pairs == len(np.unique(a)) == len(np.unique(b))
 
 
-def felzenszwalb(image: np.ndarray, scale: float, smallest: int) -> np.ndarray:
-    """Sec. 4 of the paper with sets instead of a forest."""
+def felzenszwalb(image: np.ndarray, scale: float, min_size: int) -> np.ndarray:
+    """The algorithm of Sec. 4 of the paper, with label arrays instead of a disjoint-set forest."""
     h, w = image.shape[:2]
     edges = []
     for y, x in np.ndindex(h, w):
@@ -70,22 +70,22 @@ def felzenszwalb(image: np.ndarray, scale: float, smallest: int) -> np.ndarray:
             label[label == b], internal[a] = a, weight
     for _, i, j in edges:
         a, b = label[i], label[j]
-        if a != b and min((label == a).sum(), (label == b).sum()) < smallest:
+        if a != b and min((label == a).sum(), (label == b).sum()) < min_size:
             label[label == b] = a
     return label.reshape(h, w)
 
 
 @given(seeds, st.sampled_from([0.5, 2, 8]), st.integers(1, 6))
 @fast
-def test_graph_segmentation_is_the_papers(seed, scale, smallest):
+def test_graph_segmentation_equals_the_papers_algorithm(seed, scale, min_size):
     rng = np.random.default_rng(seed)
-    # few distances, each in a bin of its own; ties keep the order of the raster
+    # few different distances, so that each has its own bin; equal distances keep the raster order
     image = rng.integers(0, 6, (*rng.integers(1, 9, 2), 1)).astype(np.float32)
-    (labels,) = graph_segmentations(image, [scale], smallest, 10**6)
-    assert same_partition(labels, felzenszwalb(image, scale, smallest))
+    (labels,) = graph_segmentations(image, [scale], min_size, 10**6)
+    assert same_partition(labels, felzenszwalb(image, scale, min_size))
 
 
-def test_graph_segmentation_keeps_within_the_most_regions():
+def test_graph_segmentation_respects_max_regions():
     noise = np.random.default_rng(0).random((60, 60, 3)).astype(np.float32)
     many, few = (graph_segmentations(noise, [0.01], 1, most)[0].max() + 1 for most in (10**6, 50))
     assert few <= 50 < many
@@ -93,7 +93,7 @@ def test_graph_segmentation_keeps_within_the_most_regions():
 
 @given(seeds)
 @fast
-def test_common_refinement(seed):
+def test_common_refinement_equals_the_intersections_of_the_regions(seed):
     rng = np.random.default_rng(seed)
     h, w = rng.integers(1, 15, 2)
     partitions = np.stack([partition(rng, h, w, int(n)) for n in rng.integers(1, 8, 3)])
@@ -108,7 +108,7 @@ def test_common_refinement(seed):
 
 @given(seeds)
 @fast
-def test_region_graph_is_counted_right(seed):
+def test_region_graph_features_equal_their_definitions(seed):
     labels, bins, contour, graph = random_graph(seed)
     h, w = labels.shape
     for i in range(labels.max() + 1):
@@ -129,18 +129,18 @@ def test_region_graph_is_counted_right(seed):
 
 @given(seeds)
 @fast
-def test_a_coarse_graph_is_the_graph_of_the_coarse_map(seed):
+def test_coarsened_graph_equals_the_graph_of_the_coarse_label_map(seed):
     labels, bins, contour, graph = random_graph(seed)
     rng = np.random.default_rng(seed)
     part = np.unique(rng.integers(0, 4, len(graph.sizes)), return_inverse=True)[1]
-    coarse, expected = graph.coarsen(part), RegionGraph.of(part[labels].astype(np.int32), bins, contour)
+    coarse, expected = graph.coarsen(part), RegionGraph.from_labels(part[labels].astype(np.int32), bins, contour)
     for name in ("sizes", "boxes", "histograms", "pairs", "lengths", "strengths"):
         np.testing.assert_allclose(getattr(coarse, name), getattr(expected, name), rtol=1e-6, err_msg=name)
     np.testing.assert_allclose(coarse.outlines(), expected.outlines(), rtol=1e-6)
 
 
 def affinity(graph: RegionGraph, a: set[int], b: set[int], weights: Affinity) -> float:
-    """The docstring of ``Affinity`` for two sets of regions; -inf if they do not touch."""
+    """The similarity of two sets of regions, as ``Affinity`` defines it; -inf if they are not adjacent."""
     total, both = graph.sizes.sum(), sorted(a | b)
     between = [len({int(i) in a, int(j) in a}) == 2 and {int(i), int(j)} <= a | b for i, j in graph.pairs]
     if not any(between):
@@ -161,16 +161,16 @@ def affinity(graph: RegionGraph, a: set[int], b: set[int], weights: Affinity) ->
 
 @given(seeds, st.lists(st.floats(0, 2), min_size=5, max_size=5))
 @fast
-def test_each_merge_joins_the_most_alike_neighbours(seed, weights):
+def test_each_merge_joins_the_most_similar_neighbours(seed, weights):
     _, _, _, graph = random_graph(seed)
-    wanted = Affinity(*weights)
-    tree = MergeTree.of(graph, wanted, colours=4)
+    terms = Affinity(*weights)
+    tree = MergeTree.from_graph(graph, terms, colours=4)
     n = len(graph.sizes)
     sets = {i: {i} for i in range(n)}
     for m, (a, b) in enumerate(tree.children.tolist()):
         pairs = [(i, j) for i in sets for j in sets if i < j]
-        most = max(affinity(graph, sets[i], sets[j], wanted) for i, j in pairs)
-        assert affinity(graph, sets[a], sets[b], wanted) >= most - 1e-4
+        most = max(affinity(graph, sets[i], sets[j], terms) for i, j in pairs)
+        assert affinity(graph, sets[a], sets[b], terms) >= most - 1e-4
         sets[n + m] = sets.pop(a) | sets.pop(b)
         inside = sorted(sets[n + m])
         assert tree.sizes[n + m] == graph.sizes[inside].sum()
@@ -191,9 +191,9 @@ def sets_below(tree: MergeTree) -> list[set[int]]:
 
 @given(seeds)
 @fast
-def test_each_node_is_a_stretch_of_the_leaves(seed):
+def test_each_node_is_an_interval_of_the_leaves(seed):
     _, _, _, graph = random_graph(seed)
-    tree = MergeTree.of(graph, Affinity(size=1), colours=4)
+    tree = MergeTree.from_graph(graph, Affinity(size=1), colours=4)
     spans = tree.spans()
     order = np.argsort(spans[: len(graph.sizes), 0])
     for node, inside in enumerate(sets_below(tree)):
@@ -205,12 +205,12 @@ def random_pool(seed: int) -> tuple[np.ndarray, RegionGraph, Pool]:
     rng = np.random.default_rng(seed)
     parts = [np.unique(rng.integers(0, 6, len(graph.sizes)), return_inverse=True)[1] for _ in range(2)]
     with ThreadPoolExecutor(2) as threads:
-        pool = Pool.grow(graph, np.stack(parts), (Affinity(colour=1), Affinity(size=1, fill=1)), 4, 0, threads)
+        pool = Pool.build(graph, np.stack(parts), (Affinity(colour=1), Affinity(size=1, fill=1)), 4, 0, threads)
     return labels, graph, pool
 
 
 def members(pool: Pool) -> np.ndarray:
-    """(n, S) bool: the superpixels of each region, by following the merges."""
+    """The superpixels of each region, ``(n, S)`` bool, by following the merges."""
     below = [sets_below(tree) for tree in pool.trees]
     return np.array([np.isin(pool.parts[pool.origins[t]], sorted(below[t][node])) for t, node in pool.sources])
 
@@ -230,15 +230,15 @@ def test_regions_of_the_pool_are_distinct(seed):
 
 @given(seeds, st.integers(1, 6))
 @fast
-def test_consensus_is_what_enough_voices_hold(seed, groups):
+def test_consensus_contains_the_superpixels_with_enough_votes(seed, groups):
     labels, _, pool = random_pool(seed)
     rng = np.random.default_rng(seed)
     inside = members(pool)
-    voices = rng.random((groups, len(inside))) * (rng.random((groups, len(inside))) < 0.3)
-    voices[np.arange(groups), rng.integers(0, len(inside), groups)] = 1
-    for found, voice in zip(consensus(pool, sparse.csr_array(voices)), voices, strict=True):
-        votes = voice @ inside
-        expected = votes >= min(LEVEL * voice.sum(), votes.max())
+    weights = rng.random((groups, len(inside))) * (rng.random((groups, len(inside))) < 0.3)
+    weights[np.arange(groups), rng.integers(0, len(inside), groups)] = 1
+    for found, row in zip(consensus(pool, sparse.csr_array(weights)), weights, strict=True):
+        votes = row @ inside
+        expected = votes >= min(MIN_SHARE * row.sum(), votes.max())
         np.testing.assert_array_equal(found[labels], ndimage.binary_fill_holes(expected[labels]))
 
 
@@ -251,28 +251,28 @@ def iou(boxes: np.ndarray) -> np.ndarray:
 
 @given(seeds)
 @fast
-def test_a_places_voices_are_the_beliefs_of_the_regions_there(seed):
+def test_group_weights_are_objectness_times_overlap(seed):
     labels, _, pool = random_pool(seed)
     groups, gains = choose(pool, labels.size, 5)
-    overlaps, belief = iou(pool.boxes), prior(pool, labels.size)
+    overlaps, weights = iou(pool.boxes), objectness(pool, labels.size)
     for row in groups.toarray():
-        loudest = np.flatnonzero(np.isclose(row, belief, rtol=1e-6))
-        expected = [np.where(overlaps[i] >= TOGETHER, overlaps[i] * belief, 0) for i in loudest]
+        candidates = np.flatnonzero(np.isclose(row, weights, rtol=1e-6))
+        expected = [np.where(overlaps[i] >= TOGETHER, overlaps[i] * weights, 0) for i in candidates]
         assert any(np.allclose(row, e, rtol=1e-5) for e in expected)
     assert len(groups.toarray()) == len(gains) == min(5, len(np.unique(pool.boxes, axis=0)))
 
 
 @given(seeds)
 @fast
-def test_covering_is_greedy(seed):
+def test_greedy_coverage_selects_the_largest_gain(seed):
     rng = np.random.default_rng(seed)
     low = rng.integers(0, 10, (20, 2))
     boxes = np.unique(np.concatenate([low, low + rng.integers(1, 8, (20, 2))], 1), axis=0)
     weights = rng.random(len(boxes))
     overlaps = iou(boxes)
-    found = neighbours(boxes)
+    found = pairwise_iou(boxes)
     np.testing.assert_allclose(found.toarray(), np.where(overlaps > NEAR, overlaps, 0), rtol=1e-6)
-    chosen, gains = most_covering(found, weights, len(boxes) - 1)
+    chosen, gains = greedy_coverage(found, weights, len(boxes) - 1)
 
     cover = np.clip((overlaps - NEAR) / (SAME - NEAR), 0, 1)
     covered = np.zeros(len(boxes))
@@ -284,7 +284,7 @@ def test_covering_is_greedy(seed):
 
 
 @pytest.mark.parametrize("name", ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"])
-def test_real_photos(name):
+def test_segments_of_real_photos_are_distinct_and_reproducible(name):
     image = photo(name)
     found = SegmentProposer()(image)
     height, width = image.shape[:2]
@@ -299,7 +299,7 @@ def test_real_photos(name):
 
 
 def test_the_astronaut_and_her_face_are_found():
-    # drawn by hand on the photo that scikit-image ships
+    # boxes drawn by hand on scikit-image's photo
     face, woman = np.array([172, 62, 280, 205]), np.array([15, 0, 470, 512])
     boxes = SegmentProposer()(photo("astronaut.png")).boxes
     for box in (face, woman):
@@ -310,7 +310,7 @@ def test_the_astronaut_and_her_face_are_found():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (1, 4000), (4000, 1), (40, 30), (4000, 6000)])
 @pytest.mark.parametrize("kind", ["uniform", "halves"])
-def test_odd_photos_give_what_they_can(size, kind):
+def test_uniform_and_extremely_shaped_images_give_the_whole_image(size, kind):
     image = np.full((*size, 3), 90, np.uint8)
     if kind == "halves":
         image[:, size[1] // 2 :] = 200
@@ -321,14 +321,14 @@ def test_odd_photos_give_what_they_can(size, kind):
         assert len(found) == 1
 
 
-def test_noise_gives_at_most_the_count():
+def test_count_limits_the_number_of_segments():
     noise = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
     for count in (1, 7):
         found = SegmentProposer(count=count, side=90)(noise)
         assert len(found) == count and found.areas.max() == 1
 
 
-@pytest.mark.skipif("GROUNDING_DATA" not in os.environ, reason="GROUNDING_DATA names no folder with coco2017 in it")
+@pytest.mark.skipif("GROUNDING_DATA" not in os.environ, reason="set GROUNDING_DATA to a folder that contains coco2017")
 def test_coco_objects_are_found():
     root = Path(os.environ["GROUNDING_DATA"], "coco2017")
     truth = json.loads((root / "annotations" / "instances_val2017.json").read_text())

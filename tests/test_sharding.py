@@ -316,7 +316,7 @@ def test_settings_out_of_range_are_told(crawl, tmp_path, settings, told):
     [
         ({}, "there is none"),
         ({"x.jpg": b"", "x.json": b'{"url": 1}'}, "the first is x: no tags or captions"),
-        (None, "the first is a.tar: damaged tar: truncated or no tar file"),
+        (None, "the first is a.tar: damaged tar: truncated or not a tar file"),
     ],
 )
 def test_a_source_without_any_text_is_told(tmp_path, files, told):
@@ -361,7 +361,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(crawl, made, tmp_path, workers)
 def test_a_damaged_tar_is_warned_of(crawl, tmp_path, caplog):
     shard(str(crawl), str(tmp_path), **SETTINGS)
     assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
-        next(m for m in caplog.messages if m.startswith("00004.tar: damaged tar: truncated or no tar file ("))
+        next(m for m in caplog.messages if m.startswith("00004.tar: damaged tar: truncated or not a tar file ("))
     ]
 
 

@@ -1,4 +1,4 @@
-"""Shards of proposals: what is read is what was written, and nothing else is read."""
+"""Shards of proposals: reading returns what was written, and other files are refused."""
 
 import io
 import json
@@ -28,20 +28,20 @@ def same(one: Proposals, other: Proposals) -> None:
 
 @given(st.one_of(segments(), boxes()))
 @settings(deadline=None, max_examples=80)
-def test_what_is_read_is_what_was_written(found: Proposals):
+def test_decode_inverts_encode(found: Proposals):
     data = encode(found)
     same(decode(data), found)
     if len(found) and isinstance(found, Segments):
         assert encode(decode(data)) == data
         maps, once = np.random.default_rng(0).random((2, *found.shape)), decode(data)
         np.testing.assert_allclose(once.integrate(maps), found.integrate(maps))
-        # the members of a region ascend now, and so their masses are summed in the same order
+        # the members of a region are sorted after decoding, so that sums have the same order and are bit-identical
         np.testing.assert_array_equal(decode(encode(once)).integrate(maps), once.integrate(maps))
 
 
 @given(segments(), st.data())
 @settings(deadline=None, max_examples=60)
-def test_damaged_bytes_are_refused_or_still_proposals(found: Segments, draw):
+def test_damaged_bytes_are_refused_or_decode_to_proposals(found: Segments, draw):
     data = bytearray(encode(found))
     at = draw.draw(st.integers(0, len(data) - 1))
     data[at] ^= draw.draw(st.integers(1, 255))
@@ -64,7 +64,7 @@ def labelled(cells: tuple[int, int], regions: np.ndarray) -> bytes:
 
 
 def bomb() -> bytes:
-    """An archive of a few hundred KB that unpacks to half a gigabyte."""
+    """An archive of a few hundred KB that unpacks to 512 MB."""
     buffer = io.BytesIO()
     with ZipFile(buffer, "w", 8) as archive, archive.open("scores.npy", "w") as file:
         for _ in range(512):
@@ -76,8 +76,8 @@ def bomb() -> bytes:
     ("data", "reason"),
     [
         (b"", "not a zip file"),
-        (npz(scores=np.ones(1)), "no kind that is known"),
-        (npz(grid=np.ones(4), boxes=np.ones((1, 4)), scores=np.ones(1)), "grid must not be"),
+        (npz(scores=np.ones(1)), "no known class"),
+        (npz(grid=np.ones(4), boxes=np.ones((1, 4)), scores=np.ones(1)), "grid is a wrong array"),
         (npz(grid=np.array([1, 1, 0, 1]), boxes=np.ones((1, 4)), scores=np.ones(1)), "a grid of 1 x 1"),
         (npz(grid=np.array([1, 1, 4, 4]), boxes=np.full((1, 4), 9.0), scores=np.ones(1)), "leaves the image"),
         (npz(grid=np.array([1 << 20, 1 << 20, 4, 4]), boxes=np.ones((1, 4)), scores=np.ones(1)), "a grid of 1048576"),
@@ -94,11 +94,11 @@ def test_other_files_are_refused(data, reason):
         decode(data)
 
 
-def test_other_kinds_cannot_be_kept():
+def test_other_classes_of_proposals_cannot_be_stored():
     class Other(Boxes):
         pass
 
-    with pytest.raises(InputError, match="kind Other cannot be kept"):
+    with pytest.raises(InputError, match="class Other cannot be stored"):
         encode(Other(np.array([[0, 0, 1, 1]]), np.ones(1), (1, 1), (1, 1)))
 
 
@@ -113,10 +113,10 @@ def root(tmp_path: Path) -> Path:
 IMAGE = np.zeros((3, 2, 3), np.uint8)
 
 
-def test_proposals_are_found_by_name(root):
-    kept = ShardProposals(root)
-    assert len(kept) == 3
-    assert kept(IMAGE, "two").boxes.tolist() == [[0, 0, 2, 3]]
+def test_proposals_are_looked_up_by_name(root):
+    stored = ShardProposals(root)
+    assert len(stored) == 3
+    assert stored(IMAGE, "two").boxes.tolist() == [[0, 0, 2, 3]]
     assert read_about(root / "a.tar") == {"photos": 1}
 
 
@@ -124,24 +124,24 @@ def test_proposals_are_found_by_name(root):
     ("image", "name", "reason"),
     [
         (IMAGE, None, "by the image's name"),
-        (IMAGE, "three", "no proposals of three: make them with grounding step=propose"),
-        (IMAGE[:2], "one", "are of 2x3, the image is 2x2"),
-        (IMAGE, "bad", "b.tar: bad.npz holds no proposals"),
+        (IMAGE, "three", "no proposals of three: compute them with grounding step=propose"),
+        (IMAGE[:2], "one", "are for 2x3, but the image is 2x2"),
+        (IMAGE, "bad", "b.tar: bad.npz contains no proposals"),
         (IMAGE[:, :, 0], "one", "uint8"),
     ],
 )
-def test_what_is_not_there_is_told(root, image, name, reason):
+def test_missing_and_unfitting_proposals_are_reported(root, image, name, reason):
     with pytest.raises(InputError, match=reason):
         ShardProposals(root)(image, name)
 
 
-def test_a_name_twice_is_told(root):
+def test_a_name_in_two_shards_is_reported(root):
     write_shard(root / "c.tar", [ABOUT_FILE, ("one.npz", b"")])
-    with pytest.raises(InputError, match=r"a.tar and .*c.tar both hold one"):
+    with pytest.raises(InputError, match=r"a.tar and .*c.tar both contain one"):
         ShardProposals(root)(IMAGE, "one")
 
 
-def test_a_folder_without_shards_is_told(tmp_path):
+def test_a_folder_without_shards_is_reported(tmp_path):
     with pytest.raises(InputError, match=r"no \.tar shards"):
         ShardProposals(tmp_path)
 

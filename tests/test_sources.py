@@ -200,7 +200,7 @@ def test_a_truncated_tar_gives_what_stands_before(tmp_path):
         (tmp_path / "a.tar").write_bytes(whole[:cut])
         found = samples(tmp_path)
         assert [s.key for s in found if not s.reason][:2] == ["0", "1"]
-        assert found[-1].reason.startswith("damaged tar: truncated or no tar file (")
+        assert found[-1].reason.startswith("damaged tar: truncated or not a tar file (")
         assert str(tmp_path) not in found[-1].reason
     (tmp_path / "a.tar").write_bytes(b"\x1f\x8b no tar")
     assert [reason[:11] for _, reason in reasons(tmp_path)] == ["damaged tar"]
