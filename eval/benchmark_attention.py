@@ -27,7 +27,8 @@ from grounding import TopDown
 from grounding.attention import layers as rules
 from grounding.attention.signals import Signal, Winners, transpose
 from grounding.runtime.timing import Work, interleaved, peak_memory
-from grounding.tagger.tagger import TENSORFLOW, TORCHVISION, Preprocessing, TagClassifier
+from grounding.tagger.preprocessing import TENSORFLOW, TORCHVISION, Preprocessing
+from grounding.tagger.tagger import TagClassifier
 from proposals.errors import InputError
 
 log = logging.getLogger(__name__)

@@ -36,7 +36,9 @@ MODULES = (
     "grounding.attention.signals",
     "grounding.attention.topdown",
     "grounding.images",
+    "grounding.tagger.architectures",
     "grounding.tagger.googlenet",
+    "grounding.tagger.preprocessing",
     "grounding.tagger.tagger",
 )
 

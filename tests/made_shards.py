@@ -12,7 +12,8 @@ from PIL import Image
 from torch import nn
 
 from grounding import TagClassifier, Vocabulary
-from grounding.tagger.tagger import ARCHITECTURES, TORCHVISION, Architecture
+from grounding.tagger.architectures import ARCHITECTURES, Architecture
+from grounding.tagger.preprocessing import TORCHVISION
 from training.shards import FORMAT, SHARDS, VOCABULARY, index_path, vocabulary_text, write_index, write_shard
 from training.thumbnails import Thumbnail
 

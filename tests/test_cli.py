@@ -77,7 +77,7 @@ REFUSALS = {
     "empty phrase": (["image=PHOTO", "phrases=[a cat,'']"], "a phrase is empty"),
     "unknown step": (["step=fly"], "Could not find 'step/fly'"),
     "unknown key": (["imag=PHOTO"], "imag"),
-    "no tagger": (["image=PHOTO", "phrases=[a cat]", "tagger.path=text.jpg"], "no safetensors file"),
+    "no tagger": (["image=PHOTO", "phrases=[a cat]", "tagger.path=text.jpg"], "not a safetensors file"),
     "no method": (["image=PHOTO", "phrases=[a cat]", "attention=magic"], "Could not find 'attention/magic'"),
     "bad gamma": (["image=PHOTO", "phrases=[a cat]", "gamma=-1"], "gamma=-1 must be a number"),
     "no annotations": (["step=evaluate", "data.root=."], "has no images: set data.root"),

@@ -18,6 +18,7 @@ HARMLESS = {
     "grounding.text": "a docstring",
     "grounding.runtime.artefacts": "writes files",
     "grounding.attention.atlas": "reads maps",
+    "grounding.tagger.tensors": "reads and writes files, and the tagger's weights are part of the key",
     "grounding.text.vocabulary": "maps are kept by the tag's index, and the tagger's weights are part of the key",
     "grounding.text.words": "see vocabulary",
     "proposals": "hands out names",

@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from grounding import TagClassifier, Vocabulary
+from grounding.tagger.architectures import ARCHITECTURES
 from grounding.tagger.googlenet import googlenet
-from grounding.tagger.tagger import ARCHITECTURES, CAFFE, TENSORFLOW, TORCHVISION, Preprocessing, load_vocabulary
+from grounding.tagger.preprocessing import CAFFE, TENSORFLOW, TORCHVISION, Preprocessing
+from grounding.tagger.tagger import load_vocabulary
 from proposals.errors import InputError
 from training.data import crop, square
 from training.start import initial_tagger
@@ -29,7 +31,7 @@ def saved(tmp_path_factory):
     return tagger, path
 
 
-def test_a_saved_tagger_comes_back(saved):
+def test_a_saved_tagger_loads_unchanged(saved):
     tagger, path = saved
     loaded = TagClassifier.load(path)
     assert (loaded.architecture, loaded.vocabulary, loaded.preprocessing) == ("bvlc_googlenet", TAGS, CAFFE)
@@ -51,7 +53,7 @@ def test_other_networks_and_preprocessing_are_kept(tmp_path):
     assert loaded.trunk.conv1.bn.num_batches_tracked == 100_001
 
 
-def test_preprocessing_is_by_channel():
+def test_preprocessing_normalises_each_channel():
     image = torch.tensor([[[[10.0]], [[20.0]], [[30.0]]]]).byte()
     torch.testing.assert_close(CAFFE(image).flatten(), torch.tensor([30 - 104.007, 20 - 116.669, 10 - 122.679]))
     torch.testing.assert_close(TENSORFLOW(image).flatten(), torch.tensor([10.0, 20, 30]) / 127.5 - 1)
@@ -70,11 +72,11 @@ def test_one_position_at_224_and_one_more_for_each_32_pixels(name):
 
 
 @pytest.mark.parametrize("name", ["googlenet", "resnet50"])
-def test_torchvisions_trunks_compute_what_torchvision_does(name, monkeypatch):
+def test_trunks_give_the_features_of_torchvision(name, monkeypatch):
     torch.manual_seed(0)
     extra = {"init_weights": True} if name == "googlenet" else {}
     original = getattr(torchvision.models, name)(weights=None, **extra).eval().double()
-    # the download, without a network
+    # replaces the download
     monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", lambda *_, **__: original.state_dict())
     trunk = ARCHITECTURES[name].trunk(pretrained=True).eval().double()
     images = torch.randn(1, 3, 224, 224, dtype=torch.float64)
@@ -83,7 +85,7 @@ def test_torchvisions_trunks_compute_what_torchvision_does(name, monkeypatch):
         torch.testing.assert_close(original.fc(features.flatten(1)), original(images))
 
 
-def test_vgg16_is_torchvisions(monkeypatch):
+def test_vgg16_gives_the_features_of_torchvision(monkeypatch):
     original = torchvision.models.vgg16(weights=None)
     monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", lambda *_, **__: original.state_dict())
     trunk = ARCHITECTURES["vgg16"].trunk(pretrained=True).eval()
@@ -96,13 +98,13 @@ def test_vgg16_is_torchvisions(monkeypatch):
         torch.testing.assert_close(trunk(images).flatten(1), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_googlenet_has_the_published_size():
+def test_the_bvlc_googlenet_has_the_published_size():
     trunk = googlenet()
     assert sum(p.numel() for p in trunk.parameters()) == 5_973_552
     assert sum(isinstance(m, nn.Conv2d) for m in trunk.modules()) == 57
 
 
-def test_wrong_files_are_told_in_one_line(saved, tmp_path):
+def test_wrong_files_give_a_message_of_one_line(saved, tmp_path):
     _, path = saved
     whole = path.read_bytes()
     tensors = load_file(path)
@@ -121,16 +123,16 @@ def test_wrong_files_are_told_in_one_line(saved, tmp_path):
     save_file({k: v for k, v in tensors.items() if k != "classifier.bias"}, files["lacking"], about)
     save_file(tensors | {"classifier.bias": torch.full((3,), torch.nan)}, files["nan"], about)
     messages = {
-        "missing": "there is no such file",
-        "text": "truncated or no safetensors file",
-        "truncated": "truncated or no safetensors file",
-        "tensors": "is no tagger that can be read",
+        "missing": "does not exist: give the path",
+        "text": "is truncated or not a safetensors file",
+        "truncated": "is truncated or not a safetensors file",
+        "tensors": "is not a tagger",
         "architecture": "unknown architecture 'alexnet'",
-        "vocabulary": "is no tagger that can be read",
-        "tags": r"classifier.bias is \(3,\), should be \(2,\)",
-        "shape": r"classifier.bias is \(4,\), should be \(3,\)",
-        "lacking": r"classifier.bias is none, should be \(3,\)",
-        "nan": "classifier.bias holds NaN",
+        "vocabulary": "is not a tagger",
+        "tags": r"classifier.bias is \(3,\), expected \(2,\)",
+        "shape": r"classifier.bias is \(4,\), expected \(3,\)",
+        "lacking": r"classifier.bias is missing, expected \(3,\)",
+        "nan": "classifier.bias has NaN",
     }
     for name, message in messages.items():
         with pytest.raises(InputError, match=message) as caught:
@@ -138,12 +140,12 @@ def test_wrong_files_are_told_in_one_line(saved, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_a_full_folder_is_told(saved):
+def test_a_folder_that_cannot_be_written_gives_a_message(saved):
     with pytest.raises(InputError, match="cannot be written"):
         saved[0].save("/proc/no/tagger.safetensors")
 
 
-def test_the_published_network_sees_what_it_saw(data):
+def test_the_published_network_keeps_its_accuracy(data):
     """Top 1 on ImageNet photos: the reference is 77.6 % of 250; RGB in place of BGR gives about 61 %."""
     path = str(data / "bvlc_googlenet" / "bvlc_googlenet.fp16.safetensors")
     network = initial_tagger(path, Vocabulary([f"class {i}" for i in range(1000)])).eval()

@@ -351,7 +351,7 @@ def test_a_checkpoint_of_another_training_is_not_continued(shards, tmp_path):
         train(str(shards), str(tmp_path), epochs=2, **RECIPE)
     last.write_bytes(b"")
     with pytest.raises(
-        InputError, match=r"truncated or no safetensors file .*: remove it, to go on from the one before"
+        InputError, match=r"truncated or not a safetensors file .*: remove it, to go on from the one before"
     ):
         train(str(shards), str(tmp_path), epochs=2, **RECIPE)
     save_file({"a": torch.zeros(1)}, checkpoint.path_of(folder, 99))

@@ -13,7 +13,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from grounding.runtime.renamed import new_names
-from grounding.tagger.tagger import read_tensors, write_tensors
+from grounding.tagger.tensors import read_tensors, write_tensors
 from proposals.errors import InputError
 from training.network import Network
 
@@ -122,7 +122,7 @@ def resume(path: Path, training: Training) -> None:
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         parts.setdefault(kind, {})[rest] = tensor
-    training.network.tagger.take(parts["weights"], path)
+    training.network.tagger.set_weights(parts["weights"], path)
     try:
         if training.network.average is not None:
             training.network.average.load_state_dict(parts["average"])

@@ -6,8 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from grounding.tagger.architectures import ARCHITECTURES
 from grounding.tagger.googlenet import from_caffe
-from grounding.tagger.tagger import ARCHITECTURES, FORMAT, TagClassifier, read_tensors
+from grounding.tagger.tagger import FORMAT, TagClassifier
+from grounding.tagger.tensors import read_tensors
 from grounding.text.vocabulary import Vocabulary
 from grounding.text.words import normalize, words
 from proposals.errors import InputError

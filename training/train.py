@@ -28,7 +28,8 @@ from torch.utils.data import DataLoader
 
 from grounding.runtime.artefacts import write_json
 from grounding.runtime.ranks import cores
-from grounding.tagger.tagger import EMBEDDED, write_tensors
+from grounding.tagger.tagger import EMBEDDED
+from grounding.tagger.tensors import write_tensors
 from proposals.errors import InputError
 from training import checkpoint
 from training.checkpoint import Progress, Training

@@ -1,7 +1,6 @@
-"""CNN-S, the slow network of Chatfield et al., *Return of the Devil in the Details*, 2014 (Table 1), as a plain module.
+"""CNN-S of Chatfield et al., *Return of the Devil in the Details*, 2014 (Table 1), as a PyTorch module.
 
-The first of the paper's three networks. No weights are at hand here; the module is for those who have them. Caffe
-rounds the size of a pool up, and so do these.
+One of the paper's three networks. Its weights are not part of the project. Pooling uses ceil mode, as in Caffe.
 """
 
 from collections import OrderedDict
@@ -14,13 +13,11 @@ from grounding.tagger.googlenet import conv
 class CNNS(nn.Module):
     """Five convolutions and three fully connected layers.
 
-    Input (N, 3, 224, 224), BGR, 0..255 minus the mean; output (N, tags).
-
     Args:
-        tags: the number of outputs.
+        tags: number of outputs.
     """
 
-    def __init__(self, tags: int = 1000):
+    def __init__(self, tags: int = 1000) -> None:
         super().__init__()
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["conv1"] = conv(3, 96, 7, stride=2)
@@ -38,7 +35,15 @@ class CNNS(nn.Module):
         self.fc8 = nn.Linear(4096, tags)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images to logits."""
+        """Computes the logits.
+
+        Args:
+            images: ``(N, 3, 224, 224)`` BGR in 0..255 minus the mean.
+
+        Returns:
+            ``(N, tags)`` logits.
+        """
         x = self.features(images).flatten(1)
         x = self.dropout6(self.relu6(self.fc6(x)))
-        return self.fc8(self.dropout7(self.relu7(self.fc7(x))))
+        logits: Tensor = self.fc8(self.dropout7(self.relu7(self.fc7(x))))
+        return logits

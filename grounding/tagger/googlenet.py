@@ -1,8 +1,9 @@
-"""The BVLC GoogLeNet (Caffe Model Zoo), the network that the paper fine-tunes, as a plain module.
+"""The BVLC GoogLeNet of the Caffe Model Zoo, the network that the paper fine-tunes, as a PyTorch module.
 
-Szegedy et al., *Going deeper with convolutions*, 2014, as Caffe built it: ReLU after every convolution, no batch norm,
-local response normalisation after pool1 and conv2, a true 5x5 branch, and every pool in ceil mode. torchvision's
-``googlenet`` is another network (batch norm, 3x3 in place of 5x5, no LRN) and cannot hold its weights.
+Szegedy et al., *Going deeper with convolutions*, 2014, as Caffe implements it: a ReLU after every convolution, no batch
+normalisation, local response normalisation after pool1 and conv2, a 5x5 branch, and all pooling in ceil mode.
+torchvision's ``googlenet`` is a different network (batch normalisation, 3x3 instead of 5x5, no local response
+normalisation) and cannot load these weights.
 """
 
 from collections import OrderedDict
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from proposals.errors import InputError
 
-# outputs of the branches 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection (Table 1 of Szegedy et al.)
+# output channels of the layers 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection (Table 1 of Szegedy et al.)
 INCEPTIONS = {
     "inception_3a": (64, 96, 128, 16, 32, 32),
     "inception_3b": (128, 128, 192, 32, 96, 64),
@@ -28,28 +29,55 @@ POOL_BEFORE = {"inception_4a": "pool3", "inception_5a": "pool4"}
 CHANNELS = 1024
 
 
-def conv(inputs: int, outputs: int, size: int, **kwargs: int) -> nn.Sequential:
-    """A convolution and its ReLU."""
-    return nn.Sequential(OrderedDict(conv=nn.Conv2d(inputs, outputs, size, **kwargs), relu=nn.ReLU(inplace=True)))
+def conv(inputs: int, outputs: int, size: int, stride: int = 1, padding: int = 0) -> nn.Sequential:
+    """A convolution followed by a ReLU.
+
+    Args:
+        inputs: number of input channels.
+        outputs: number of output channels.
+        size: height and width of the kernel.
+        stride: step of the kernel, in pixels.
+        padding: zeros added on each side, in pixels.
+
+    Returns:
+        The two layers, named ``conv`` and ``relu``.
+    """
+    convolution = nn.Conv2d(inputs, outputs, size, stride=stride, padding=padding)
+    return nn.Sequential(OrderedDict(conv=convolution, relu=nn.ReLU(inplace=True)))
 
 
 def pool(stride: int, padding: int = 0) -> nn.MaxPool2d:
-    """Caffe's 3x3 maximum: the last window may hang over the edge."""
+    """Caffe's 3x3 max pooling, whose last window may extend beyond the edge.
+
+    Args:
+        stride: step of the window, in pixels.
+        padding: padding on each side, in pixels.
+
+    Returns:
+        The pooling layer.
+    """
     return nn.MaxPool2d(3, stride, padding, ceil_mode=True)
 
 
 class ResponseNorm(nn.LocalResponseNorm):
-    """x . (k + alpha / size . sum over neighbouring channels of x^2)^-3/4.
+    """Local response normalisation: x * (k + alpha / size * S)^(-3/4), with S the sum of x^2 over adjacent channels.
 
-    The sum is a 1x1 convolution with a band of ones, the power two roots: half the time of PyTorch's own, which took as
-    long as all the convolutions.
+    The sum is computed as a 1x1 convolution with a band matrix of ones, and the power as two roots. This takes half
+    the time of PyTorch's own layer, which takes as long as all convolutions of the network together.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(5, 1e-4, 0.75)
 
     def factor(self, x: Tensor) -> Tensor:
-        """What x (N, C, h, w) is multiplied by: the same shape, in 0..1."""
+        """The factor by which the layer multiplies its input.
+
+        Args:
+            x: ``(N, C, h, w)``, the input.
+
+        Returns:
+            ``(N, C, h, w)`` in 0..1.
+        """
         channels, reach = x.shape[1], self.size // 2
         band = x.new_ones(channels, channels).tril(reach).triu(-reach)
         sums = nn.functional.conv2d(x.square(), band[:, :, None, None])
@@ -57,14 +85,31 @@ class ResponseNorm(nn.LocalResponseNorm):
         return root * root.sqrt()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) to the same shape."""
+        """Normalises the input.
+
+        Args:
+            x: ``(N, C, h, w)``.
+
+        Returns:
+            ``(N, C, h, w)``.
+        """
         return x * self.factor(x)
 
 
 class Inception(nn.Module):
-    """Four branches over one input, concatenated: 1x1, 3x3, 5x5 and a projected 3x3 maximum."""
+    """Four branches over one input, concatenated: 1x1, 3x3, 5x5, and 3x3 max pooling with a projection.
 
-    def __init__(self, inputs: int, one: int, three_in: int, three: int, five_in: int, five: int, project: int):
+    Args:
+        inputs: number of input channels.
+        one: output channels of the 1x1 convolution.
+        three_in: output channels of the 1x1 convolution before the 3x3 one.
+        three: output channels of the 3x3 convolution.
+        five_in: output channels of the 1x1 convolution before the 5x5 one.
+        five: output channels of the 5x5 convolution.
+        project: output channels of the 1x1 convolution after the pooling.
+    """
+
+    def __init__(self, inputs: int, one: int, three_in: int, three: int, five_in: int, five: int, project: int) -> None:
         super().__init__()
         self.one = conv(inputs, one, 1)
         self.three_reduce = conv(inputs, three_in, 1)
@@ -75,16 +120,27 @@ class Inception(nn.Module):
         self.project = conv(inputs, project, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, h, w) to (N, one + three + five + project, h, w)."""
+        """Concatenates the outputs of the branches.
+
+        Args:
+            x: ``(N, inputs, h, w)``.
+
+        Returns:
+            ``(N, one + three + five + project, h, w)``.
+        """
         branches = self.one(x), self.three(self.three_reduce(x)), self.five(self.five_reduce(x))
         return torch.cat([*branches, self.project(self.pool(x))], 1)
 
 
 def googlenet() -> nn.Sequential:
-    """The trunk, from the image to pool5, under Caffe's layer names and with He-initialised weights.
+    """The trunk from the image to pool5, with Caffe's layer names and He-initialised weights.
 
-    Input (N, 3, h, w), BGR, 0..255 minus the means, h and w at least 224; output (N, 1024, h', w'), one position at
-    224 and one more for each further 32 pixels: pool5 is a 7x7 average of stride 1, not a global one.
+    Input: ``(N, 3, h, w)`` BGR in 0..255 minus the means, h and w at least 224. Output: ``(N, 1024, h', w')``, one
+    position for 224 pixels and one more for every further 32 pixels, because pool5 is a 7x7 average of stride 1 and
+    not a global average.
+
+    Returns:
+        The trunk, without a classifier.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["conv1"] = conv(3, 64, 7, stride=2, padding=3)
@@ -105,7 +161,8 @@ def googlenet() -> nn.Sequential:
     for module in trunk.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     return trunk
 
 
@@ -121,19 +178,27 @@ CAFFE_BRANCHES = {
 
 
 def from_caffe(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The trunk's state dict out of tensors under Caffe's names (``inception_3a/3x3_reduce.weight``).
+    """Converts tensors with Caffe's names to a state dict of the trunk.
 
-    Convolutions are OIHW as in PyTorch. ``loss3/classifier``, the 1000 classes of ImageNet, is left out: the tag layer
-    takes its place.
+    ``loss3/classifier``, the layer of ImageNet's 1000 classes, is left out, because the tag layer replaces it.
+
+    Args:
+        tensors: weights by Caffe's names, for example ``inception_3a/3x3_reduce.weight``. Convolutions are
+            ``(output channels, input channels, h, w)``, as in PyTorch.
+
+    Returns:
+        The same tensors by the names of :func:`googlenet`.
 
     Raises:
         InputError: a tensor of the trunk is missing.
     """
-    names = dict(CAFFE_LAYERS)
+    layers = dict(CAFFE_LAYERS)
     for block in INCEPTIONS:
-        names |= {f"{block}/{theirs}": f"{block}.{ours}.conv" for theirs, ours in CAFFE_BRANCHES.items()}
-    wanted = [(f"{theirs}.{kind}", f"{ours}.{kind}") for theirs, ours in names.items() for kind in ("weight", "bias")]
-    missing = [theirs for theirs, _ in wanted if theirs not in tensors]
+        layers |= {f"{block}/{caffe}": f"{block}.{own}.conv" for caffe, own in CAFFE_BRANCHES.items()}
+    names = [(f"{caffe}.{kind}", f"{own}.{kind}") for caffe, own in layers.items() for kind in ("weight", "bias")]
+    missing = [caffe for caffe, _ in names if caffe not in tensors]
     if missing:
-        raise InputError(f"these weights are not the BVLC GoogLeNet's: {missing[0]} is missing")
-    return {ours: tensors[theirs] for theirs, ours in wanted}
+        raise InputError(
+            f"{missing[0]} is missing: give all weights of the BVLC GoogLeNet, under the names of its Caffe layers"
+        )
+    return {own: tensors[caffe] for caffe, own in names}
