@@ -1,88 +1,119 @@
-"""Proposals rescored by the mass inside them: f(R) = S_R / A_R^gamma (Sec. 4.3), then thinned, or ranked by a vote.
+"""Scores proposals by the attention inside them, and ranks them.
 
-Where the proposer's own belief b_R counts too, f(R) = b_R^prior . S_R / A_R^gamma; the paper's method has prior = 0.
+The paper's score of a region R is f(R) = S_R / A_R^gamma (Zhang et al. 2016, Sec. 4.3): S_R is the mass of the map
+inside R, A_R its area. Then non-maximum suppression removes near-duplicates.
 
-A vote is ours. f becomes a distribution over the proposals, p(R) = f(R)^vote / sum, that is where the thing may be; a
-box is as good as the mass of the proposals that it could stand for, those that nearly coincide with it. So one box in a
-crowd of good ones comes before a single one that is a little better, and the second box is what the first leaves over.
+Two extensions are ours and can be switched off:
+
+- The proposer's own score b_R counts as a prior: f(R) = b_R^prior * S_R / A_R^gamma. The paper has prior = 0.
+- A vote replaces non-maximum suppression. f becomes a probability that R is the object, p(R) = f(R)^vote / sum. A box
+  wins the probability of all proposals that nearly coincide with it, so one box among many good ones comes before a
+  single box with a slightly better score. The next box wins only what the first one left.
 """
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 from torchvision.ops import nms
 
 from proposals.errors import InputError
 from proposals.ranking import greedy_coverage, pairwise_iou
 
-# IoU at which a box begins to stand for another one, and does so fully; 0.5 is what recall asks for
-NEAR, SAME = 0.4, 0.8
-ELECTED = 100  # boxes that a vote ranks
+# A box wins nothing of a proposal whose IoU with it is at most MIN_IOU, and all of one whose IoU is FULL_IOU or more.
+# The evaluation counts a box as correct at an IoU of 0.5.
+MIN_IOU, FULL_IOU = 0.4, 0.8
+MAX_BOXES = 100  # that a vote ranks
+
+Floats = NDArray[np.float64]
 
 
-def rescore(
-    masses: np.ndarray, areas: np.ndarray, gamma: float, beliefs: np.ndarray | None = None, prior: float = 0.0
-) -> np.ndarray:
-    """f(R) = b_R^prior . S_R / A_R^gamma.
+def rescore(masses: Floats, areas: Floats, gamma: float, beliefs: Floats | None = None, prior: float = 0.0) -> Floats:
+    """Computes f(R) = b_R^prior * S_R / A_R^gamma.
 
     Args:
-        masses: (W, N) S_R, the mass of W maps inside N regions.
-        areas: (N,) A_R in (0, 1], the regions' shares of the image, so that scores of different images compare.
-        gamma: the price of area; 0 favours the whole image, 1 the densest spot.
-        beliefs: (N,) >= 0, the proposer's own scores, taken as shares of the best; they matter where prior > 0.
-        prior: how much they count; 0 is the paper's formula.
+        masses: ``(W, N)``, S_R, the mass of W maps inside N regions.
+        areas: ``(N,)`` in (0, 1], A_R, the regions' shares of the image, so that scores of different images compare.
+        gamma: exponent of the area, >= 0; 0 favours the whole image, 1 the highest density of mass.
+        beliefs: ``(N,)``, >= 0, b_R, the proposer's own scores; only used with prior > 0.
+        prior: exponent of the proposer's score relative to the best one, >= 0; the paper has 0.
 
     Returns:
-        (W, N), >= 0.
+        ``(W, N)``, >= 0.
 
     Raises:
         InputError: gamma or prior is not a finite number >= 0.
     """
     if not 0 <= gamma < np.inf:
-        raise InputError(f"gamma={gamma} must be a number >= 0; the paper takes 0 to 1")
+        raise InputError(f"gamma={gamma} must be a number >= 0; the paper uses 0 to 1")
     if not 0 <= prior < np.inf:
-        raise InputError(f"prior={prior} must be a number >= 0; the paper takes 0")
-    scores = masses / areas**gamma
-    return scores if not prior else scores * (beliefs / beliefs.max()) ** prior
+        raise InputError(f"prior={prior} must be a number >= 0; the paper uses 0")
+    scores: Floats = masses / areas**gamma
+    if not prior:
+        return scores
+    if beliefs is None:
+        raise InputError(f"prior={prior} needs the proposer's scores: give beliefs, or set prior=0")
+    weighted: Floats = scores * (beliefs / beliefs.max()) ** prior
+    return weighted
 
 
-def thin(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Greedy non-maximum suppression: the indices of the boxes kept, best first, ties in their given order.
-
-    Args:
-        boxes: (N, 4) xyxy; scores: (N,); threshold: a box of IoU > threshold with a better one is dropped.
-
-    Raises:
-        InputError: threshold is not in 0..1.
-    """
-    if not 0 <= threshold <= 1:
-        raise InputError(f"nms={threshold} must lie in 0..1; the paper takes 0.7")
-    return nms(torch.from_numpy(boxes), torch.from_numpy(np.ascontiguousarray(scores)), threshold).numpy()
-
-
-def electorate(boxes: np.ndarray) -> sparse.csr_array:
-    """How far each box could stand for each other one, before ``vote``: (N, N), the IoU of boxes (N, 4) near it."""
-    return pairwise_iou(boxes, NEAR)
-
-
-def vote(overlaps: sparse.csr_array, scores: np.ndarray, sharpness: float) -> tuple[np.ndarray, np.ndarray]:
-    """Maximum coverage of p(R) = f(R)^sharpness / sum: each box takes the votes of those that nearly coincide with it.
-
-    Box R counts for R' by a ramp of their IoU, 0 at ``NEAR`` and 1 at ``SAME``; what was counted once is not counted
-    again. Greedy, which is within 1 - 1/e of the best (Nemhauser et al., 1978).
+def suppress(boxes: Floats, scores: Floats, threshold: float) -> NDArray[np.int64]:
+    """Applies greedy non-maximum suppression.
 
     Args:
-        overlaps: of :func:`electorate`; scores: (N,) f(R) >= 0; sharpness: > 0, how much more the better ones count.
+        boxes: ``(N, 4)`` xyxy.
+        scores: ``(N,)``.
+        threshold: in 0..1; a box whose IoU with a better box is larger is removed.
 
     Returns:
-        (K,) at most ``ELECTED`` boxes in the order of choice, and (K,) the mass that each wins: non-increasing, their
-        sum at most 1; 1/N each where all scores are 0.
+        ``(K,)`` the indices of the boxes that are kept, best first; equal scores stay in the given order.
+
+    Raises:
+        InputError: the threshold is not in 0..1.
+    """
+    if not 0 <= threshold <= 1:
+        raise InputError(f"nms={threshold} must be in 0..1; the paper uses 0.7")
+    kept: NDArray[np.int64] = nms(
+        torch.from_numpy(boxes), torch.from_numpy(np.ascontiguousarray(scores)), threshold
+    ).numpy()
+    return kept
+
+
+def vote_overlaps(boxes: Floats) -> sparse.csr_array:
+    """Computes the overlaps that :func:`vote` needs.
+
+    Args:
+        boxes: ``(N, 4)`` xyxy.
+
+    Returns:
+        ``(N, N)`` sparse, the IoU of each pair of boxes where it is above ``MIN_IOU``.
+    """
+    overlaps: sparse.csr_array = pairwise_iou(boxes, MIN_IOU)
+    return overlaps
+
+
+def vote(overlaps: sparse.csr_array, scores: Floats, sharpness: float) -> tuple[NDArray[np.int64], Floats]:
+    """Ranks boxes by maximum coverage of the probability p(R) = f(R)^sharpness / sum.
+
+    A box wins a share of p(R') of each box R' near it: 0 at an IoU of ``MIN_IOU``, all at ``FULL_IOU``, linear between.
+    What one box has won, no later box wins again. The choice is greedy, which covers at least 1 - 1/e of the optimum
+    (Nemhauser et al. 1978).
+
+    Args:
+        overlaps: ``(N, N)`` sparse, from :func:`vote_overlaps`.
+        scores: ``(N,)``, >= 0, f(R).
+        sharpness: > 0; the larger it is, the more the best scores dominate.
+
+    Returns:
+        ``(K,)`` the indices of at most ``MAX_BOXES`` boxes in the order of choice, and ``(K,)`` the probability that
+        each wins: non-increasing, with a sum of at most 1. If all scores are 0, every box has p = 1/N.
 
     Raises:
         InputError: sharpness is not a finite number > 0.
     """
     if not 0 < sharpness < np.inf:
-        raise InputError(f"vote={sharpness} must be a number >= 0; 0 thins by nms as the paper does")
+        raise InputError(f"vote={sharpness} must be a number >= 0; 0 uses nms, as in the paper")
     best = scores.max()
     mass = (scores / best) ** sharpness if best > 0 else np.ones(len(scores))
-    return greedy_coverage(overlaps, mass / mass.sum(), min(ELECTED, len(scores)), NEAR, SAME)
+    order, won = greedy_coverage(overlaps, mass / mass.sum(), min(MAX_BOXES, len(scores)), MIN_IOU, FULL_IOU)
+    return order, won

@@ -1,3 +1,5 @@
+"""Scores of proposals, non-maximum suppression and the vote, compared with slow implementations."""
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grounding.rescoring import ELECTED, NEAR, SAME, electorate, rescore, thin, vote
+from grounding.rescoring import FULL_IOU, MAX_BOXES, MIN_IOU, rescore, suppress, vote, vote_overlaps
 from proposals.errors import InputError
 
 
@@ -15,7 +17,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return width * height / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height)
 
 
-def thin_slowly(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
+def suppress_slowly(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
     kept: list[int] = []
     for i in sorted(range(len(boxes)), key=lambda i: -scores[i]):
         if all(iou(boxes[i], boxes[j]) <= threshold for j in kept):
@@ -24,19 +26,19 @@ def thin_slowly(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list
 
 
 @given(st.integers(1, 40), st.integers(0, 10**6), st.sampled_from([0.0, 0.3, 0.7, 1.0]))
-def test_thinning_is_greedy_and_torchvisions(count, seed, threshold):
+def test_suppression_is_greedy_and_equals_torchvision(count, seed, threshold):
     rng = np.random.default_rng(seed)
     boxes = random_boxes(rng, count)
     scores = rng.integers(0, 9, count) / 8  # with ties
-    kept = thin(boxes, scores, threshold).tolist()
-    assert kept == thin_slowly(boxes, scores, threshold)
+    kept = suppress(boxes, scores, threshold).tolist()
+    assert kept == suppress_slowly(boxes, scores, threshold)
     assert kept == torchvision.ops.nms(torch.from_numpy(boxes), torch.from_numpy(scores), threshold).tolist()
 
 
 def vote_slowly(boxes: np.ndarray, scores: np.ndarray, sharpness: float, count: int) -> tuple[list[int], list[float]]:
-    """The definition: of all boxes, again and again the one that adds most to the covered mass."""
+    """Implements the definition: choose repeatedly the box that adds most to the covered mass."""
     mass = scores**sharpness / (scores**sharpness).sum()
-    ramp = [[min(max((iou(a, b) - NEAR) / (SAME - NEAR), 0), 1) for b in boxes] for a in boxes]
+    ramp = [[min(max((iou(a, b) - MIN_IOU) / (FULL_IOU - MIN_IOU), 0), 1) for b in boxes] for a in boxes]
     covered, order, wins = [0.0] * len(boxes), [], []
     for _ in range(count):
         gains = [sum(m * max(r - c, 0) for m, r, c in zip(mass, row, covered, strict=True)) for row in ramp]
@@ -53,75 +55,75 @@ def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 @given(st.integers(1, 40), st.integers(0, 10**6), st.sampled_from([0.5, 1.0, 3.0, 20.0]))
-def test_a_vote_is_its_definition(count, seed, sharpness):
+def test_vote_equals_its_definition(count, seed, sharpness):
     rng = np.random.default_rng(seed)
     boxes, scores = random_boxes(rng, count), rng.random(count) + 0.01
-    order, mass = vote(electorate(boxes), scores, sharpness)
+    order, mass = vote(vote_overlaps(boxes), scores, sharpness)
     _, wins = vote_slowly(boxes, scores, sharpness, count)
-    # where two boxes would win alike, either may come first
+    # of two boxes that win the same mass, either may come first
     np.testing.assert_allclose(mass, wins, atol=1e-6)
     assert sorted(order.tolist()) == list(range(count))
 
 
 @given(st.integers(1, 150), st.integers(0, 10**6), st.sampled_from([0.5, 3.0, 50.0]))
-def test_what_boxes_win_is_mass(count, seed, sharpness):
+def test_a_vote_distributes_probability(count, seed, sharpness):
     rng = np.random.default_rng(seed)
     boxes, scores = random_boxes(rng, count), rng.integers(0, 4, count) / 3
-    order, mass = vote(electorate(boxes), scores, sharpness)
-    assert len(order) == len(set(order.tolist())) == min(count, ELECTED)
+    order, mass = vote(vote_overlaps(boxes), scores, sharpness)
+    assert len(order) == len(set(order.tolist())) == min(count, MAX_BOXES)
     assert (np.diff(mass) <= 1e-7).all() and (mass >= 0).all()
     assert mass.sum() <= 1 + 1e-6
-    if count <= ELECTED:
+    if count <= MAX_BOXES:
         assert mass.sum() == pytest.approx(1, abs=1e-6)
 
 
-def test_a_crowd_outvotes_a_single_box_that_is_a_little_better():
+def test_many_good_boxes_outvote_one_slightly_better_box():
     boxes = np.array([[0.0, 0, 10, 10], [50, 50, 60, 60], [51, 50, 61, 60], [50, 51, 60, 61], [80, 80, 90, 90]])
     scores = np.array([1.0, 0.9, 0.9, 0.9, 0.1])
-    overlaps = electorate(boxes)
+    overlaps = vote_overlaps(boxes)
     order, mass = vote(overlaps, scores, 1)
     assert order[0] == 1 and order[1] == 0
     assert mass[0] == pytest.approx(2.7 / 3.8)
-    assert vote(overlaps, scores, 30)[0][0] == 0  # the sharper the vote, the nearer to the scores' own order
+    assert vote(overlaps, scores, 30)[0][0] == 0  # a sharp vote ranks by the scores alone
 
 
-def test_where_nothing_has_mass_all_boxes_are_alike():
-    order, mass = vote(electorate(np.array([[0.0, 0, 1, 1], [5, 5, 6, 6]])), np.zeros(2), 3)
+def test_without_mass_all_boxes_are_equal():
+    order, mass = vote(vote_overlaps(np.array([[0.0, 0, 1, 1], [5, 5, 6, 6]])), np.zeros(2), 3)
     np.testing.assert_allclose(mass, [0.5, 0.5])
     assert sorted(order.tolist()) == [0, 1]
 
 
 @pytest.mark.parametrize("sharpness", [-1, float("nan"), float("inf")])
-def test_wrong_vote_is_told(sharpness):
-    with pytest.raises(InputError, match=r"vote=.* must be a number >= 0; 0 thins by nms"):
-        vote(electorate(np.array([[0.0, 0, 1, 1]])), np.ones(1), sharpness)
+def test_invalid_vote_is_refused(sharpness):
+    with pytest.raises(InputError, match=r"vote=.* must be a number >= 0; 0 uses nms"):
+        vote(vote_overlaps(np.array([[0.0, 0, 1, 1]])), np.ones(1), sharpness)
 
 
-def test_scores_are_mass_over_area_to_the_gamma():
+def test_scores_are_mass_over_area_to_the_power_of_gamma():
     masses, areas = np.array([[0.2, 1.0, 0.0]]), np.array([0.04, 1.0, 0.5])
     np.testing.assert_allclose(rescore(masses, areas, 0.5), [[1.0, 1.0, 0.0]])
     np.testing.assert_array_equal(rescore(masses, areas, 0), masses)
     np.testing.assert_allclose(rescore(masses, areas, 1), [[5.0, 1.0, 0.0]])
 
 
-def test_the_proposers_belief_counts_as_a_power():
+def test_the_prior_is_an_exponent_of_the_proposers_score():
     masses, areas, beliefs = np.array([[0.2, 0.5]]), np.array([0.04, 0.25]), np.array([8.0, 2.0])
     np.testing.assert_allclose(rescore(masses, areas, 0.5, beliefs, 0.5), [[1.0, 0.5]])
     np.testing.assert_array_equal(rescore(masses, areas, 0.5, beliefs, 0), rescore(masses, areas, 0.5))
 
 
 @pytest.mark.parametrize("prior", [-0.1, float("nan")])
-def test_wrong_prior_is_told(prior):
+def test_invalid_prior_is_refused(prior):
     with pytest.raises(InputError, match=r"prior=.* must be a number >= 0"):
         rescore(np.ones((1, 1)), np.ones(1), 0.5, np.ones(1), prior)
 
 
 @pytest.mark.parametrize("gamma", [-0.1, float("nan"), float("inf")])
-def test_wrong_gamma_is_told(gamma):
+def test_invalid_gamma_is_refused(gamma):
     with pytest.raises(InputError, match="must be a number >= 0"):
         rescore(np.ones((1, 1)), np.ones(1), gamma)
 
 
-def test_wrong_threshold_is_told():
-    with pytest.raises(InputError, match=r"nms=1\.5 must lie in 0\.\.1"):
-        thin(np.array([[0.0, 0, 1, 1]]), np.ones(1), 1.5)
+def test_invalid_threshold_is_refused():
+    with pytest.raises(InputError, match=r"nms=1\.5 must be in 0\.\.1"):
+        suppress(np.array([[0.0, 0, 1, 1]]), np.ones(1), 1.5)
