@@ -23,7 +23,7 @@ from eval.localization import GAMMAS
 from eval.proposal_recall import best_among, box_overlap, figures, region_overlap
 from grounding.images import read_image
 from grounding.rescoring import rescore
-from grounding.runtime.artefacts import written_aside
+from grounding.runtime.artefacts import atomic_path
 from grounding.runtime.timing import interleaved
 from proposals import InputError, Proposals, Proposer, SegmentProposer, Segments
 
@@ -153,5 +153,5 @@ def _plot(overlaps: Overlaps, most: int, path: Path) -> None:
     number.set(xlabel="proposals", ylabel="recall at IoU .5 (strong) and .7 (pale)", ylim=(0, 1))
     level.set(xlabel="IoU", ylabel="recall at 500 proposals", ylim=(0, 1))
     level.legend(fontsize="small")
-    with written_aside(path) as aside:
+    with atomic_path(path) as aside:
         figure.savefig(aside, dpi=120, format="png")

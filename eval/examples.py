@@ -14,7 +14,7 @@ from eval.counts import check_counts
 from eval.flickr30k import Flickr30kEntities
 from grounding import Grounder, Phrase
 from grounding.draw import heated
-from grounding.runtime.artefacts import written_aside
+from grounding.runtime.artefacts import atomic_path
 
 CELL = 220  # pixels of a picture's longer side
 MARGIN, LINE = 6, 22
@@ -36,7 +36,7 @@ def examples(
     data = Flickr30kEntities(root, split)
     chosen = random.Random(seed).sample(data.ids, min(rows, len(data)))
     drawn = [_row(grounder, data, name, columns) for name in tqdm(chosen, "photos", unit="photo", disable=None)]
-    with written_aside(Path(output, "examples.png")) as aside:
+    with atomic_path(Path(output, "examples.png")) as aside:
         _sheet(drawn, columns).save(aside, "PNG")
     print(Path(output, "examples.png"))
     return Path(output, "examples.png")

@@ -184,7 +184,7 @@ def annotated_pixels(image: VocImage | CocoImage) -> np.ndarray:
     Raises:
         InputError: it cannot be read, or has another size.
     """
-    pixels = read_image(image.path, most_aspect=None)
+    pixels = read_image(image.path, max_aspect=None)
     if pixels.shape[:2] != image.size:
         sizes = [f"{width}x{height}" for height, width in (pixels.shape[:2], image.size)]
         raise InputError(f"{image.path} is {sizes[0]}, its annotation says {sizes[1]}: take the original photo")

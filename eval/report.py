@@ -31,7 +31,7 @@ from eval.localization import DEPTHS, SMALL
 from grounding import Grounder
 from grounding.cache import Cache
 from grounding.draw import heated
-from grounding.runtime.artefacts import written_aside
+from grounding.runtime.artefacts import atomic_path
 from grounding.text.phrases import Phrase
 from proposals.errors import InputError
 
@@ -85,7 +85,7 @@ def report(
         f"{metrics['method']}, gamma {metrics['gamma']:g}, {metrics['proposals']}: {split}, {metrics['images']} photos"
     )
     tables = _summary(metrics) + _reasons(phrases) + _curve(phrases) + _bars(metrics)
-    with written_aside(Path(output, "report.html")) as aside:
+    with atomic_path(Path(output, "report.html")) as aside:
         aside.write_text(_page(title, tables, gallery, phrases), "utf-8")
     print(Path(output, "report.html"))
     return Path(output, "report.html")

@@ -35,7 +35,7 @@ UNREADABLE = (
 NOT_INSTALLED = "Could not find 'hydra/launcher/submitit"  # Hydra's words
 
 
-class Joined(Callback):
+class AfterSweep(Callback):
     """After a sweep: what its jobs show together.
 
     Args:

@@ -99,7 +99,7 @@ class Grounding:
         if self.map is None:
             raise InputError(f"{self.phrase.text!r} is not groundable: there is nothing to draw")
         if self.image is None:
-            raise InputError("the answer does not hold its image: call ground_batch with pictured=True")
+            raise InputError("the answer does not hold its image: call ground_batch with keep_images=True")
         skipped = f"   (not known: {', '.join(self.phrase.skipped)})" if self.phrase.skipped else ""
         return overlay(self.image, self.map, self.boxes[0], self.phrase.text + skipped)
 

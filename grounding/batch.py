@@ -27,7 +27,7 @@ class Skipped(NamedTuple):
     reason: str
 
 
-class Batch(Iterator[Answers]):
+class GroundingBatch(Iterator[Answers]):
     """An iterator over the answers about images, each looked at when its turn has come and then let go.
 
     An image that cannot be used is skipped; when the last one is done, a warning counts and names them.
@@ -38,7 +38,7 @@ class Batch(Iterator[Answers]):
         images: see ``Grounder.ground_batch``.
         phrases: see ``Grounder.ground_batch``.
         progress: see ``Grounder.ground_batch``.
-        pictured: see ``Grounder.ground_batch``.
+        keep_images: see ``Grounder.ground_batch``.
 
     Attributes:
         skipped: the images that could not be used, so far; done: how many were answered.
@@ -55,11 +55,11 @@ class Batch(Iterator[Answers]):
         images: Iterable[Photo],
         phrases: Phrases,
         progress: bool,
-        pictured: bool,
+        keep_images: bool,
     ) -> None:
         self.skipped: list[Skipped] = []
         self.done = 0
-        self._ground, self._pictured = ground, pictured
+        self._ground, self._keep_images = ground, keep_images
         self._phrases, self._common = phrases, _common(phrases, vocabulary)
         if isinstance(images, str | Path):
             raise InputError(f"{images} is one image, not a list of images: call ground for it, or give [{images!r}]")
@@ -82,7 +82,7 @@ class Batch(Iterator[Answers]):
                 self.skipped.append(Skipped(name, str(error)))
                 continue
             self.done += 1
-            if not self._pictured:
+            if not self._keep_images:
                 groundings = [replace(answer, image=None) for answer in groundings]
             yield Answers(name, groundings[0].size, groundings)
         if self.skipped:

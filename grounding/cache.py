@@ -19,7 +19,7 @@ from torch import Tensor
 from grounding.attention.topdown import Scene
 from grounding.grounder import Grounder
 from grounding.images import read_image
-from grounding.runtime.artefacts import written_aside
+from grounding.runtime.artefacts import atomic_path
 from grounding.scene import GroundingScene
 from proposals import InputError, Proposals
 from proposals.provenance import code_of, settings_of
@@ -144,5 +144,5 @@ def _read_maps(path: Path) -> dict[int, np.ndarray]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    with written_aside(path) as aside:
+    with atomic_path(path) as aside:
         aside.write_bytes(data)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from grounding.answers import Answers, Grounding
-from grounding.runtime.artefacts import write_json, write_json_lines, written_aside
+from grounding.runtime.artefacts import atomic_path, write_json, write_json_lines
 from grounding.runtime.version import VERSION
 from proposals.errors import InputError
 
@@ -126,7 +126,7 @@ def write_csv(path: str | Path, answered: Iterable[Answers], boxes: int = BOXES)
     """
     # the name of a file may hold bytes that are no text
     with (
-        written_aside(path) as aside,
+        atomic_path(path) as aside,
         aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         writer = csv.writer(file)
@@ -177,5 +177,5 @@ def write_map(path: str | Path, answer: Grounding) -> None:
     """
     if answer.heatmap is None:
         raise InputError(f"{answer.phrase.text!r} is not groundable: it has no map")
-    with written_aside(path) as aside, aside.open("wb") as file:
+    with atomic_path(path) as aside, aside.open("wb") as file:
         np.save(file, answer.heatmap, allow_pickle=False)

@@ -8,7 +8,7 @@ import torch
 
 from grounding.answers import Grounding
 from grounding.attention.topdown import TopDown
-from grounding.batch import Batch, Phrases
+from grounding.batch import GroundingBatch, Phrases
 from grounding.images import Photo, read_image
 from grounding.runtime.device import checked_device
 from grounding.scene import GroundingScene, Settings
@@ -73,8 +73,8 @@ class Grounder:
         return self.look(image).ground(phrases, gamma, prior, nms, vote=vote)
 
     def ground_batch(
-        self, images: Iterable[Photo], phrases: Phrases, progress: bool = True, pictured: bool = False
-    ) -> Batch:
+        self, images: Iterable[Photo], phrases: Phrases, progress: bool = True, keep_images: bool = False
+    ) -> GroundingBatch:
         """The answers about many images, one image after another, in the memory that one of them takes.
 
         An image that cannot be used is skipped, counted and named in a warning at the end, and stands in ``skipped`` of
@@ -84,7 +84,7 @@ class Grounder:
             images: as :meth:`look` takes them; a generator will do.
             phrases: asked of every image, or a list of phrases for each.
             progress: whether a terminal shows how far it is.
-            pictured: whether the answers hold their image, and so show it in a notebook; keep few of them then.
+            keep_images: whether the answers hold their image, and so show it in a notebook; keep few of them then.
 
         Returns:
             An iterator over :class:`grounding.answers.Answers`, each with the image's path, or "image 0", "image 1"
@@ -93,7 +93,7 @@ class Grounder:
         Raises:
             InputError: no phrase, an empty one, or lists of phrases that are not as many as the images.
         """
-        return Batch(self.ground, self.tagger.vocabulary, images, phrases, progress, pictured)
+        return GroundingBatch(self.ground, self.tagger.vocabulary, images, phrases, progress, keep_images)
 
     def look(self, image: Photo) -> GroundingScene:
         """One forward pass and one set of proposals.

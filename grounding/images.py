@@ -17,7 +17,7 @@ STRIP = 1 << 20  # pixels that are converted at a time: each copy of a large pho
 Photo = str | Path | BinaryIO | Image.Image | np.ndarray
 
 
-def read_image(source: Photo, most_aspect: float | None = MAX_ASPECT) -> np.ndarray:
+def read_image(source: Photo, max_aspect: float | None = MAX_ASPECT) -> np.ndarray:
     """Reads a photo from a path, an open file, a PIL image or an array.
 
     Grey, palette, CMYK and 16-bit images become RGB, transparency becomes white, the camera's orientation (EXIF) is
@@ -25,14 +25,14 @@ def read_image(source: Photo, most_aspect: float | None = MAX_ASPECT) -> np.ndar
 
     Args:
         source: a path, a binary file, a PIL image, or an array (H, W, 3) uint8 RGB, which is returned as it is.
-        most_aspect: how many times the longer side may be the shorter one; None for any.
+        max_aspect: how many times the longer side may be the shorter one; None for any.
 
     Returns:
         (H, W, 3) uint8, RGB, 0..255.
 
     Raises:
         InputError: no such file, not an image, truncated, of more than ``MAX_PIXELS`` pixels, of sides that differ more
-            than ``most_aspect`` to 1, or an array of another shape or type.
+            than ``max_aspect`` to 1, or an array of another shape or type.
     """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
@@ -44,8 +44,8 @@ def read_image(source: Photo, most_aspect: float | None = MAX_ASPECT) -> np.ndar
         with _open(source) as opened:
             array = _pixels(opened, source)
     height, width = array.shape[:2]
-    if most_aspect is not None and max(height, width) > most_aspect * min(height, width):
-        raise InputError(f"{_name(source)} is {width}x{height}: its sides differ more than {most_aspect}:1; crop it")
+    if max_aspect is not None and max(height, width) > max_aspect * min(height, width):
+        raise InputError(f"{_name(source)} is {width}x{height}: its sides differ more than {max_aspect}:1; crop it")
     return array
 
 

@@ -115,7 +115,7 @@ def photo_shards(source: str | Path, split: str | None = None, photos: int = 100
     return [PhotoShard(f"photos-{i:06d}", None, part) for i, part in enumerate(parts)]
 
 
-class Photos(NamedTuple):
+class PhotoList(NamedTuple):
     """Photos that were asked for together.
 
     Attributes:
@@ -131,7 +131,7 @@ class Photos(NamedTuple):
         return os.path.relpath(path, self.root)
 
 
-def find_photos(source: str) -> Photos:
+def find_photos(source: str) -> PhotoList:
     """The photos that a path or a pattern stands for.
 
     Args:
@@ -146,14 +146,14 @@ def find_photos(source: str) -> Photos:
         paths = [str(path) for path in _of_folder(Path(source))]
         if not paths:
             raise InputError(f"{source} holds no photo: name a folder of {', '.join(sorted(SUFFIXES))}")
-        return Photos(source, paths, True)
+        return PhotoList(source, paths, True)
     if Path(source).exists() or not glob.has_magic(source):
-        return Photos(str(Path(source).parent), [source], False)
+        return PhotoList(str(Path(source).parent), [source], False)
     found = glob.iglob(source, recursive=True)  # noqa: PTH207  Path.glob takes no pattern that begins at the root
     paths = sorted(path for path in found if Path(path).is_file())
     if not paths:
         raise InputError(f"{source}: no file fits this pattern")
-    return Photos(os.path.commonpath([Path(path).parent for path in paths]), paths, True)
+    return PhotoList(os.path.commonpath([Path(path).parent for path in paths]), paths, True)
 
 
 def _of_folder(root: Path) -> list[Path]:

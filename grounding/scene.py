@@ -15,7 +15,7 @@ from grounding.attention.atlas import Atlas
 from grounding.attention.methods import METHODS
 from grounding.attention.topdown import TopDown
 from grounding.maps import blur, resize_mass
-from grounding.rescoring import electorate, rescore, thin, vote
+from grounding.rescoring import rescore, suppress, vote, vote_overlaps
 from grounding.tagger.tagger import TagClassifier
 from grounding.text.phrases import Phrase
 from proposals import Proposals
@@ -172,8 +172,8 @@ class GroundingScene:
         return scene.atlas(size=self.image.shape[:2])
 
     @cached_property
-    def _electorate(self) -> sparse.csr_array:
-        return electorate(self.proposals.boxes)
+    def _overlaps(self) -> sparse.csr_array:
+        return vote_overlaps(self.proposals.boxes)
 
     def _answer(self, phrase: Phrase, settings: Settings) -> Grounding:
         size, proposals = self.image.shape[:2], self.proposals
@@ -182,9 +182,9 @@ class GroundingScene:
         masses = self._masses(settings.method, phrase.tags)
         scores = rescore(masses, proposals.areas, settings.gamma, proposals.scores, settings.prior)[0]
         if settings.vote:
-            kept, scores = vote(self._electorate, scores, settings.vote)
+            kept, scores = vote(self._overlaps, scores, settings.vote)
         else:
-            kept = thin(proposals.boxes, scores, settings.nms)
+            kept = suppress(proposals.boxes, scores, settings.nms)
             scores = scores[kept]
         attention = _average(self._maps, settings.method, phrase.tags)
         return Grounding(phrase, proposals.boxes[kept], scores, attention, size, self.image, bool(settings.vote))

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from grounding import Grounder, reproducible
-from grounding.batch import NAMED, Batch
+from grounding.batch import NAMED, GroundingBatch
 from proposals import Proposals, SegmentProposer
 from proposals.errors import InputError
 
@@ -195,7 +195,7 @@ def test_one_path_is_no_list_of_images(grounder):
 
 def test_too_few_lists_for_a_generator_are_told(grounder, small):
     batch = grounder.ground_batch(iter(small), [["a woman"]])
-    assert isinstance(batch, Batch)
+    assert isinstance(batch, GroundingBatch)
     with pytest.raises(InputError, match="1 lists of phrases, but more images"):
         list(batch)
 
@@ -233,5 +233,5 @@ def test_an_answer_prints_in_a_line_and_shows_its_picture(grounder, small):
     assert unknown._repr_png_() is None
     (answers,) = grounder.ground_batch(small[:1], ["a woman"])
     assert answers.groundings[0]._repr_png_() is None
-    (answers,) = grounder.ground_batch(small[:1], ["a woman"], pictured=True)
+    (answers,) = grounder.ground_batch(small[:1], ["a woman"], keep_images=True)
     assert answers.groundings[0]._repr_png_().startswith(b"\x89PNG")

@@ -25,8 +25,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from grounding.runtime.artefacts import write_json, written_aside
-from grounding.runtime.ranks import cores, meeting, rank_of
+from grounding.runtime.artefacts import atomic_path, write_json
+from grounding.runtime.ranks import cores, process_group, rank_of
 from grounding.runtime.version import VERSION
 from grounding.runtime.workers import in_order, worker_pool
 from grounding.text.vocabulary import Vocabulary
@@ -81,7 +81,7 @@ def shard(
     _check_apart(Path(output), images, captions)
     start, source = time.perf_counter(), find_source(images, captions, images_per_shard)
     _check_writable(Path(output))
-    with meeting() as wait, worker_pool(workers) as pool:
+    with process_group() as wait, worker_pool(workers) as pool:
         job = Job(source, settings, Path(output), pool, max(workers, 1) * AHEAD, wait)
         pairs, counted = job.count()
         units, samples = job.make(pairs, counted["vocabulary"])
@@ -182,7 +182,7 @@ class Job:
         for name in (SKIPPED, SHARDS):
             remove_parts(self.output / name)
         train, val, total = [], [], Statistics()
-        with written_aside(self.output / SKIPPED) as aside, aside.open("w", encoding="utf-8") as file:
+        with atomic_path(self.output / SKIPPED) as aside, aside.open("w", encoding="utf-8") as file:
             for number in range(units):
                 about = read_unit(self.output, number)
                 total.add(Statistics.of(about["stats"]))
@@ -259,7 +259,7 @@ class Job:
         }
         if self.rank == 0:
             remove_parts(self.output / VOCABULARY)
-            with written_aside(self.output / VOCABULARY) as aside:
+            with atomic_path(self.output / VOCABULARY) as aside:
                 aside.write_bytes(text)
             write_json(self.output / COUNTED, counted)
         return counted

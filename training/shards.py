@@ -29,7 +29,7 @@ from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
-from grounding.runtime.artefacts import written_aside
+from grounding.runtime.artefacts import atomic_path
 from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 from training.text import FIRST
@@ -234,7 +234,7 @@ def write_shard(path: Path) -> Iterator[ShardWriter]:
     Raises:
         InputError: it cannot be written.
     """
-    with written_aside(path) as aside:
+    with atomic_path(path) as aside:
         with tarfile.open(aside, "w") as tar:
             writer = ShardWriter(tar)
             yield writer
@@ -248,7 +248,7 @@ def write_index(path: Path, writer: ShardWriter, about: Mapping[str, Any]) -> No
         InputError: it cannot be written.
     """
     text = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
-    with written_aside(path) as aside, aside.open("wb") as file:
+    with atomic_path(path) as aside, aside.open("wb") as file:
         np.savez(file, about=text, **writer.arrays())
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from grounding.attention.topdown import TopDown
 from grounding.draw import heated
-from grounding.runtime.artefacts import written_aside
+from grounding.runtime.artefacts import atomic_path
 from grounding.tagger.tagger import TagClassifier
 from proposals.errors import InputError
 from training.checkpoint import Progress
@@ -89,7 +89,7 @@ class Watch:
         if not self.active:
             return
         picture = _maps(tagger, batch)
-        with written_aside(self.output / "maps" / f"step-{progress.step:09d}.jpg") as aside:
+        with atomic_path(self.output / "maps" / f"step-{progress.step:09d}.jpg") as aside:
             picture.save(aside, "JPEG", quality=90)
         if self._board:
             self._board.add_image("maps", np.asarray(picture), progress.step, dataformats="HWC")
@@ -126,7 +126,7 @@ def _take_back(path: Path, progress: Progress) -> None:
                 kept.append(text + "\n")
         except (ValueError, KeyError, TypeError):
             continue
-    with written_aside(path) as aside:
+    with atomic_path(path) as aside:
         aside.write_text("".join(kept), "utf-8")
 
 
@@ -170,5 +170,5 @@ def write_report(output: Path, progress: Progress, seconds: float) -> None:
         "\n## Recipe\n",
         *recipe,
     ]
-    with written_aside(output / "report.md") as aside:
+    with atomic_path(output / "report.md") as aside:
         aside.write_text("\n".join(lines) + "\n", "utf-8")

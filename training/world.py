@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from grounding.runtime.ranks import meeting, rank_of
+from grounding.runtime.ranks import process_group, rank_of
 
 PATIENCE = timedelta(minutes=30)  # a rank that is gone ends the others no later
 
@@ -79,5 +79,5 @@ def joined() -> Iterator[World]:
     device = torch.device(f"cuda:{int(local) % torch.cuda.device_count()}" if gpu else "cpu")
     if gpu:
         torch.cuda.set_device(device)
-    with meeting("nccl" if gpu else "gloo", PATIENCE):
+    with process_group("nccl" if gpu else "gloo", PATIENCE):
         yield World(rank, size, device)

@@ -11,7 +11,7 @@ from proposals.errors import InputError
 
 
 @contextmanager
-def written_aside(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path) -> Iterator[Path]:
     """Gives a temporary name beside ``path``; renames it to ``path`` when the block ends well, else removes it.
 
     A reader, or a run that is killed, never meets half a file.
@@ -36,11 +36,11 @@ def write_json(path: str | Path, value: object) -> None:
     """Writes a value as indented JSON in UTF-8, whole or not at all.
 
     Raises:
-        InputError: as :func:`written_aside` does.
+        InputError: as :func:`atomic_path` does.
     """
     # the name of a file may hold bytes that are no text; as an escape of JSON it is read as it was
     text = json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
-    with written_aside(path) as aside:
+    with atomic_path(path) as aside:
         aside.write_bytes(text)
 
 
@@ -48,8 +48,8 @@ def write_json_lines(path: str | Path, records: Iterable[object]) -> None:
     """Writes records as JSON, a line of ASCII each, as they come; the file appears whole or not at all.
 
     Raises:
-        InputError: as :func:`written_aside` does.
+        InputError: as :func:`atomic_path` does.
     """
     # of ASCII, for text may hold what some readers take for the end of a line
-    with written_aside(path) as aside, aside.open("w", encoding="ascii") as file:
+    with atomic_path(path) as aside, aside.open("w", encoding="ascii") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)

@@ -51,7 +51,7 @@ def place_of(environment: Mapping[str, str] | None = None) -> str | None:
 
 
 @contextmanager
-def meeting(backend: str = "gloo", patience: timedelta = PATIENCE) -> Iterator[Callable[[], object]]:
+def process_group(backend: str = "gloo", patience: timedelta = PATIENCE) -> Iterator[Callable[[], object]]:
     """Makes the ranks of the job one process group, and gives a function that returns when every rank has called it.
 
     They meet at MASTER_ADDR and MASTER_PORT, which torchrun sets, or where :func:`place_of` says. Alone, nothing is
@@ -86,9 +86,9 @@ def wait_for_all() -> None:
     """Waits until every rank of the job has come here, at most ``PATIENCE``.
 
     Raises:
-        InputError: as :func:`meeting` does.
+        InputError: as :func:`process_group` does.
     """
-    with meeting() as wait:
+    with process_group() as wait:
         wait()
 
 

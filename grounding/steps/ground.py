@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grounding.answers import Answers, Grounding
-from grounding.batch import Batch
+from grounding.batch import GroundingBatch
 from grounding.exports import FORMATS, Format, write_map
 from grounding.grounder import Grounder
-from grounding.photos import MAX_BYTES, Photos, find_photos
-from grounding.runtime.artefacts import write_json_lines, written_aside
+from grounding.photos import MAX_BYTES, PhotoList, find_photos
+from grounding.runtime.artefacts import atomic_path, write_json_lines
 from grounding.svg import svg
 from grounding.text.phrases import read_phrases
 from proposals.errors import InputError, SkippedError
@@ -56,7 +56,7 @@ def ground(
         raise InputError(f"image={image} is no path: for many photos give a folder, or a pattern such as 'shop/*.jpg'")
     _check(form, boxes, pictures)
     source, asked, shape = find_photos(str(image)), read_phrases(phrases), FORMATS[form]
-    batch = grounder.ground_batch(source.paths, asked, pictured=pictures is not None) if source.many else None
+    batch = grounder.ground_batch(source.paths, asked, keep_images=pictures is not None) if source.many else None
     answered = _one(grounder, source.paths[0], asked) if batch is None else _some(batch)
     finished = _finished(answered, source, Path(output), shape, pictures, maps)
     shape.write(Path(output, shape.file), finished, boxes or shape.boxes)
@@ -65,7 +65,7 @@ def ground(
         _tell(batch, Path(output, SKIPPED))
 
 
-def _tell(batch: Batch, path: Path) -> None:
+def _tell(batch: GroundingBatch, path: Path) -> None:
     """Lists the images that were skipped, none of them too: the folder may hold the list of an earlier run."""
     write_json_lines(path, (skipped._asdict() for skipped in batch.skipped))
     if batch.skipped:
@@ -96,7 +96,7 @@ def _standard_input() -> BytesIO:
     return BytesIO(data)
 
 
-def _some(batch: Batch) -> Iterator[Answers]:
+def _some(batch: GroundingBatch) -> Iterator[Answers]:
     """The answers about many images, of which one at least can be used."""
     yield from batch
     if not batch.done:
@@ -104,7 +104,7 @@ def _some(batch: Batch) -> Iterator[Answers]:
 
 
 def _finished(
-    answered: Iterable[Answers], source: Photos, output: Path, form: Format, pictures: str | None, maps: bool
+    answered: Iterable[Answers], source: PhotoList, output: Path, form: Format, pictures: str | None, maps: bool
 ) -> Iterator[Answers]:
     """The answers as they come, named as the format wants it, once their overlays and maps are written."""
     for answers in answered:
@@ -125,7 +125,7 @@ def _file_name(number: int, answer: Grounding) -> str:
 
 
 def _write_picture(image: NDArray[np.uint8], answer: Grounding, path: Path) -> None:
-    with written_aside(path) as aside:
+    with atomic_path(path) as aside:
         if path.suffix == ".svg":
             aside.write_text(svg(image, [answer]), "utf-8")
         else:

@@ -24,7 +24,7 @@ from grounding.attention.network import Network
 from grounding.attention.targets import TargetLayer, find_targets
 from grounding.attention.topdown import TopDown
 from grounding.images import read_image
-from grounding.runtime.artefacts import write_json, written_aside
+from grounding.runtime.artefacts import atomic_path, write_json
 from grounding.scene import Settings
 from grounding.tagger.tagger import TagClassifier
 from grounding.text.phrases import Phrase
@@ -193,7 +193,7 @@ def _heat(axes: Axes, layer: TargetLayer, values: np.ndarray, size: tuple[int, i
 
 
 def _write(output: Path, about: dict, found: Sequence[TargetLayer], figure: Figure) -> None:
-    with written_aside(output / "layers.png") as aside:
+    with atomic_path(output / "layers.png") as aside:
         figure.savefig(aside, format="png")
     write_json(output / "layers.json", about | {"layers": [as_record(layer) for layer in found]})
     print(f"\nstride and field in pixels of the photo at {about['pixels'][1]} x {about['pixels'][0]}, as the network "

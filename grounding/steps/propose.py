@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from grounding.images import read_image
 from grounding.photos import PhotoFile, PhotoShard, photo_shards
-from grounding.runtime.artefacts import written_aside
+from grounding.runtime.artefacts import atomic_path
 from grounding.runtime.ranks import cores, rank_of
 from grounding.runtime.version import VERSION
 from grounding.runtime.workers import in_order, worker_pool
@@ -111,7 +111,7 @@ def _propose_shard(
         return
     for left in path.parent.glob(f".{escape(path.name)}.*.part"):  # of a run that was killed
         left.unlink(missing_ok=True)
-    with written_aside(path) as aside:
+    with atomic_path(path) as aside:
         write_shard(aside, _files(about, in_order(pool, _work, shard.photos(), workers * AHEAD), tally, bar))
         tally.bytes += aside.stat().st_size
 
@@ -159,7 +159,7 @@ def _begin(proposer: Proposer) -> None:
 def _work(photo: PhotoFile) -> bytes | str:
     """A photo's proposals, encoded, or why there are none."""
     try:
-        image = read_image(BytesIO(photo.read()), most_aspect=None)
+        image = read_image(BytesIO(photo.read()), max_aspect=None)
         return encode(_proposer(image, photo.name))
     except InputError as error:
         return str(error)

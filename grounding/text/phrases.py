@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from grounding.runtime.artefacts import written_aside
+from grounding.runtime.artefacts import atomic_path
 from grounding.text.captions import Caption, read_captions
 from grounding.text.chunks import noun_phrases
 from grounding.text.vocabulary import Vocabulary
@@ -190,7 +190,7 @@ def extract_phrases(source: str | Path, output: str | Path, vocabulary: Vocabula
     images: set[str] = set()
     sentences = phrases = untagged = 0
     skipped: Counter[str] = Counter()
-    with written_aside(output) as aside, aside.open("w", encoding="utf-8") as file:
+    with atomic_path(output) as aside, aside.open("w", encoding="utf-8") as file:
         for caption in read_captions(source):
             images.add(caption.image)
             sentences += 1
