@@ -103,7 +103,7 @@ class MatFile:
         return self._load(name).ravel(order="F")
 
     def _byte_order(self, raw: bytes) -> str:
-        order = {b"IM": "<", b"MI": ">"}.get(raw[126:HEADER])
+        order = {b"IM": "<", b"MI": ">"}.get(raw[126:HEADER], "")
         version = struct.unpack_from(f"{order}H", raw, 124)[0] >> 8 if order else 0
         if version == 2 or raw.startswith(b"\x89HDF"):
             raise InputError(f"{self.where} is a MAT-file of version 7.3; save it with -v7")

@@ -226,8 +226,8 @@ class EdgeBoxesProposals(PublishedProposals):
         if not len(order):
             raise InputError(f"{file.where} contains no box; compute it again, or leave this photo out")
         scale = SIDE / min(size)
-        shape = tuple(min(round(length * scale), MAX_ASPECT * SIDE) for length in size)
-        return Boxes(boxes[order], _non_negative(scores[order]), size, shape)
+        h, w = (min(round(length * scale), MAX_ASPECT * SIDE) for length in size)
+        return Boxes(boxes[order], _non_negative(scores[order]), size, (h, w))
 
 
 def _scores(where: str, scores: np.ndarray) -> np.ndarray:

@@ -222,10 +222,11 @@ def decode(data: bytes) -> Proposals:
         for name, (types, dimensions) in KINDS[kind].items():
             if arrays[name].dtype.kind not in types or arrays[name].ndim != dimensions:
                 raise ValueError(f"{name} is a wrong array: {arrays[name].shape} {arrays[name].dtype}")
-        h, w, *size = map(int, arrays["grid"])
-        if min(h, w, *size) < 1 or h * w > MAX_CELLS:
-            raise ValueError(f"a grid of {h} x {w} cells or an image of {size} pixels is not allowed")
-        return _to_boxes(arrays, size, (h, w)) if kind is Boxes else _to_segments(arrays, size, (h, w))
+        h, w, height, width = map(int, arrays["grid"])
+        if min(h, w, height, width) < 1 or h * w > MAX_CELLS:
+            raise ValueError(f"a grid of {h} x {w} cells or an image of {height} x {width} pixels is not allowed")
+        read = _to_boxes if kind is Boxes else _to_segments
+        return read(arrays, (height, width), (h, w))
     except Exception as error:  # a malicious file may raise any type of exception in zipfile and NumPy
         raise InputError(f"contains no proposals ({error})") from error
 

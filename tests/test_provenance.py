@@ -1,4 +1,4 @@
-"""Kept maps and proposals are keyed by exactly the modules that compute them."""
+"""The keys of stored maps and proposals contain exactly the modules that compute them."""
 
 import ast
 from importlib.util import find_spec
@@ -10,25 +10,25 @@ from grounding import cache
 from proposals import SegmentProposer, provenance
 from proposals.provenance import code_of, settings_of
 
-# modules that are imported on the way and cannot change a number in a map or in a proposal
+# Modules that the computing modules import, but that cannot change a number in a map or in a proposal.
 HARMLESS = {
-    "grounding": "hands out names",
-    "grounding.attention": "a docstring",
-    "grounding.tagger": "a docstring",
-    "grounding.text": "a docstring",
+    "grounding": "re-exports names",
+    "grounding.attention": "only a docstring",
+    "grounding.tagger": "only a docstring",
+    "grounding.text": "only a docstring",
     "grounding.runtime.artefacts": "writes files",
     "grounding.attention.atlas": "reads maps",
     "grounding.tagger.tensors": "reads and writes files, and the tagger's weights are part of the key",
-    "grounding.text.vocabulary": "maps are kept by the tag's index, and the tagger's weights are part of the key",
+    "grounding.text.vocabulary": "maps are stored by the tag's index, and the tagger's weights are part of the key",
     "grounding.text.words": "see vocabulary",
-    "proposals": "hands out names",
-    "proposals.cores": "how many threads",
+    "proposals": "re-exports names",
+    "proposals.cores": "number of threads",
     "proposals.errors": "error messages",
 }
 
 
 def imports_of(module: str) -> set[str]:
-    """The modules of the project that a module imports, directly or through others that are not harmless."""
+    """The modules of the project that a module imports, directly or through others that are not in ``HARMLESS``."""
     found, waiting = set(), [module]
     while waiting:
         name = waiting.pop()
@@ -56,12 +56,12 @@ def is_module(name: str) -> bool:
         return False
 
 
-def test_proposals_are_keyed_by_the_modules_that_compute_them():
+def test_key_of_proposals_contains_the_modules_that_compute_them():
     roots = ("proposals.segments", "proposals.boxes", "proposals.published", "proposals.opencv", "proposals.shards")
     assert sorted(set.union(*map(imports_of, roots)) - HARMLESS.keys()) == list(provenance.MODULES)
 
 
-def test_maps_are_keyed_by_the_modules_that_compute_them():
+def test_key_of_maps_contains_the_modules_that_compute_them():
     roots = ("grounding.attention.topdown", "grounding.tagger.tagger", "grounding.images")
     assert sorted(set.union(*map(imports_of, roots)) - HARMLESS.keys()) == list(cache.MODULES)
 
@@ -71,7 +71,7 @@ def test_every_listed_module_exists(modules):
     assert all(map(is_module, modules))
 
 
-def test_the_hash_follows_the_source(tmp_path, monkeypatch):
+def test_hash_depends_on_the_source_but_not_on_the_order(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("first_module", "second_module"):
         (tmp_path / f"{name}.py").write_text("x = 1\n")
@@ -82,7 +82,7 @@ def test_the_hash_follows_the_source(tmp_path, monkeypatch):
     assert code_of(["first_module", "second_module"]) != before
 
 
-def test_a_proposer_from_elsewhere_is_keyed_by_its_own_code():
+def test_key_of_a_custom_proposer_contains_its_own_module():
     class Own(SegmentProposer):
         pass
 
