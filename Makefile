@@ -30,11 +30,13 @@ lint: .venv/dev
 
 # builds the documentation into site/
 docs: .venv/dev
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# the pictures of README.md
+# the pictures of README.md and docs/
 pictures: ground
-	$(BIN)/python -c "from PIL import Image; [Image.open(f'runs/ground/{n}.png').save(f'docs/{n[3:]}.jpg', quality=85) for n in ('02-a-smiling-woman', '03-an-orange-suit')]"
+	for method in mwp c-mwp; do $(BIN)/python -m grounding step=layers image=$(PHOTO) \
+	    'phrases=[an orange suit, a flag]' attention=$$method name=$$method; done
+	$(BIN)/python docs/pictures.py
 
 # what grounding itself needs
 .venv/installed: pyproject.toml
