@@ -151,8 +151,9 @@ def _affinity(size, boxes, p, q, histograms, a, b, contour, weights, colours, to
 def _agglomerate(sizes, boxes, outlines, histograms, pairs, lengths, strengths, weights, colours):
     """Greedy merging on dense n x n matrices. Each row stores its most similar neighbour, so that a merge costs O(n).
 
-    A merged region takes over the row of its first part. The features of the merge are written to ``sizes``, ``boxes``
-    and ``outlines``, whose first n rows hold the given regions. Of equal similarities, the lower row comes first.
+    A merged region takes over row a, the row of its first part; row b is emptied. The features of the merge are written
+    to ``sizes``, ``boxes`` and ``outlines``, whose first n rows hold the given regions. Of equal similarities, the
+    lower row comes first.
     """
     n, total = len(histograms), 0.0
     for i in range(n):
@@ -168,8 +169,7 @@ def _agglomerate(sizes, boxes, outlines, histograms, pairs, lengths, strengths, 
         )
     nearest, best = np.zeros(n, np.int64), np.empty(n, np.float32)
     for i in range(n):
-        nearest[i] = _largest(similar[i])
-        best[i] = similar[i, nearest[i]]
+        _find_nearest(i, similar, nearest, best)
 
     node, children, similarity = np.arange(n), np.empty((n - 1, 2), np.int64), np.zeros(2 * n - 1)
     for m in range(n - 1):
@@ -179,35 +179,51 @@ def _agglomerate(sizes, boxes, outlines, histograms, pairs, lengths, strengths, 
         children[m, 0], children[m, 1] = p, q
         similarity[p] = similarity[q] = _intersection(histograms, a, b, 0, colours)
         node[a] = new
-        sizes[new] = sizes[p] + sizes[q]
-        for c in range(2):
-            boxes[new, c] = min(boxes[p, c], boxes[q, c])
-            boxes[new, c + 2] = max(boxes[p, c + 2], boxes[q, c + 2])
-        share = np.float32(sizes[q] / sizes[new])
-        for c in range(histograms.shape[1]):
-            histograms[a, c] += share * (histograms[b, c] - histograms[a, c])
-
-        best[b], similar[a, b], length[a, b] = -np.inf, -np.inf, 0
-        for k in range(n):
-            if length[b, k] > 0 and k != a:
-                length[a, k] += length[b, k]
-                strength[a, k] += strength[b, k]
-                similar[k, b], length[k, b] = -np.inf, 0
+        _merge_features(sizes, boxes, histograms, p, q, new, a, b)
+        best[b] = -np.inf
+        _merge_boundaries(length, strength, similar, a, b)
         for k in range(n):
             if length[a, k] > 0:
                 length[k, a], strength[k, a] = length[a, k], strength[a, k]
                 outlines[new, 0] += length[a, k]
                 outlines[new, 1] += strength[a, k]
-                value = _affinity(
+                similar[a, k] = similar[k, a] = _affinity(
                     sizes[new] + sizes[node[k]], boxes, new, node[k], histograms, a, k,
                     strength[a, k] / length[a, k], weights, colours, total,
                 )  # fmt: skip
-                similar[a, k] = similar[k, a] = value
                 if nearest[k] == a or nearest[k] == b:
-                    nearest[k] = _largest(similar[k])
-                    best[k] = similar[k, nearest[k]]
+                    _find_nearest(k, similar, nearest, best)
                 elif similar[a, k] > best[k]:
                     nearest[k], best[k] = a, similar[a, k]
-        nearest[a] = _largest(similar[a])
-        best[a] = similar[a, nearest[a]]
+        _find_nearest(a, similar, nearest, best)
     return children, similarity
+
+
+@njit(cache=True, nogil=True)
+def _find_nearest(i, similar, nearest, best):
+    """Stores the most similar neighbour of row i, and their similarity."""
+    nearest[i] = _largest(similar[i])
+    best[i] = similar[i, nearest[i]]
+
+
+@njit(cache=True, nogil=True)
+def _merge_features(sizes, boxes, histograms, p, q, new, a, b):
+    """Computes size and box of node ``new`` from its parts p and q, and its histogram, in row a, from rows a and b."""
+    sizes[new] = sizes[p] + sizes[q]
+    for c in range(2):
+        boxes[new, c] = min(boxes[p, c], boxes[q, c])
+        boxes[new, c + 2] = max(boxes[p, c + 2], boxes[q, c + 2])
+    share = np.float32(sizes[q] / sizes[new])
+    for c in range(histograms.shape[1]):
+        histograms[a, c] += share * (histograms[b, c] - histograms[a, c])
+
+
+@njit(cache=True, nogil=True)
+def _merge_boundaries(length, strength, similar, a, b):
+    """Adds the boundaries of row b to row a, and disconnects b."""
+    similar[a, b], length[a, b] = -np.inf, 0
+    for k in range(len(length)):
+        if length[b, k] > 0 and k != a:
+            length[a, k] += length[b, k]
+            strength[a, k] += strength[b, k]
+            similar[k, b], length[k, b] = -np.inf, 0
