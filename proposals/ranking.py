@@ -17,8 +17,8 @@ from scipy import sparse
 
 from proposals.pool import Pool
 
-NEAR, SAME = 0.5, 0.85  # IoU at which a box begins to cover another one, and at which it covers it fully
-TOGETHER = 0.85  # IoU from which a region belongs to the group of a selected box
+MIN_IOU, FULL_IOU = 0.5, 0.85  # IoU at which a box begins to cover another one, and at which it covers it fully
+GROUP_IOU = 0.85  # IoU from which a region belongs to the group of a selected box
 
 
 def objectness(pool: Pool, total: int) -> np.ndarray:
@@ -50,7 +50,7 @@ def choose(pool: Pool, total: int, count: int) -> tuple[sparse.csr_array, np.nda
 
     Returns:
         groups: ``(k, n)`` float64 sparse, the weight of each region in each group: its objectness times the IoU of its
-            box with the selected box, or 0 where the IoU is below ``TOGETHER``.
+            box with the selected box, or 0 where the IoU is below ``GROUP_IOU``.
         gains: ``(k,)`` float64, non-increasing, the scores of the selected boxes.
     """
     side = pool.boxes.max() + 1
@@ -60,48 +60,48 @@ def choose(pool: Pool, total: int, count: int) -> tuple[sparse.csr_array, np.nda
     overlaps = pairwise_iou(boxes)
     chosen, gains = greedy_coverage(overlaps, np.bincount(place, weights), min(count, len(boxes)))
     near = overlaps[chosen]
-    near.data *= near.data >= TOGETHER
+    near.data *= near.data >= GROUP_IOU
     near.eliminate_zeros()
     regions = sparse.csr_array((weights, (place, np.arange(len(place)))), (len(boxes), len(place)))
     return near @ regions, gains
 
 
 def greedy_coverage(
-    overlaps: sparse.csr_array, weights: np.ndarray, count: int, near: float = NEAR, same: float = SAME
+    overlaps: sparse.csr_array, weights: np.ndarray, count: int, min_iou: float = MIN_IOU, full_iou: float = FULL_IOU
 ) -> tuple[np.ndarray, np.ndarray]:
     """Selects boxes greedily, each time the one that adds most to the covered weight.
 
-    A selected box covers another box by a share that grows linearly from 0 at an IoU of ``near`` to 1 at an IoU of
-    ``same``. A box counts as covered by the largest share over all selected boxes.
+    A selected box covers another box by a share that grows linearly from 0 at an IoU of ``min_iou`` to 1 at an IoU of
+    ``full_iou``. A box counts as covered by the largest share over all selected boxes.
 
     Args:
-        overlaps: ``(n, n)`` sparse, the IoU of the boxes where it is above ``near``.
+        overlaps: ``(n, n)`` sparse, the IoU of the boxes where it is above ``min_iou``.
         weights: ``(n,)`` float >= 0, the weight of each box.
         count: number of boxes to select, at most n.
-        near: IoU at which a box begins to cover another one, see ``pairwise_iou``.
-        same: IoU at which it covers it fully.
+        min_iou: IoU at which a box begins to cover another one, see ``pairwise_iou``.
+        full_iou: IoU at which it covers it fully.
 
     Returns:
         chosen: ``(count,)`` int64, the selected boxes in the order of selection.
         gains: ``(count,)`` float64, the weight that each of them adds, non-increasing.
     """
-    cover = np.clip((overlaps.data - near) / (same - near), 0, 1)
+    cover = np.clip((overlaps.data - min_iou) / (full_iou - min_iou), 0, 1)
     return _greedy(overlaps.indptr, overlaps.indices, cover, weights, count)
 
 
-def pairwise_iou(boxes: np.ndarray, near: float = NEAR) -> sparse.csr_array:
+def pairwise_iou(boxes: np.ndarray, min_iou: float = MIN_IOU) -> sparse.csr_array:
     """Intersection over union of all pairs of boxes that overlap enough.
 
     Args:
         boxes: ``(n, 4)`` xyxy.
-        near: IoU that a pair must exceed to be stored.
+        min_iou: IoU that a pair must exceed to be stored.
 
     Returns:
         ``(n, n)`` float32, sparse and symmetric, with ones on the diagonal.
     """
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order = np.argsort(areas, kind="stable")
-    first, second, overlap = _overlapping(boxes[order].astype(np.float32), areas[order].astype(np.float32), near)
+    first, second, overlap = _overlapping(boxes[order].astype(np.float32), areas[order].astype(np.float32), min_iou)
     every = np.arange(len(boxes))
     rows = np.concatenate([every, order[first], order[second]])
     columns = np.concatenate([every, order[second], order[first]])

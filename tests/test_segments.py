@@ -18,7 +18,7 @@ from proposals.consensus import MIN_SHARE, consensus
 from proposals.mergetree import Affinity, MergeTree
 from proposals.partition import common_refinement, graph_segmentations
 from proposals.pool import Pool
-from proposals.ranking import NEAR, SAME, TOGETHER, choose, greedy_coverage, objectness, pairwise_iou
+from proposals.ranking import FULL_IOU, GROUP_IOU, MIN_IOU, choose, greedy_coverage, objectness, pairwise_iou
 from proposals.regiongraph import RegionGraph
 
 PHOTOS = Path(skimage.__file__).parent / "data"
@@ -257,7 +257,7 @@ def test_group_weights_are_objectness_times_overlap(seed):
     overlaps, weights = iou(pool.boxes), objectness(pool, labels.size)
     for row in groups.toarray():
         candidates = np.flatnonzero(np.isclose(row, weights, rtol=1e-6))
-        expected = [np.where(overlaps[i] >= TOGETHER, overlaps[i] * weights, 0) for i in candidates]
+        expected = [np.where(overlaps[i] >= GROUP_IOU, overlaps[i] * weights, 0) for i in candidates]
         assert any(np.allclose(row, e, rtol=1e-5) for e in expected)
     assert len(groups.toarray()) == len(gains) == min(5, len(np.unique(pool.boxes, axis=0)))
 
@@ -271,10 +271,10 @@ def test_greedy_coverage_selects_the_largest_gain(seed):
     weights = rng.random(len(boxes))
     overlaps = iou(boxes)
     found = pairwise_iou(boxes)
-    np.testing.assert_allclose(found.toarray(), np.where(overlaps > NEAR, overlaps, 0), rtol=1e-6)
+    np.testing.assert_allclose(found.toarray(), np.where(overlaps > MIN_IOU, overlaps, 0), rtol=1e-6)
     chosen, gains = greedy_coverage(found, weights, len(boxes) - 1)
 
-    cover = np.clip((overlaps - NEAR) / (SAME - NEAR), 0, 1)
+    cover = np.clip((overlaps - MIN_IOU) / (FULL_IOU - MIN_IOU), 0, 1)
     covered = np.zeros(len(boxes))
     for i, gain in zip(chosen, gains, strict=True):
         every = (np.clip(cover - covered, 0, None) * weights).sum(1)
