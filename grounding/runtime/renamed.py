@@ -7,6 +7,7 @@ from proposals.errors import InputError
 # Old dotted key -> new dotted key. With "STEP:" before it, an old key counts for that step only, because another step
 # may have a setting of the same name. "GROUP=OLD": "GROUP=NEW" is a choice of a configuration group.
 RENAMED: dict[str, str] = {
+    "proposals.smallest": "proposals.min_size",
     "train:step.average": "step.ema_decay",
     "train:step.decay": "step.weight_decay",
     "train:step.first": "step.tags_per_image",
