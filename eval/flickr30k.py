@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.annotations import open_annotation, read_box, whole
-from grounding.text.phrases import Markup, parse_sentence, plain_sentence
+from grounding.text.markup import Markup, parse_sentence, plain_sentence
 from proposals.errors import InputError
 
 

@@ -64,7 +64,7 @@ REFUSALS = {
     "truncated": (["image=half.jpg", "phrases=[a cat]"], "half.jpg is truncated or corrupt"),
     "no format": (["image=PHOTO", "phrases=[a cat]", "format=xml"], "there is no format 'xml'"),
     "no device": (["image=PHOTO", "phrases=[a cat]", "device=tpu"], "device=tpu is no device that PyTorch knows"),
-    "no file of phrases": (["image=PHOTO", "phrases=a cat"], "phrases=a cat is no file that can be read"),
+    "no file of phrases": (["image=PHOTO", "phrases=a cat"], "the file phrases=a cat cannot be read"),
     "unquoted signs": (
         ["image=PHOTO", "phrases=[Tür]"],
         "phrases=[Tür] cannot be read: close each bracket, and where "

@@ -148,11 +148,11 @@ REFUSALS = {
     "no image": ({"image": None}, "no image: say image=PHOTO, a folder, or - for the standard input"),
     "no photos": ({"image": "EMPTY"}, "holds no photo: name a folder of .bmp, .gif"),
     "no match": ({"image": "EMPTY/*.jpg"}, "no file fits this pattern"),
-    "no file": ({"phrases": "a cat"}, "phrases=a cat is no file that can be read: No such file or directory; a list is "
-                "written 'phrases=[a cat, the red mug]'"),
-    "folder": ({"phrases": "EMPTY"}, "is no file that can be read: Is a directory"),
-    "bytes": ({"phrases": "BYTES"}, "not UTF-8 text; save the file as UTF-8"),
-    "blank": ({"phrases": "BLANK"}, "holds no phrase: write one a line"),
+    "no file": ({"phrases": "a cat"}, "the file phrases=a cat cannot be read .No such file or directory.: write a "
+                "list as 'phrases=[a cat, the red mug]'"),
+    "folder": ({"phrases": "EMPTY"}, "cannot be read .Is a directory.: write a list"),
+    "bytes": ({"phrases": "BYTES"}, "is not UTF-8 text: save the file as UTF-8"),
+    "blank": ({"phrases": "BLANK"}, "has no phrases: write one phrase on each line"),
     "no list": ({"phrases": None}, "phrases=None must be a list"),
     "images": ({"image": ["a.jpg", "b.jpg"]}, "is no path: for many photos give a folder, or a pattern such as"),
     "none of many": ({"image": "ALBUM", "phrases": []}, "no phrase to ground"),

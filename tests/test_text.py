@@ -74,7 +74,7 @@ def test_captions_are_ordered_by_those_that_agree_and_then_by_place():
 @given(st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join), max_size=4))
 def test_the_tags_of_captions_are_those_of_the_plain_definition(captions):
     rows, agree = Text(captions=tuple(captions)).known(VOCABULARY)
-    found = [VOCABULARY.find(caption) for caption in captions]
+    found = [VOCABULARY.tags_in(caption) for caption in captions]
     assert {VOCABULARY[row] for row in rows} == set().union(*found) and len(set(rows)) == len(rows)
     assert agree == [sum(VOCABULARY[row] in tags for tags in found) for row in rows]
     assert agree == sorted(agree, reverse=True)

@@ -9,7 +9,7 @@ from grounding.text.vocabulary import Vocabulary
 from grounding.text.words import FUNCTION_WORDS, base_forms, caption_tags, normalize, words
 from proposals.errors import InputError
 
-# what a caption says and the tag that must be found for it, when the dictionary has only that tag
+# words of captions, and the tag that must be found for each when the vocabulary has only that tag
 FORMS = """
 people=person men=man women=woman children=child firemen=fireman fishermen=fisherman stuntmen=stuntman
 businesspeople=businessperson grandchildren=grandchild passersby=passerby leaves=leaf lives=life wives=wife knives=knife
@@ -26,7 +26,7 @@ skateboarders=skateboarder hotdogs=hotdog selfies=selfie running=run smiling=smi
 
 
 @pytest.mark.parametrize("pair", FORMS.split())
-def test_inflected_forms_find_their_tag(pair):
+def test_inflected_forms_give_their_tag(pair):
     written, tag = pair.split("=")
     for text in (written, written.capitalize(), f"two {written.upper()}"):
         phrase = Phrase.parse(text, Vocabulary((tag, "two")))
@@ -41,7 +41,7 @@ def test_inflected_forms_find_their_tag(pair):
         *[("bus", "bu"), ("grass", "gras"), ("clothes", "cloth"), ("news", "new"), ("skies", "ski")],
     ],
 )
-def test_forms_that_mean_something_else_do_not_count(word, wrong):
+def test_forms_with_another_meaning_are_not_used(word, wrong):
     assert Phrase.parse(word, Vocabulary((wrong,))).skipped == (word,)
 
 
@@ -63,7 +63,7 @@ def test_tags_and_indices():
         vocabulary[3]
 
 
-def test_it_cannot_be_changed():
+def test_a_vocabulary_is_immutable():
     given_tags = ["dog", "cat"]
     vocabulary = Vocabulary(given_tags)
     given_tags.append("bird")
@@ -95,16 +95,16 @@ def test_an_unknown_tag_has_no_index():
         Vocabulary(["dog"]).index("cat")
 
 
-def test_words_are_counted_once_a_photo_and_sorted_by_count_then_alphabet():
+def test_words_are_counted_once_for_each_photo_and_sorted_by_count():
     photos = [["A dog runs.", "The dog, a dog"], ["dog and cat", "bird"], ["cat bird DOG"], ["a zebra"]]
-    assert Vocabulary.of_captions(photos, minimum=2).tags == ("dog", "bird", "cat")
-    assert Vocabulary.of_captions(photos, minimum=3).tags == ("dog",)
-    assert Vocabulary.of_captions(iter(photos), minimum=1).tags == ("dog", "bird", "cat", "runs", "zebra")
+    assert Vocabulary.from_captions(photos, minimum=2).tags == ("dog", "bird", "cat")
+    assert Vocabulary.from_captions(photos, minimum=3).tags == ("dog",)
+    assert Vocabulary.from_captions(iter(photos), minimum=1).tags == ("dog", "bird", "cat", "runs", "zebra")
 
 
-def test_too_few_captions_are_an_error_that_names_the_mend():
-    with pytest.raises(InputError, match="10 photos: lower the minimum"):
-        Vocabulary.of_captions([["a dog"]])
+def test_too_few_captions_give_an_error():
+    with pytest.raises(InputError, match="10 photos: use a lower minimum"):
+        Vocabulary.from_captions([["a dog"]])
 
 
 def test_caption_tags_are_surface_words_without_function_words():
@@ -114,31 +114,31 @@ def test_caption_tags_are_surface_words_without_function_words():
     assert caption_tags("of the") == caption_tags("") == caption_tags(" . ") == set()
 
 
-def test_captions_find_tags_of_several_words_and_not_the_words_inside():
+def test_tags_of_several_words_in_captions_hide_the_words_inside():
     vocabulary = Vocabulary(("dog", "hot", "hot dog", "t-shirt", "shirt", "red"))
-    assert vocabulary.find("A hot dog on a red T-shirt") == {"hot dog", "t-shirt", "shirt", "red"}
-    assert vocabulary.find("a hotdog, a hot-dog") == {"hot dog"}
-    assert vocabulary.find("a hot red dog") == {"hot", "red", "dog"}
-    assert vocabulary.find("dogs") == set()
+    assert vocabulary.tags_in("A hot dog on a red T-shirt") == {"hot dog", "t-shirt", "shirt", "red"}
+    assert vocabulary.tags_in("a hotdog, a hot-dog") == {"hot dog"}
+    assert vocabulary.tags_in("a hot red dog") == {"hot", "red", "dog"}
+    assert vocabulary.tags_in("dogs") == set()
 
 
 @given(st.lists(st.lists(st.text("ab cdé'-.T", max_size=20), min_size=1, max_size=3), min_size=1, max_size=5))
-def test_training_finds_exactly_what_the_vocabulary_counted(photos):
+def test_tags_in_captions_are_exactly_the_counted_words(photos):
     counted = {word for captions in photos for caption in captions for word in caption_tags(caption)}
     if counted:
-        vocabulary = Vocabulary.of_captions(photos, minimum=1)
+        vocabulary = Vocabulary.from_captions(photos, minimum=1)
         assert set(vocabulary) == counted
-        assert set().union(*(vocabulary.find(caption) for captions in photos for caption in captions)) == counted
+        assert set().union(*(vocabulary.tags_in(caption) for captions in photos for caption in captions)) == counted
 
 
 @given(st.lists(st.text(min_size=1, max_size=20), min_size=1))
-def test_any_caption_makes_tags_that_a_vocabulary_takes(captions):
+def test_tags_of_any_caption_are_valid_in_a_vocabulary(captions):
     tags = set().union(*map(caption_tags, [*captions, "\ufe35 dog"]))
     assert set(Vocabulary(sorted(tags))) == tags
 
 
 @given(st.text(max_size=40))
-def test_normalisation_is_idempotent_and_blind_to_case_and_composition(text):
+def test_normalisation_is_idempotent_and_ignores_case_and_composition(text):
     once = normalize(text)
     assert normalize(once) == once
     assert normalize(unicodedata.normalize("NFD", text)) == once
@@ -173,11 +173,11 @@ def test_normal_forms(text, normal):
         ("", []),
     ],
 )
-def test_words_are_cut_as_written(text, cut):
+def test_splitting_into_words(text, cut):
     assert words(text) == cut
 
 
-def test_function_words_are_normalised_and_hold_no_noun():
+def test_function_words_are_normalised_and_contain_no_nouns():
     assert all(normalize(word) == word and words(word) == [word] for word in FUNCTION_WORDS)
     assert {"a", "the", "of", "in", "and", "is", "her", "their"} <= FUNCTION_WORDS
     assert not FUNCTION_WORDS & {"man", "two", "red", "front", "#", "comment"}

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from grounding.photos import SUFFIXES, PhotoFile
 from grounding.text.captions import read_captions
-from grounding.text.phrases import plain_sentence
+from grounding.text.markup import plain_sentence
 from proposals.errors import InputError
 from proposals.shards import members
 from training.tables import READERS, parse_object, path_of, read_table

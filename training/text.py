@@ -46,7 +46,7 @@ class Text(NamedTuple):
     def known(self, vocabulary: Vocabulary) -> tuple[list[int], list[int]]:
         """The tags that a vocabulary has, and how many of the captions name each.
 
-        Tags keep their order. Those of captions (:meth:`grounding.text.vocabulary.Vocabulary.find`) are ordered by how
+        Tags keep their order. Those of captions (``Vocabulary.tags_in``) are ordered by how
         many captions agree, most first, then by where they first stand; a tag of several words stands where its first
         does.
 
@@ -56,7 +56,7 @@ class Text(NamedTuple):
         if self.tags:
             rows = [vocabulary.index(tag) for tag in self.named() if tag in vocabulary]
             return rows, [1] * len(rows)
-        agree = Counter(tag for caption in self.captions for tag in vocabulary.find(caption))
+        agree = Counter(tag for caption in self.captions for tag in vocabulary.tags_in(caption))
         places = _places(self.captions)
         tags = sorted(agree, key=lambda tag: (-agree[tag], _place(tag, places), tag))
         return [vocabulary.index(tag) for tag in tags], [min(agree[tag], MOST_AGREE) for tag in tags]
@@ -101,7 +101,7 @@ def _places(captions: Sequence[str]) -> dict[str, Place]:
 
 def _place(tag: str, places: Mapping[str, Place]) -> Place:
     """Of a tag as it is, else of it written as one word (tshirt), else of its first word."""
-    for form in (tag, tag.replace(" ", "").replace("-", ""), word_parts(tag)[0].spelled):
+    for form in (tag, tag.replace(" ", "").replace("-", ""), word_parts(tag)[0].normalized):
         if form in places:
             return places[form]
     return max(places.values())

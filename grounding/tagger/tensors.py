@@ -25,7 +25,7 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[s
     # Serialised here, because a file written by safetensors is readable by its owner only, and a full disk gives an
     # error that does not mention the disk.
     data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
-    with atomic_path(path) as aside, aside.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())  # otherwise a power failure after the rename could leave an incomplete file

@@ -1,1 +1,1 @@
-"""Text: words, vocabulary, phrases, captions."""
+"""Text: words, the vocabulary of tags, phrases, captions."""

@@ -1,4 +1,4 @@
-"""Captions from files: plain text, JSON lines, COCO, Flickr30k Entities."""
+"""Reads captions from files: plain text, JSON lines, COCO, Flickr30k Entities."""
 
 import json
 from collections import Counter
@@ -6,18 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from grounding.text import markup
 from proposals.errors import InputError
-
-MARKUP = "[/EN#"
 
 
 class Caption(NamedTuple):
     """One sentence about an image.
 
     Attributes:
-        image: its name in the file; sentence: which of the image's captions, from 0.
-        text: as it stands in the file; marked: whether brackets mark its phrases, as in Flickr30k Entities.
-        where: file and line, for messages.
+        image: name of the image.
+        sentence: number of the caption among those of the image, from 0.
+        text: the sentence, as in the file.
+        marked: whether the sentence has the markup of Flickr30k Entities.
+        where: file and line, for error messages.
     """
 
     image: str
@@ -28,15 +29,23 @@ class Caption(NamedTuple):
 
 
 def read_captions(source: str | Path) -> Iterator[Caption]:
-    """The captions of a file or folder, whose kind is told by its content; blank ones are left out.
+    """Reads the captions of a file or folder. Blank captions are left out.
 
-    - a folder of text files, or one with ``Sentences/`` in it (Flickr30k Entities): a file an image;
-    - a text file: a caption a line, of the image that the file is named after;
+    The format is recognised by the content:
+
+    - a folder of text files, or a folder that contains ``Sentences/`` (Flickr30k Entities): one file for each image;
+    - a text file: one caption on each line; the image has the name of the file;
     - JSON lines: ``{"image": "1.jpg", "caption": "..."}`` or ``{"image": "1.jpg", "captions": ["...", "..."]}``;
     - COCO captions: ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}``.
 
+    Args:
+        source: the file or folder.
+
+    Yields:
+        The captions, in the order of the files and lines.
+
     Raises:
-        InputError: nothing to read, or a malformed line; the message names the file and the line.
+        InputError: the source cannot be read, or a line is malformed; the message has the file and the line.
     """
     source = Path(source)
     try:
@@ -49,8 +58,8 @@ def _read_folder(folder: Path) -> Iterator[Caption]:
     folder = folder / "Sentences" if (folder / "Sentences").is_dir() else folder
     paths = sorted(folder.glob("*.txt"))
     if not paths:
-        raise InputError(f"{folder} holds no .txt file: give captions, or a folder of Flickr30k Entities sentences")
-    marked = any(MARKUP in line for path in paths for _, line in _lines(path))
+        raise InputError(f"{folder} has no .txt file: give a file of captions, or a folder of text files")
+    marked = any(markup.START in line for path in paths for _, line in _lines(path))
     for path in paths:
         yield from _read_text(path, marked)
 
@@ -58,7 +67,7 @@ def _read_folder(folder: Path) -> Iterator[Caption]:
 def _read_file(path: Path) -> Iterator[Caption]:
     first = next((line for _, line in _lines(path) if line), "")
     if not first.startswith("{"):
-        return _read_text(path, any(MARKUP in line for _, line in _lines(path)))
+        return _read_text(path, any(markup.START in line for _, line in _lines(path)))
     try:
         is_line = "annotations" not in json.loads(first)
     except (ValueError, RecursionError):
@@ -86,7 +95,7 @@ def _image_and_captions(entry: Any, where: str) -> tuple[str, list[str]]:
         captions = entry["captions"] if "captions" in entry else [entry.get("caption")]
         if isinstance(captions, list) and all(isinstance(caption, str) for caption in captions):
             return image, captions
-    raise InputError(f'{where}: not of the form {{"image": "name", "caption": "text"}} (or "captions": a list)')
+    raise InputError(f'{where}: expected {{"image": "name", "caption": "text"}} or a list as "captions"')
 
 
 def _read_coco(path: Path) -> Iterator[Caption]:
@@ -95,21 +104,23 @@ def _read_coco(path: Path) -> Iterator[Caption]:
         names = {image["id"]: image["file_name"] for image in document["images"]}
         annotations = list(document["annotations"])
     except (KeyError, TypeError) as error:
-        raise InputError(f'{path}: COCO captions need "images" (id, file_name) and "annotations" in lists') from error
+        raise InputError(
+            f'{path}: COCO captions need the lists "images" (with id and file_name) and "annotations"'
+        ) from error
     sentences: Counter[str] = Counter()
     for number, annotation in enumerate(annotations):
         where = f"{path}: annotation {number}"
         try:
             image, caption = names[annotation["image_id"]], annotation["caption"]
         except (KeyError, TypeError) as error:
-            raise InputError(f'{where} needs a "caption" and the "image_id" of one of the images') from error
+            raise InputError(f'{where} needs a "caption" and an "image_id" that is the id of an image') from error
         if not isinstance(image, str) or not isinstance(caption, str):
             raise InputError(f"{where}: the file name and the caption must be text")
         yield from _number(image, [caption], sentences, where)
 
 
 def _number(image: str, captions: list[str], sentences: Counter[str], where: str) -> Iterator[Caption]:
-    """Numbers an image's captions on from those that were read before."""
+    """Numbers the captions of an image, continuing after those that were read before."""
     for text in captions:
         if text.strip():
             yield Caption(image, sentences[image], text, False, where)
@@ -117,21 +128,21 @@ def _number(image: str, captions: list[str], sentences: Counter[str], where: str
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Line numbers from 1 and lines, without the white space at their ends."""
+    """The line numbers from 1, and the lines without white space at both ends."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError as error:
-                raise InputError(f"{path}:{number}: not UTF-8 text; save the file as UTF-8") from error
+                raise InputError(f"{path}:{number}: not UTF-8 text: save the file as UTF-8") from error
 
 
 def _parse(text: str, path: Path, line: int = 1) -> Any:
-    """The JSON value of a text that begins at a line of a file."""
+    """Parses JSON; ``line`` is the line of the file where the text begins, for error messages."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         where = f"{path}:{line - 1 + error.lineno}"
-        raise InputError(f"{where}: broken JSON at column {error.colno} ({error.msg})") from error
+        raise InputError(f"{where}: invalid JSON at column {error.colno} ({error.msg})") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}:{line}: JSON that cannot be read ({error})") from error
+        raise InputError(f"{path}:{line}: invalid JSON ({error})") from error

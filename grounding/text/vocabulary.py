@@ -1,47 +1,52 @@
-"""Vocabulary: the tags that a classifier knows, and how a text's words find them."""
+"""Vocabulary: the tags of a classifier, and the lookup of words among them."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from grounding.text.words import Part, base_forms, caption_tags, normalize, word_parts, words
+from grounding.text.words import WordPart, base_forms, caption_tags, normalize, word_parts, words
 from proposals.errors import InputError
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Tags in a fixed order; a tag's index is its row in the classifier. Immutable, safe between threads.
+    """The tags of a classifier, in the order of its outputs. Immutable, so threads may share it.
 
     Args:
-        tags: normalised (see :func:`grounding.text.words.normalize`), each once; a tag may have several words.
+        tags: normalised texts (see :func:`grounding.text.words.normalize`) without repetitions; a tag may have several
+            words.
 
     Raises:
-        InputError: no tag, or a tag that is empty, not normalised, without any word, or given twice.
+        InputError: there are no tags, or a tag is empty, not normalised, without a word, or repeated.
     """
 
     tags: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if isinstance(self.tags, str):
-            raise InputError("a vocabulary is a list of tags, not one string")
+            raise InputError("a vocabulary must be a list of tags, not one string: put the tag in a list")
         object.__setattr__(self, "tags", tuple(self.tags))
         if not self.tags:
             raise InputError("a vocabulary needs at least one tag")
         for number, tag in enumerate(self.tags):
             _check(number, tag)
         if len(self._rows) < len(self.tags):
-            twice, count = Counter(self.tags).most_common(1)[0]
-            raise InputError(f"tag {twice!r} is given {count} times: give each tag once")
+            repeated, count = Counter(self.tags).most_common(1)[0]
+            raise InputError(f"tag {repeated!r} is given {count} times: give each tag once")
 
     @classmethod
-    def of_captions(cls, captions_per_image: Iterable[Sequence[str]], minimum: int = 10) -> "Vocabulary":
+    def from_captions(cls, captions_per_image: Iterable[Sequence[str]], minimum: int = 10) -> "Vocabulary":
         """The words that occur in the captions of at least ``minimum`` photos, the most frequent first.
 
-        Words are those of :func:`grounding.text.words.caption_tags`; equal counts are ordered by the alphabet.
+        Words are those of :func:`grounding.text.words.caption_tags`. Words with equal counts are in alphabetical order.
 
         Args:
-            captions_per_image: all captions of one photo, for each photo. A word counts once a photo.
+            captions_per_image: for each photo, all its captions. A word is counted once for each photo.
+            minimum: the smallest number of photos.
+
+        Returns:
+            The vocabulary.
 
         Raises:
             InputError: no word is frequent enough.
@@ -51,7 +56,7 @@ class Vocabulary:
             counts.update(set().union(*map(caption_tags, captions)))
         kept = [word for word, count in counts.items() if count >= minimum]
         if not kept:
-            raise InputError(f"no word occurs in the captions of {minimum} photos: lower the minimum or add captions")
+            raise InputError(f"no word occurs in the captions of {minimum} photos: use a lower minimum")
         return cls(tuple(sorted(kept, key=lambda word: (-counts[word], word))))
 
     def __len__(self) -> int:
@@ -67,50 +72,76 @@ class Vocabulary:
         return self.tags[index]
 
     def index(self, tag: str) -> int:
-        """The row of a tag.
+        """The index of a tag, which is its output in the classifier.
+
+        Args:
+            tag: a tag of the vocabulary.
+
+        Returns:
+            Its index, from 0.
 
         Raises:
             InputError: the vocabulary has no such tag.
         """
         if tag not in self._rows:
-            raise InputError(f"the vocabulary has no tag {tag!r}: Phrase.parse finds the tags of a text")
+            raise InputError(f"the vocabulary has no tag {tag!r}: use Phrase.parse to find the tags of a text")
         return self._rows[tag]
 
     def tag_of(self, word: str) -> str | None:
-        """The tag of one normalised word, or of several joined without a space: exact, else by its base forms."""
-        return next((tag for form in (word, *base_forms(word)) if (tag := self._spelled(form))), None)
+        """The tag of a word: the word itself, or else one of its base forms.
 
-    def match(self, parts: Sequence[Part], at: int) -> tuple[str | None, int]:
-        """The longest tag of several words with which ``parts[at:]`` begin, and how many of them it takes.
+        Args:
+            word: one normalised word, or several joined without a space.
 
-        The last word may be inflected (``hot dogs``). (None, 0) when no such tag fits.
+        Returns:
+            The tag, or None if the vocabulary has no form of the word.
         """
-        spelled = [part.spelled for part in parts[at : at + self._longest]]
+        return next((tag for form in (word, *base_forms(word)) if (tag := self._exact(form))), None)
+
+    def match(self, parts: Sequence[WordPart], start: int) -> tuple[str | None, int]:
+        """The longest tag of several words at the beginning of ``parts[start:]``.
+
+        The last word may be inflected (``hot dogs``).
+
+        Args:
+            parts: the parts of a text's words.
+            start: index of the first part to use.
+
+        Returns:
+            The tag and its number of parts, or (None, 0) if no such tag fits.
+        """
+        spelled = [part.normalized for part in parts[start : start + self._longest]]
         for count in range(len(spelled), 1, -1):
             for last in (spelled[count - 1], *base_forms(spelled[count - 1])):
                 if tag := self._spaced.get(" ".join((*spelled[: count - 1], last))):
                     return tag, count
         return None, 0
 
-    def find(self, caption: str) -> set[str]:
-        """The tags that a caption puts on its photo: :func:`grounding.text.words.caption_tags`, and tags of several
-        words.
+    def tags_in(self, caption: str) -> set[str]:
+        """The tags that occur in a caption: single words as in :func:`grounding.text.words.caption_tags`, and tags of
+        several words.
 
-        A word inside a tag with a space is not found on its own: ``a hot dog`` is no dog. Only tags of several words
-        are found inflected.
+        A word inside a tag with a space is not found separately: ``a hot dog`` does not give ``dog``. Only tags of
+        several words are found in an inflected form.
+
+        Args:
+            caption: a sentence.
+
+        Returns:
+            The tags.
         """
         written, parts = words(caption), word_parts(caption)
-        found, taken, at = set(), set(), 0
-        while at < len(parts):
-            tag, count = self.match(parts, at)
+        found, taken, start = set(), set(), 0
+        while start < len(parts):
+            tag, count = self.match(parts, start)
             if tag:
                 found.add(tag)
-                taken |= {part.word for part in parts[at : at + count] if " " in tag}
-            at += max(count, 1)
+                taken |= {part.word for part in parts[start : start + count] if " " in tag}
+            start += max(count, 1)
         rest = " ".join(word for number, word in enumerate(written) if number not in taken)
-        return found | {tag for word in caption_tags(rest) if (tag := self._spelled(word))}
+        return found | {tag for word in caption_tags(rest) if (tag := self._exact(word))}
 
-    def _spelled(self, word: str) -> str | None:
+    def _exact(self, word: str) -> str | None:
         return word if word in self._rows else self._joined.get(word)
 
     @cached_property
@@ -119,9 +150,9 @@ class Vocabulary:
 
     @cached_property
     def _spaced(self) -> dict[str, str]:
-        # reversed, so that of two spellings (t-shirt, t shirt) the more frequent, earlier one stays
+        # reversed, so that of two spellings (t-shirt, t shirt) the one that comes first in the vocabulary is kept
         return {
-            " ".join(part.spelled for part in parts): tag
+            " ".join(part.normalized for part in parts): tag
             for tag in reversed(self.tags)
             if len(parts := word_parts(tag)) > 1
         }
@@ -137,8 +168,8 @@ class Vocabulary:
 
 def _check(number: int, tag: str) -> None:
     if not isinstance(tag, str):
-        raise InputError(f"tag {number} is {tag!r}, not text")
+        raise InputError(f"tag {number} is {tag!r}, not text: put it in quotes")
     if tag != normalize(tag):
         raise InputError(f"tag {number} {tag!r} is not normalised: write {normalize(tag)!r}")
     if not words(tag):
-        raise InputError(f"tag {number} {tag!r} has no word: leave it out")
+        raise InputError(f"tag {number} {tag!r} has no word: remove it")

@@ -1,4 +1,4 @@
-"""The words of a text: how they are cut, compared, and led back to their base forms."""
+"""Words: splitting a text into words, comparing words, and reducing them to their base forms."""
 
 import re
 import unicodedata
@@ -19,8 +19,8 @@ FUNCTION_WORDS = _read_words("function_words.txt")
 
 _APOSTROPHES = "'\u2018\u2019\u201b\u02bc\uff07`\u00b4"
 _HYPHENS = "-\u2010\u2011\ufe63\uff0d"
-# What stands between words: spaces, controls, invisible marks, and the punctuation of ASCII, Latin-1, Hebrew, Arabic,
-# CJK and full width. Everything else, an emoji or a sign of any script, belongs to a word.
+# Characters that separate words: spaces, controls, invisible marks, and the punctuation of ASCII, Latin-1, Hebrew,
+# Arabic, CJK and full-width forms. All other characters, such as emoji and letters of any script, are part of words.
 _BREAKS = (
     r"\s\x00-\x1f!-/:-@\[-`{-\xa9\xab-\xb1\xb4\xb6-\xb8\xbb\xbf\u02bc\u05be\u060c\u061b\u061f\u200b\u200e-\u205e"
     r"\u2060-\u206f\u3000-\u3003\u3008-\u3011\ufe50-\ufe6b\ufeff\uff01-\uff0f\uff1a-\uff20\uff5f-\uff65"
@@ -30,7 +30,7 @@ _TOKENIZER = RegexpTokenizer(f"{_LETTERS}(?:[{_HYPHENS}{_APOSTROPHES}]{_LETTERS}
 _CLITICS = re.compile(f"[{_APOSTROPHES}](?:s|m|d|re|ve|ll)(?![^{_BREAKS}])", re.IGNORECASE)
 _HYPHEN = re.compile(f"[{_HYPHENS}]")
 
-# what simplemma and the endings below get wrong in captions; an empty entry has no other form
+# words in captions for which simplemma and the endings below are wrong; an empty entry has no other form
 _IRREGULAR = {
     "people": ("person",),
     "leaves": ("leaf",),
@@ -54,12 +54,16 @@ _ENDINGS = [
 
 
 def normalize(text: str) -> str:
-    """The form in which texts are compared: NFKC, case folded, one kind of apostrophe and hyphen, single spaces.
+    """Normalises a text for comparison: NFKC, case folding, one kind of apostrophe and hyphen, single spaces.
 
-    Idempotent.
+    Args:
+        text: any text.
+
+    Returns:
+        The normalised text; normalising it again does not change it.
     """
     text = re.sub(f"[{_HYPHENS}]", "-", re.sub(f"[{_APOSTROPHES}]", "'", text))
-    # twice, and decomposed before: case folding and composition undo one another for a few letters (Unicode, D146)
+    # Twice, after decomposition, because case folding and composition undo each other for a few letters (Unicode D146).
     for _ in range(2):
         text = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", text).casefold())
     text = unicodedata.normalize("NFKC", text)
@@ -67,32 +71,59 @@ def normalize(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, in order and as written; hyphenated words are one, possessive 's is none.
+    """Splits a text into words. A hyphenated word is one word; a possessive 's is left out.
 
     >>> words("A man's blue-striped T-shirt, 2 dogs!")
     ['A', 'man', 'blue-striped', 'T-shirt', '2', 'dogs']
+
+    Args:
+        text: any text.
+
+    Returns:
+        The words in order, as written.
     """
     found: list[str] = _TOKENIZER.tokenize(_CLITICS.sub(" ", text))
     return found
 
 
-class Part(NamedTuple):
-    """A word or one part of a hyphenated word: as written, normalised, and the number of its word in the text."""
+class WordPart(NamedTuple):
+    """A word, or one part of a hyphenated word.
 
-    written: str
-    spelled: str
+    Attributes:
+        text: the part, as written.
+        normalized: the part, normalised.
+        word: index of its word in the text, from 0.
+    """
+
+    text: str
+    normalized: str
     word: int
 
 
-def word_parts(text: str) -> list[Part]:
-    """The words of a text, cut at hyphens too: ``A Hot-Dog`` to a, hot and dog, of the words 0, 1 and 1."""
-    return [Part(part, normalize(part), i) for i, word in enumerate(words(text)) for part in _HYPHEN.split(word)]
+def word_parts(text: str) -> list[WordPart]:
+    """Splits a text into words, and hyphenated words into their parts.
+
+    ``A Hot-Dog`` gives ``a``, ``hot`` and ``dog``, which belong to the words 0, 1 and 1.
+
+    Args:
+        text: any text.
+
+    Returns:
+        The parts in order.
+    """
+    return [WordPart(part, normalize(part), i) for i, word in enumerate(words(text)) for part in _HYPHEN.split(word)]
 
 
 def base_forms(word: str) -> Iterator[str]:
-    """What a normalised word may be a form of, likeliest first: irregular plurals, the lemma, plain plural endings.
+    """Possible base forms of a word, the most likely first: irregular plurals, the lemma, regular plural endings.
 
-    Guesses may be no words at all: keep only those that a dictionary has.
+    A form is a guess and need not be a word, so use only forms that are in a vocabulary.
+
+    Args:
+        word: a normalised word.
+
+    Yields:
+        The forms.
     """
     if word in _IRREGULAR:
         yield from _IRREGULAR[word]
@@ -105,11 +136,18 @@ def base_forms(word: str) -> Iterator[str]:
 
 
 def caption_tags(caption: str) -> set[str]:
-    """The noisy tags that a caption puts on its photo: its normalised words, without function words.
+    """The noisy tags that a caption gives to its photo: its normalised words without function words.
 
-    No lemma is taken: ``dog`` and ``dogs`` are two tags. A hyphenated word counts whole and in its parts.
+    Words are not reduced to base forms, so ``dog`` and ``dogs`` are two tags. A hyphenated word gives itself and its
+    parts.
+
+    Args:
+        caption: a sentence.
+
+    Returns:
+        The tags.
     """
     whole = set(map(normalize, words(caption)))
-    parts = {part.spelled for part in word_parts(caption) if len(part.spelled) > 1}
-    # a few letters of odd scripts are normalised to mere punctuation
+    parts = {part.normalized for part in word_parts(caption) if len(part.normalized) > 1}
+    # a few letters of rare scripts are normalised to punctuation only
     return {tag for tag in (whole | parts) - FUNCTION_WORDS if tag.isalnum() or words(tag)}
