@@ -1,4 +1,4 @@
-"""Our maps against those of the published peers, in float64; eval/PEERS.md holds the figures and the differences.
+"""Our maps against those of the published peers, in float64; results/peers.md has the figures and the differences.
 
 Every network has random He-initialised weights and random biases, but for the embedded tagger.
 """

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from grounding.attention.topdown import Walk
 
 IMAGE = "image"
-PART = 0.65  # of the dual's mass in "c-mwp-partial"; chosen on Flickr30k Entities val, see eval/RESULTS.md
+PART = 0.65  # of the dual's mass in "c-mwp-partial"; chosen on Flickr30k Entities val, see results/
 AVERAGED = "averaged"
 
 
