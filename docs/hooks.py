@@ -1,6 +1,6 @@
-"""Pages that MkDocs builds from the rest of the repository, so that no text or table exists twice.
+"""Hooks of MkDocs: pages that are generated from the rest of the repository, so that no text exists twice.
 
-- ``reference/ROOM.md``: a page for each package, from its docstrings.
+- ``reference/PACKAGE.md``: a page for each package, from its docstrings.
 - ``results/``: the files of the folder ``results``.
 - ``project/``: CONTRIBUTING, CHANGELOG, the licence and the model card.
 - the table of methods, in place of ``<!-- methods -->``.
@@ -28,7 +28,7 @@ ROLE = re.compile(r":(?:class|func|meth|attr|mod|data|exc):(?=<code>)")
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Replaces the folders of the navigation by the pages that are generated into them."""
-    pages = {"reference/": reference(), "results/": results(), "project/": list(PROJECT.values())}
+    pages = {"reference/": reference_pages(), "results/": result_pages(), "project/": list(PROJECT.values())}
     for section in config.nav:
         for title, entries in section.items():
             if isinstance(entries, list):
@@ -38,10 +38,10 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the generated pages."""
-    for page in reference():
-        files.append(File.generated(config, page, content=room(page.removeprefix("reference/").removesuffix(".md"))))
-    for source, page in sources().items():
-        files.append(File.generated(config, page, content=moved((ROOT / source).read_text("utf-8"), source, page)))
+    pages = {page: package_page(Path(page).stem) for page in reference_pages()}
+    pages |= {page: relink((ROOT / source).read_text("utf-8"), source, page) for source, page in copies().items()}
+    for page, content in pages.items():
+        files.append(File.generated(config, page, content=content))
     for path in (ROOT / "results").glob("*"):
         if path.suffix in (".csv", ".png", ".jpg"):
             files.append(File.generated(config, f"results/{path.name}", abs_src_path=str(path)))
@@ -65,23 +65,23 @@ def methods_table() -> str:
     rows = ["| `attention=` | what it computes | read at | source |", "|---|---|---|---|"]
     for name, method in METHODS.items():
         equation = method.equation.replace("|", "\\|")
-        rows.append(f"| `{name}` | {equation} | {layer(method.target)} | {method.source} |")
+        rows.append(f"| `{name}` | {equation} | {layer_name(method.target)} | {method.source} |")
     return "\n".join(rows)
 
 
-def layer(target: str | None) -> str:
+def layer_name(target: str | None) -> str:
     """The default layer of a method in words."""
     return {None: "the network's own target", "averaged": "the layer that is averaged"}.get(target, f"the {target}")
 
 
-def reference() -> list[str]:
+def reference_pages() -> list[str]:
     """The pages of the packages: one for each folder with modules that have something public."""
-    rooms = [path.parent for package in PACKAGES for path in sorted((ROOT / package).rglob("__init__.py"))]
-    names = [".".join(room.relative_to(ROOT).parts) for room in rooms if modules(room)]
+    folders = [path.parent for package in PACKAGES for path in sorted((ROOT / package).rglob("__init__.py"))]
+    names = [".".join(folder.relative_to(ROOT).parts) for folder in folders if modules(folder)]
     return [f"reference/{name}.md" for name in names]
 
 
-def room(name: str) -> str:
+def package_page(name: str) -> str:
     """The page of a package: what its own docstring says, then each of its modules."""
     folder = ROOT / name.replace(".", "/")
     about = ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))) or ""
@@ -94,18 +94,18 @@ def modules(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
 
 
-def results() -> list[str]:
+def result_pages() -> list[str]:
     """The pages of ``results``, the README first."""
     names = sorted(path.name for path in (ROOT / "results").glob("*.md"))
     return [f"results/{name}" for name in sorted(names, key=lambda name: name != "README.md")]
 
 
-def sources() -> dict[str, str]:
+def copies() -> dict[str, str]:
     """Path in the repository -> page, for the pages that are copies of a file."""
-    return {page: page for page in results()} | PROJECT
+    return {page: page for page in result_pages()} | PROJECT
 
 
-def moved(text: str, source: str, page: str) -> str:
+def relink(text: str, source: str, page: str) -> str:
     """A file's text with its links as they are seen from its page; a link to a file without a page becomes its text."""
 
     def link(match: re.Match[str]) -> str:
@@ -114,7 +114,7 @@ def moved(text: str, source: str, page: str) -> str:
             return match[0]
         place = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         kept = place.startswith("results/") and (ROOT / place).is_file()
-        found = sources().get(place) or (place.removeprefix("docs/") if place.startswith("docs/") else None)
+        found = copies().get(place) or (place.removeprefix("docs/") if place.startswith("docs/") else None)
         found = found or (place if kept else None)
         if found is None:
             return label
