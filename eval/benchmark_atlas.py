@@ -9,8 +9,9 @@ from multiprocessing import get_context
 import torch
 from torch import Tensor, nn
 
-from eval.benchmark import Row, matrix_rate
 from eval.benchmark_attention import CONTESTS, winning_connections
+from eval.benchmark_table import Row
+from eval.machine import matrix_rate
 from grounding import TopDown
 from grounding.attention.topdown import Scene
 from grounding.runtime.timing import interleaved, peak_memory

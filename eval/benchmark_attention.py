@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torchvision.models.googlenet import BasicConv2d
 from tqdm import tqdm
 
-from eval.benchmark import Row, matrix_rate
+from eval.benchmark_table import Row
+from eval.machine import matrix_rate
 from grounding import TopDown
 from grounding.attention import layers as rules
 from grounding.attention.signals import Signal, Winners, transpose

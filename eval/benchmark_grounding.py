@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from skimage import data
 
-from eval.benchmark import Row
-from eval.benchmark_serve import OTHERS, PHRASES
-from eval.counts import check_counts
+from eval.benchmark_phrases import OTHER_PHRASES, PHRASES
+from eval.benchmark_table import Row
+from eval.checks import check_counts
 from grounding.grounder import Grounder
 from grounding.runtime.timing import interleaved
 from grounding.scene import Settings
@@ -30,7 +30,7 @@ def measure(rounds: int = 7) -> tuple[list[Row], dict]:
     """
     check_counts(1, rounds=rounds)
     paper, ours, tagger, photo = Settings.paper(), Settings(), TagClassifier.load(), data.astronaut()
-    phrases = PHRASES + OTHERS
+    phrases = PHRASES + OTHER_PHRASES
     settings = {
         "paper": paper,
         "paper, partial contrast": replace(paper, method=ours.method),

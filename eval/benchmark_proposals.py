@@ -16,10 +16,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from eval.benchmark import Row
+from eval.benchmark_table import Row
+from eval.checks import check_counts
 from eval.coco import Coco, CocoImage
-from eval.counts import check_counts
-from eval.localization import GAMMAS
+from eval.gammas import GAMMAS
 from eval.proposal_recall import best_among, box_overlap, figures, region_overlap
 from grounding.images import read_image
 from grounding.rescoring import rescore

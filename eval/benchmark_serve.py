@@ -19,24 +19,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from eval.benchmark import Row
-from eval.counts import check_counts
+from eval.benchmark_phrases import OTHER_PHRASES, PHRASES
+from eval.benchmark_table import Row
+from eval.checks import check_counts
 from grounding.runtime.timing import resident
 from proposals.errors import InputError
 
-PHRASES = ["a smiling woman", "an orange suit", "a flag", "a black helmet", "her hair"]
-OTHERS = [
-    "a man",
-    "a red shirt",
-    "two dogs",
-    "a white wall",
-    "grass",
-    "a street",
-    "a ball",
-    "the sky",
-    "a child",
-    "water",
-]
 PAUSE = 0.2  # seconds between two looks at the server's memory
 
 
@@ -189,6 +177,6 @@ def _visit(client: Client, number: int, data: bytes, end: float) -> None:
     random = np.random.default_rng(number)
     while time.monotonic() < end:
         photo = client.photo(data)
-        phrases = random.choice(OTHERS, 3, replace=False).tolist()
+        phrases = random.choice(OTHER_PHRASES, 3, replace=False).tolist()
         for gamma in (0.4, 0.2, 0.8) if photo else ():
             client.ground(photo, phrases, gamma)

@@ -1,9 +1,9 @@
-"""The step ``compare``: one evaluation against another one of the same phrases, photo by photo.
+"""The step ``compare``: the difference of two evaluations of the same phrases.
 
     grounding step=compare run=runs/best step.against=runs/paper
 
-Two runs answer the same phrases on the same photos, so their difference is far surer than the interval of either: each
-resample of the photos is one of both.
+Both runs answer the same phrases of the same photos, and each bootstrap resample draws the same photos for both. This
+paired interval of the difference is much narrower than the interval of either run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,31 +12,34 @@ from pathlib import Path
 import numpy as np
 
 from eval.bootstrap import interval, resampled_share, resamples
+from eval.failures import REASONS, reason_of
 from eval.localization import DEPTHS, SMALL
-from eval.report import REASONS, read_run, reason_of
+from eval.runs import read_run
 from grounding.runtime.artefacts import write_json
 from proposals.errors import InputError
 
 
 def compare(run: str, against: str, output: str) -> dict:
-    """Prints a table, and writes it as ``compare.json``.
+    """Compares two evaluations, prints a table, and writes ``compare.json``.
 
     Args:
-        run, against: folders of step=evaluate of our own answers; output: the folder that is written to.
+        run: the folder of an evaluation of our own answers.
+        against: the folder of the other one.
+        output: the folder for the result.
 
     Returns:
-        ``figures``: of each its percentage in both runs, and the difference with its paired 95 % interval over photos;
-        ``reasons``: what became of the phrases, in percent, in both runs.
+        "figures": for each metric its percentage in both runs, and their difference with a paired 95 % interval over
+        photos. "reasons": the reasons of the phrases' results (see ``eval.failures``), in percent, in both runs.
 
     Raises:
-        InputError: a folder holds no such evaluation, or the two are not of the same phrases.
+        InputError: a folder has no such evaluation, or the two evaluations are of different phrases.
     """
     ours, theirs = _phrases(run), _phrases(against)
     if ours.keys() != theirs.keys():
         odd = min(map(str, ours.keys() ^ theirs.keys()))
-        raise InputError(f"{run} and {against} are not of the same phrases ({odd}): evaluate both on the same photos")
+        raise InputError(f"{run} and {against} have different phrases (for example {odd}): evaluate the same photos")
     pairs = [(ours[place], theirs[place]) for place in ours]
-    record = {"run": str(run), "against": str(against), "figures": _figures(pairs), "reasons": _reasons(pairs)}
+    record = {"run": str(run), "against": str(against), "figures": _differences(pairs), "reasons": _reasons(pairs)}
     write_json(Path(output, "compare.json"), record)
     print(table(record))
     return record
@@ -47,41 +50,47 @@ def _phrases(run: str) -> dict[tuple, dict]:
 
 
 def _measures() -> Mapping[str, Callable[[dict], bool]]:
-    """Whether a phrase counts as found, by name."""
-    found = {f"R@{k}": lambda p, k=k: p["rank"] is not None and p["rank"] <= k for k in DEPTHS}
-    return found | {"pointing": lambda p: p["pointed"]}
+    """For each metric, by its name, whether a phrase is a hit."""
+    recalls = {f"R@{k}": lambda p, k=k: p["rank"] is not None and p["rank"] <= k for k in DEPTHS}
+    return recalls | {"pointing": lambda p: p["pointed"]}
 
 
-def _figures(pairs: Sequence[tuple[dict, dict]]) -> dict[str, dict]:
-    figures: dict[str, dict] = {}
+def _differences(pairs: Sequence[tuple[dict, dict]]) -> dict[str, dict]:
     small = [pair for pair in pairs if pair[0]["area"] < SMALL]
-    for prefix, chosen in {"": pairs, "small ": small}.items():
-        if not chosen:
-            continue
-        names = {name: i for i, name in enumerate(dict.fromkeys(one["image"] for one, _ in chosen))}
-        photo = np.array([names[one["image"]] for one, _ in chosen], np.int64)
-        weights = resamples(len(names))
-        for name, found in _measures().items():
-            hits = [np.array([found(pair[side]) for pair in chosen], bool) for side in (0, 1)]
-            one, other = (100 * float(h.mean()) for h in hits)
-            drawn = [resampled_share(h, photo, weights) for h in hits]
-            figure = {
-                "run": one,
-                "against": other,
-                "difference": one - other,
-                "interval": interval(drawn[0] - drawn[1]),
-            }
-            figures[prefix + name] = figure
-    return figures
+    differences: dict[str, dict] = {}
+    for prefix, subset in {"": pairs, "small ": small}.items():
+        if subset:
+            names = {name: i for i, name in enumerate(dict.fromkeys(one["image"] for one, _ in subset))}
+            photo = np.array([names[one["image"]] for one, _ in subset], np.int64)
+            weights = resamples(len(names))
+            for name, is_hit in _measures().items():
+                differences[prefix + name] = _difference(subset, is_hit, photo, weights)
+    return differences
+
+
+def _difference(
+    pairs: Sequence[tuple[dict, dict]], is_hit: Callable[[dict], bool], photo: np.ndarray, weights: np.ndarray
+) -> dict:
+    hits = [np.array([is_hit(pair[side]) for pair in pairs], bool) for side in (0, 1)]
+    one, other = (100 * float(h.mean()) for h in hits)
+    drawn = [resampled_share(h, photo, weights) for h in hits]
+    return {"run": one, "against": other, "difference": one - other, "interval": interval(drawn[0] - drawn[1])}
 
 
 def _reasons(pairs: Sequence[tuple[dict, dict]]) -> dict[str, list[float]]:
-    told = [[reason_of(phrase) for phrase in pair] for pair in pairs]
-    return {r: [100 * sum(pair[side] == r for pair in told) / len(told) for side in (0, 1)] for r in REASONS}
+    reasons = [[reason_of(phrase) for phrase in pair] for pair in pairs]
+    return {r: [100 * sum(pair[side] == r for pair in reasons) / len(reasons) for side in (0, 1)] for r in REASONS}
 
 
 def table(record: dict) -> str:
-    """The comparison as lines of text."""
+    """Formats a comparison.
+
+    Args:
+        record: of :func:`compare`.
+
+    Returns:
+        Lines of text.
+    """
     lines = [f"{record['run']} against {record['against']}; percent, difference with its paired 95 % interval"]
     for name, figure in record["figures"].items():
         low, high = figure["interval"]

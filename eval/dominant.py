@@ -1,15 +1,15 @@
-"""The step ``localize``: the box of a photo's dominant object, its label given (Sec. 4.2, Table 3).
+"""The step ``localize``: the box of a photo's dominant object, given its label (Sec. 4.2, Table 3).
 
     grounding step=localize data=imagenet data.root=ILSVRC attention=mwp
 
-The network sees the photo at 224 x 224 pixels. Its map, clipped at 0 and upsampled bicubically to that size, is
-thresholded at alpha times its own mean; the tightest box around all pixels above is the answer, and an error where it
-overlaps no box of the class by an IoU of 0.5. alpha is chosen on every k-th photo, the others are the result.
+The network sees the photo at 224 x 224 pixels. Its map is clipped at 0, upsampled bicubically to that size, and
+thresholded at alpha times its own mean. The prediction is the tightest box around all pixels above the threshold; it is
+an error if its IoU with every box of the class is below 0.5. alpha is selected on every k-th photo, and the other
+photos give the result.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -17,11 +17,12 @@ import numpy as np
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from eval.coco import CocoImage
-from eval.counts import check_counts
-from eval.pointing import Photos, annotated_pixels, check_photos, class_maps, described, interval, known_tags
+from eval.annotated_photos import AnnotatedPhoto, AnnotatedPhotos, check_annotated, read_annotated
+from eval.bootstrap import class_mean_interval
+from eval.checks import check_counts
+from eval.class_maps import class_maps, describe_maps, known_tags
+from eval.dominant_objects import CHOICES, DominantObject
 from eval.proposal_recall import box_overlap
-from eval.voc import VocImage
 from grounding import Grounder
 from grounding.runtime.artefacts import write_json
 from grounding.runtime.ranks import rank_of
@@ -31,8 +32,8 @@ log = logging.getLogger(__name__)
 
 SIDE = 224
 ALPHAS = tuple(step / 2 for step in range(21))
-ENOUGH = 0.5
-# method: (the best alpha, error in percent); GoogleNet, ImageNet val
+THRESHOLD = 0.5  # IoU of a correct box
+# method: (the best alpha, error in percent); GoogLeNet, ImageNet val
 TABLE_3 = {
     "grad": (5.0, 41.6),
     "deconv": (4.5, 41.6),
@@ -44,21 +45,13 @@ TABLE_3 = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Dominant:
-    """The object that a photo is about: its class, and the boxes (K, 4), half-open xyxy, of which any will do."""
-
-    name: str
-    boxes: np.ndarray
-
-
 def localize(
     grounder: Grounder,
-    photos: Photos | None,
+    photos: AnnotatedPhotos | None,
     classes: Mapping[str, Sequence[str]],
     output: str,
-    choose: str = "labelled",
-    every: int = 5,
+    dominant: str = "labelled",
+    hold_out_every: int = 5,
     resamples: int = 1000,
     seed: int = 0,
     limit: int | None = None,
@@ -66,111 +59,89 @@ def localize(
     """Localizes the dominant object of every photo that has one, writes ``metrics.json``, and prints a table.
 
     Args:
-        photos: ``eval.voc.Ilsvrc``, ``eval.voc.Voc`` or ``eval.coco.Coco``; None is refused.
-        classes: the tags that cue a class; one that is not listed is cued by its own name.
-        output: the folder that is written to; choose: which object it is, a name of ``CHOICES``.
-        every: every k-th photo is held out to choose alpha on; resamples, seed: of the 95 % interval; limit: the first
-            so many photos.
+        grounder: computes the maps.
+        photos: a reader, ``eval.voc.Ilsvrc``, ``eval.voc.Voc`` or ``eval.coco.Coco``; None is an error.
+        classes: the tags of each class; a class that is not listed has its own name as its only tag.
+        output: the folder for the results.
+        dominant: which object is the dominant one, a name in ``eval.dominant_objects.CHOICES``.
+        hold_out_every: hold out every k-th photo, to select alpha on.
+        resamples: number of bootstrap resamples, for the 95 % interval.
+        seed: of the resamples.
+        limit: use only the first ``limit`` photos; None for all.
 
     Returns:
-        The metrics, errors in percent. Photos that cannot be read, and labels without a tag, are left out and named. Of
-        several ranks the first localizes alone; the others return nothing.
+        The metrics, errors in percent. Photos that cannot be read and labels without a tag are left out and listed
+        there. With several ranks the first one does all the work; the others return an empty dictionary.
 
     Raises:
-        InputError: an annotation is malformed, ``choose``, ``every`` or a count is out of range, or too few photos can
-            be used.
+        InputError: an annotation is malformed, a setting is out of range, or there are too few photos.
     """
-    check_photos(photos)
+    check_annotated(photos)
     check_counts(resamples=resamples, limit=limit)
-    if choose not in CHOICES or every < 2:
-        raise InputError(f"choose={choose}, every={every}: choose one of {', '.join(CHOICES)}, and every from 2 on")
+    if dominant not in CHOICES:
+        raise InputError(f"dominant={dominant} is unknown: choose one of {', '.join(CHOICES)}")
+    check_counts(2, hold_out_every=hold_out_every)
     if rank_of()[0] > 0:
         return {}
-    tasks = list(_tasks(islice(photos, limit), CHOICES[choose]))
+    found = ((photo, CHOICES[dominant](photo)) for photo in islice(photos, limit))
+    tasks = [(photo, thing) for photo, thing in found if thing]
     overlaps: list[np.ndarray] = []
     whole: list[float] = []
     unread: list[str] = []
     unknown: list[str] = []
-    for image, wanted in tqdm(tasks, "photos", unit="photo", disable=None):
-        tags = known_tags(classes, [wanted.name], grounder.tagger.vocabulary)
+    for photo, thing in tqdm(tasks, "photos", unit="photo", disable=None):
+        tags = known_tags(classes, [thing.name], grounder.tagger.vocabulary)
         try:
             if tags:
-                overlaps.append(judge(grounder, image, wanted, tags[wanted.name]))
-                whole.append(_best(_everything(image.size), wanted)[0])
+                overlaps.append(alpha_overlaps(grounder, photo, thing, tags[thing.name]))
+                whole.append(_best_overlap(_whole_photo(photo.size), thing)[0])
             else:
-                unknown.append(wanted.name)
+                unknown.append(thing.name)
         except InputError as error:
-            log.warning("skipped %s: %s", image.id, error)
-            unread.append(image.id)
-    metrics = described(grounder, photos) | {"choose": choose, "skipped_images": unread}
+            log.warning("skipped %s: %s", photo.id, error)
+            unread.append(photo.id)
+    metrics = describe_maps(grounder, photos) | {"choose": dominant, "skipped_images": unread}
     metrics |= {"unknown_classes": {name: unknown.count(name) for name in sorted(set(unknown))}}
-    metrics |= measure(np.array(overlaps).reshape(-1, len(ALPHAS)), np.array(whole), every, resamples, seed)
+    overlaps_of_all = np.array(overlaps).reshape(-1, len(ALPHAS))
+    metrics |= localization_error(overlaps_of_all, np.array(whole), hold_out_every, resamples, seed)
     write_json(Path(output, "metrics.json"), metrics)
     print(table(metrics))
     return metrics
 
 
-def labelled(image: VocImage | CocoImage) -> Dominant | None:
-    """The objects of a photo whose objects are all of one class, as ILSVRC's are."""
-    objects = _objects(image)
-    one = len({name for name, _ in objects}) == 1
-    return Dominant(objects[0][0], np.array([box for _, box in objects])) if one else None
+def alpha_overlaps(grounder: Grounder, photo: AnnotatedPhoto, thing: DominantObject, tags: Sequence[str]) -> np.ndarray:
+    """The IoU of each alpha's box with the nearest box of the object.
 
+    Args:
+        grounder: computes the map.
+        photo: the photo and its annotation.
+        thing: the ground truth.
+        tags: of the object's class, at least one.
 
-def alone(image: VocImage | CocoImage) -> Dominant | None:
-    """A photo's only object."""
-    return labelled(image) if len(_objects(image)) == 1 else None
-
-
-def largest(image: VocImage | CocoImage) -> Dominant | None:
-    """The object with the largest box, if it is the only one of its class; others may stand beside it."""
-    objects = _objects(image)
-    if not objects:
-        return None
-    name, box = max(objects, key=lambda thing: (thing[1][2:] - thing[1][:2]).prod())
-    return Dominant(name, box[None]) if [other for other, _ in objects].count(name) == 1 else None
-
-
-CHOICES: dict[str, Callable[[VocImage | CocoImage], Dominant | None]] = {
-    "labelled": labelled,
-    "alone": alone,
-    "largest": largest,
-}
-
-
-def _objects(image: VocImage | CocoImage) -> list[tuple[str, np.ndarray]]:
-    if isinstance(image, CocoImage):
-        return [(thing.category, thing.box) for thing in image.objects]
-    return [(thing.name, thing.box) for thing in image.objects]
-
-
-def _tasks(
-    images: Iterator[VocImage | CocoImage], choose: Callable[[VocImage | CocoImage], Dominant | None]
-) -> Iterator[tuple[VocImage | CocoImage, Dominant]]:
-    for image in images:
-        if wanted := choose(image):
-            yield image, wanted
-
-
-def judge(grounder: Grounder, image: VocImage | CocoImage, wanted: Dominant, tags: Sequence[str]) -> np.ndarray:
-    """(len(ALPHAS),) the IoU of each alpha's box with the nearest of the wanted ones, in 0..1.
+    Returns:
+        ``(len(ALPHAS),)`` in [0, 1].
 
     Raises:
-        InputError: the photo cannot be read, or is not of the annotated size.
+        InputError: the photo cannot be read, or its size differs from the annotation's.
     """
-    pixels = annotated_pixels(image)
+    pixels = read_annotated(photo)
     small = class_maps(grounder, pixels, [tags], [SIDE, SIDE]).clamp(min=0)
     large = F.interpolate(small[None], (SIDE, SIDE), mode="bicubic")[0, 0].numpy()
-    height, width = image.size
-    return _best(boxes_above(large) * np.array([width, height, width, height]) / SIDE, wanted)
+    height, width = photo.size
+    return _best_overlap(boxes_above(large) * np.array([width, height, width, height]) / SIDE, thing)
 
 
 def boxes_above(values: np.ndarray, alphas: Sequence[float] = ALPHAS) -> np.ndarray:
-    """The tightest box around all pixels of a map (H, W) above alpha times its mean: (alphas, 4), half-open xyxy.
+    """The tightest box around all pixels of a map that are above alpha times its mean.
 
-    A box around nothing is (0, 0, 0, 0).
+    Args:
+        values: ``(H, W)`` map.
+        alphas: A thresholds.
+
+    Returns:
+        ``(A, 4)`` half-open xyxy in pixels of the map; (0, 0, 0, 0) where no pixel is above the threshold.
     """
-    # a row holds a pixel above where its largest one is
+    # a row has a pixel above the threshold if its maximum is above it
     rows, columns = values.max(1), values.max(0)
     boxes = np.zeros((len(alphas), 4))
     for box, threshold in zip(boxes, np.multiply(alphas, values.mean()), strict=True):
@@ -180,44 +151,60 @@ def boxes_above(values: np.ndarray, alphas: Sequence[float] = ALPHAS) -> np.ndar
     return boxes
 
 
-def _best(boxes: np.ndarray, wanted: Dominant) -> np.ndarray:
-    return box_overlap(boxes, wanted.boxes).max(0)
+def _best_overlap(boxes: np.ndarray, thing: DominantObject) -> np.ndarray:
+    return box_overlap(boxes, thing.boxes).max(0)
 
 
-def _everything(size: tuple[int, int]) -> np.ndarray:
+def _whole_photo(size: tuple[int, int]) -> np.ndarray:
     return np.array([[0.0, 0.0, size[1], size[0]]])
 
 
-def measure(overlaps: np.ndarray, whole: np.ndarray, every: int, resamples: int = 1000, seed: int = 0) -> dict:
-    """The best alpha of the held-out photos (the smallest of equal ones), and its error on the others, in percent.
+def localization_error(
+    overlaps: np.ndarray, whole: np.ndarray, hold_out_every: int, resamples: int = 1000, seed: int = 0
+) -> dict:
+    """Selects alpha on the held-out photos and measures its error on the others.
 
     Args:
-        overlaps: (photos, len(ALPHAS)) IoU; whole: (photos,) IoU of the whole photo; every: photos 0, k, 2k, ... are
-            held out.
+        overlaps: ``(P, len(ALPHAS))`` IoU in each photo.
+        whole: ``(P,)`` IoU of the whole photo as a box.
+        hold_out_every: k; photos 0, k, 2k, ... are held out.
+        resamples: number of bootstrap resamples, for the 95 % interval.
+        seed: of the resamples.
+
+    Returns:
+        The best alpha (of equal ones the smallest), and errors in percent.
 
     Raises:
-        InputError: fewer than two photos.
+        InputError: there are fewer than two photos.
     """
     if len(overlaps) < 2:
-        raise InputError(f"{len(overlaps)} photos with such an object and a tag for it: at least 2 are needed; "
-                         "step.choose=largest takes photos of several objects")  # fmt: skip
-    held = np.arange(len(overlaps)) % every == 0
-    wrong = overlaps < ENOUGH
+        raise InputError(f"only {len(overlaps)} photos have a dominant object whose class has a tag, at least 2 are "
+                         "needed: use more photos, or step.dominant=largest, which allows several objects")  # fmt: skip
+    held = np.arange(len(overlaps)) % hold_out_every == 0
+    wrong = overlaps < THRESHOLD
     errors = {name: 100 * wrong[chosen].mean(0) for name, chosen in (("held_out", held), ("others", ~held))}
     best = int(errors["held_out"].argmin())
+    hits, counts = wrong[~held, best : best + 1].astype(float), np.ones(((~held).sum(), 1))
     return {
         "photos": int((~held).sum()),
         "photos_held_out": int(held.sum()),
         "alpha": ALPHAS[best],
         "error": float(errors["others"][best]),
-        "interval": interval(wrong[~held, best : best + 1].astype(float), np.ones(((~held).sum(), 1)), resamples, seed),
+        "interval": class_mean_interval(hits, counts, resamples, seed),
         "error_by_alpha": {name: dict(zip(map(str, ALPHAS), e.tolist(), strict=True)) for name, e in errors.items()},
-        "error_whole_photo": float(100 * (whole[~held] < ENOUGH).mean()),
+        "error_whole_photo": float(100 * (whole[~held] < THRESHOLD).mean()),
     }
 
 
 def table(metrics: dict) -> str:
-    """The metrics as lines of text, the paper's Table 3 below them."""
+    """Formats the metrics, with the paper's Table 3 below them.
+
+    Args:
+        metrics: of :func:`localize`.
+
+    Returns:
+        Lines of text.
+    """
     (low, high), curve = metrics["interval"], metrics["error_by_alpha"]["others"]
     lines = [
         f"{metrics['method']} at {metrics['target']}, {SIDE} x {SIDE}: {metrics['photos']} photos of "
@@ -229,8 +216,8 @@ def table(metrics: dict) -> str:
         "error by alpha: " + ", ".join(f"{alpha}: {error:.1f}" for alpha, error in curve.items()),
         *_remarks(metrics),
         "",
-        "Table 3 of the paper, ImageNet val, GoogleNet trained on its 1,000 classes; Feedback (Cao et al. 2015) is not "
-        "here:",
+        "Table 3 of the paper, ImageNet val, GoogLeNet trained on its 1,000 classes; Feedback (Cao et al. 2015) is not "
+        "implemented here:",
         *(f"{name:16}{'-' if alpha is None else alpha:>5}    {error:.1f}" for name, (alpha, error) in TABLE_3.items()),
     ]
     return "\n".join(lines)
@@ -242,5 +229,5 @@ def _remarks(metrics: dict) -> list[str]:
     if metrics["skipped_images"]:
         lines.append(f"could not be read, left out: {', '.join(metrics['skipped_images'])}")
     if metrics["choose"] != "labelled":
-        lines.append("not measured: the protocol's own data (data=imagenet, every photo labelled with one class)")
+        lines.append("not the paper's protocol: it uses data=imagenet, with one class labelled in every photo")
     return lines

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from eval.counts import check_counts
+from eval.checks import check_counts
 from eval.flickr30k import Flickr30kEntities
 from grounding import Grounder, Phrase
 from grounding.draw import heated

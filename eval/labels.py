@@ -1,31 +1,28 @@
-"""The step ``labels``: the classes that photos show, as a table for ``step=shards``.
+"""The step ``labels``: the classes that each photo shows, as a table for ``step=shards``.
 
     grounding step=labels data=coco2017 data.split=train2017
     grounding step=shards images=runs/labels/labels.jsonl step.min_images=1
 
-So a tag layer is trained on the classes themselves, as the paper's networks of Table 1 are, in place of words of
-captions; data.classes then is ``classes@data.classes=own``.
+A tagger that is trained on these shards has the classes themselves as tags, like the networks of Table 1, instead of
+words of captions. Evaluate it with ``classes@data.classes=own``.
 """
 
-import logging
 from pathlib import Path
 
 from tqdm import tqdm
 
-from eval.pointing import Photos, check_photos
+from eval.annotated_photos import AnnotatedPhotos, check_annotated
 from grounding.runtime.artefacts import write_json_lines
 from grounding.text.words import normalize
 from proposals.errors import InputError
 
-log = logging.getLogger(__name__)
 
-
-def label(photos: Photos | None, output: str) -> Path:
-    """Writes ``labels.jsonl``, a photo that shows a class a line: ``{"path": ..., "tags": [...]}``.
+def label(photos: AnnotatedPhotos | None, output: str) -> Path:
+    """Writes ``labels.jsonl``, with one line ``{"path": ..., "tags": [...]}`` for each photo that shows a class.
 
     Args:
-        photos: ``eval.voc.Voc`` or ``eval.coco.Coco``; None, of a data set without objects, is refused.
-        output: the folder that is written to.
+        photos: a reader, ``eval.voc.Voc`` or ``eval.coco.Coco``; None, for data without objects, is an error.
+        output: the folder for the table.
 
     Returns:
         The path of the table.
@@ -33,11 +30,11 @@ def label(photos: Photos | None, output: str) -> Path:
     Raises:
         InputError: an annotation is malformed, or no photo has an object.
     """
-    check_photos(photos)
-    images = tqdm(photos, "photos", unit="photo", disable=None)
-    records = [{"path": str(image.path.absolute()), "tags": image.classes} for image in images if image.classes]
+    check_annotated(photos)
+    progress = tqdm(photos, "photos", unit="photo", disable=None)
+    records = [{"path": str(photo.path.absolute()), "tags": photo.classes} for photo in progress if photo.classes]
     if not records:
-        raise InputError("no photo has an object: name another data.split")
+        raise InputError("no photo has an object: set another data.split")
     table = Path(output, "labels.jsonl")
     write_json_lines(table, records)
     names = {normalize(name) for record in records for name in record["tags"]}

@@ -1,35 +1,35 @@
-"""The measures of phrase localization: which boxes are right, how soon they come, and what they are told for."""
+"""The measures of phrase localization: which boxes are correct, and the rank of the first correct one."""
 
 import numpy as np
 
-THRESHOLD = 0.5
-DEPTHS = (1, 5, 10)
-GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)  # the range of Sec. 4.3
-SMALL = 0.25  # of the image: the paper's small instances are below
+THRESHOLD = 0.5  # IoU of a correct box
+DEPTHS = (1, 5, 10)  # the k of recall@k
+SMALL = 0.25  # of the image's area: the paper's small instances are below
 TYPES = ("people", "clothing", "bodyparts", "animals", "vehicles", "instruments", "scene", "other")
-MISS = np.inf
-
-
-def gamma_told(metrics: dict) -> str:
-    """The gamma of an evaluation for a table; those of the halves where it was chosen twofold (see ``eval.choice``)."""
-    if "chosen" not in metrics:
-        return f"{metrics['gamma']:g}"
-    return " / ".join(f"{gamma:g}" for gamma in dict.fromkeys(metrics["chosen"]["gammas"])) + ", chosen"
+MISS = np.inf  # the rank of a phrase without a correct box
 
 
 def inclusive(boxes: np.ndarray) -> np.ndarray:
-    """Half-open xyxy boxes (..., 4) by the first and last pixels in them, as ``predictions.jsonl`` has them."""
+    """Converts half-open boxes to the first and last pixels in them, the format of ``predictions.jsonl``.
+
+    Args:
+        boxes: ``(..., 4)`` half-open xyxy, in pixels.
+
+    Returns:
+        ``(..., 4)`` inclusive xyxy, in pixels from 0.
+    """
     return boxes - np.array([0, 0, 1, 1])
 
 
 def overlap(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Intersection over union, last pixels included (the "+1" of the VOC and Entities programs).
+    """Intersection over union of inclusive boxes (the "+1" of the VOC and Entities programs).
 
     Args:
-        boxes: (N, 4) and truth: (M, 4), inclusive xyxy.
+        boxes: ``(N, 4)`` inclusive xyxy.
+        truth: ``(M, 4)`` inclusive xyxy.
 
     Returns:
-        (N, M) in 0..1.
+        ``(N, M)`` in [0, 1].
     """
     low = np.maximum(boxes[:, None, :2], truth[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], truth[None, :, 2:])
@@ -40,13 +40,26 @@ def overlap(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def first_correct(boxes: np.ndarray, truth: np.ndarray) -> float:
-    """The rank, from 1, of the first box (N, 4) that overlaps any of the truth (M, 4) by 0.5; infinity for none."""
+    """The rank of the first box with an IoU of at least 0.5 with any ground-truth box.
+
+    Args:
+        boxes: ``(N, 4)`` inclusive xyxy, best first.
+        truth: ``(M, 4)`` inclusive xyxy.
+
+    Returns:
+        The rank, from 1; infinity if no box is correct.
+    """
     correct = (overlap(boxes, truth) >= THRESHOLD).any(1)
     return float(correct.argmax() + 1) if correct.any() else MISS
 
 
 def contains(boxes: np.ndarray, point: tuple[float, float] | None) -> bool:
-    """Whether a point (x, y), in pixels, lies in any of the half-open boxes (M, 4); None never does."""
+    """Whether a point lies in any box.
+
+    Args:
+        boxes: ``(M, 4)`` half-open xyxy, in pixels.
+        point: (x, y) in pixels; None lies in no box.
+    """
     if point is None:
         return False
     x, y = point

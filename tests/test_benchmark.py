@@ -7,8 +7,9 @@ import time
 import pytest
 
 from eval import benchmark_attention, benchmark_grounding
-from eval.benchmark import benchmark, table
+from eval.benchmark import benchmark
 from eval.benchmark_attention import CONTESTS, multiply_adds, winning_connections
+from eval.benchmark_table import table
 from grounding import TopDown
 from grounding.runtime.timing import interleaved, peak_memory
 from proposals.errors import InputError
@@ -89,7 +90,7 @@ def test_an_unknown_network_is_told():
 
 def test_ours_stands_beside_the_papers(monkeypatch):
     monkeypatch.setattr(benchmark_grounding, "PHRASES", ["a woman"])
-    monkeypatch.setattr(benchmark_grounding, "OTHERS", [])
+    monkeypatch.setattr(benchmark_grounding, "OTHER_PHRASES", [])
     monkeypatch.setattr(benchmark_grounding, "interleaved", lambda works, _: {n: len(w()) for n, w in works.items()})
     rows, common = benchmark_grounding.measure(1)
     assert [row["settings"] for row in rows][::4] == ["paper", "ours"]

@@ -1,4 +1,4 @@
-"""Two evaluations of the same phrases side by side."""
+"""The difference of two evaluations of the same phrases."""
 
 import json
 
@@ -25,10 +25,10 @@ def write(folder, ranks, pointed, covered=None):
     return str(folder)
 
 
-def test_a_difference_has_a_paired_interval(tmp_path, capsys):
+def test_difference_has_a_paired_interval(tmp_path, capsys):
     rng = np.random.default_rng(0)
     theirs = rng.integers(1, 12, 90).tolist()
-    ours = [max(1, rank - 1) for rank in theirs]  # each phrase a place better
+    ours = [max(1, rank - 1) for rank in theirs]  # one rank better for each phrase
     pointed = rng.integers(0, 2, 90)
     one, other = write(tmp_path / "a", ours, pointed), write(tmp_path / "b", theirs, pointed)
     record = compare(one, other, str(tmp_path))
@@ -38,32 +38,32 @@ def test_a_difference_has_a_paired_interval(tmp_path, capsys):
     assert figure["difference"] == pytest.approx(100 * np.mean(np.array(theirs) == 6))
     low, high = figure["interval"]
     assert 0 <= low < figure["difference"] < high < 30
-    assert record["figures"]["pointing"]["interval"] == (0, 0)  # alike on every photo, so alike in every resample
+    assert record["figures"]["pointing"]["interval"] == (0, 0)  # equal on every photo, therefore in every resample
     small = np.array(theirs[2::3])
     assert record["figures"]["small R@1"]["difference"] == pytest.approx(100 * np.mean(small == 2))
     assert f"{figure['difference']:+5.1f}" in capsys.readouterr().out
 
 
-def test_what_became_of_the_phrases_adds_up(tmp_path):
+def test_reasons_add_up(tmp_path):
     ranks, pointed, covered = [1, 4, None, 40, None, 1], [1, 1, 1, 0, 0, 0], [True] * 4 + [False, True]
     runs = [write(tmp_path / name, ranks, pointed, covered) for name in "ab"]
-    told = compare(*runs, str(tmp_path))["reasons"]
-    assert told["right"] == [pytest.approx(100 / 3)] * 2
-    assert {r: round(6 * shares[0] / 100) for r, shares in told.items() if shares[0]} == {
+    reasons = compare(*runs, str(tmp_path))["reasons"]
+    assert reasons["right"] == [pytest.approx(100 / 3)] * 2
+    assert {r: round(6 * shares[0] / 100) for r, shares in reasons.items() if shares[0]} == {
         "right": 2, "ranked low": 1, "wrong extent": 1, "wrong place": 1, "out of vocabulary": 1
     }  # fmt: skip
-    assert sum(shares[1] for shares in told.values()) == pytest.approx(100)
+    assert sum(shares[1] for shares in reasons.values()) == pytest.approx(100)
 
 
-def test_no_small_phrase_no_figure(tmp_path, capsys):
+def test_no_small_phrase_has_no_metric(tmp_path, capsys):
     runs = [write(tmp_path / name, [1, 2], [1, 1]) for name in "ab"]
     assert "small R@1" not in compare(*runs, str(tmp_path))["figures"]
     assert "\nsmall" not in capsys.readouterr().out
 
 
-def test_runs_of_other_phrases_are_refused(tmp_path):
+def test_runs_of_other_phrases_are_an_error(tmp_path):
     one, other = write(tmp_path / "a", [1] * 6, [1] * 6), write(tmp_path / "b", [1] * 3, [1] * 3)
-    with pytest.raises(InputError, match=r"are not of the same phrases .*: evaluate both on the same photos"):
+    with pytest.raises(InputError, match=r"have different phrases .*: evaluate the same photos"):
         compare(one, other, str(tmp_path))
-    with pytest.raises(InputError, match="holds no evaluation"):
+    with pytest.raises(InputError, match="is not the folder of an evaluation"):
         compare(one, str(tmp_path / "none"), str(tmp_path))

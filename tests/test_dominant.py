@@ -1,4 +1,4 @@
-"""The localization of dominant objects against plain loops over its definition, and the step on hand-made folders."""
+"""Localization of dominant objects compared with plain loops over its definition, and the step on small folders."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eval.coco import CocoImage, CocoObject
-from eval.dominant import ALPHAS, alone, boxes_above, judge, labelled, largest, localize, measure
+from eval.dominant import ALPHAS, alpha_overlaps, boxes_above, localization_error, localize
+from eval.dominant_objects import alone, labelled, largest
 from eval.voc import Ilsvrc, Voc, VocImage, VocObject
 from grounding import Grounder
 from grounding.__main__ import main
@@ -28,7 +29,7 @@ def test_alpha_goes_from_0_to_10_by_halves():
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9), st.booleans())
-def test_the_box_is_the_tightest_around_all_pixels_above(seed, h, w, whole):
+def test_box_is_the_tightest_around_pixels_above_the_threshold(seed, h, w, whole):
     rng = np.random.default_rng(seed)
     values = rng.exponential(size=(h, w)) ** 3 if not whole else rng.integers(0, 3, (h, w)).astype(float)
     for alpha, box in zip(ALPHAS, boxes_above(values), strict=True):
@@ -40,7 +41,7 @@ def test_the_box_is_the_tightest_around_all_pixels_above(seed, h, w, whole):
         assert box.tolist() == [min(xs), min(ys), max(xs) + 1, max(ys) + 1]
 
 
-def test_what_equals_the_threshold_is_not_above_it():
+def test_pixels_equal_to_the_threshold_are_not_above_it():
     assert boxes_above(np.ones((3, 4)), [0, 0.5, 1]).tolist() == [[0, 0, 4, 3], [0, 0, 4, 3], [0, 0, 0, 0]]
     assert not boxes_above(np.zeros((3, 4))).any()
 
@@ -50,10 +51,10 @@ def image(*objects: tuple, size: tuple[int, int] = (40, 60)) -> VocImage:
     return VocImage("1", Path("none.jpg"), size, tuple(things))
 
 
-def test_which_object_is_dominant():
+def test_choice_of_the_dominant_object():
     big, small, other = ("a", 0, 0, 30, 30), ("a", 0, 0, 5, 5), ("b", 9, 9, 20, 20)
     expected = {
-        # objects: boxes of labelled, alone, largest
+        # objects: number of boxes for labelled, alone, largest
         (): (None, None, None),
         (big,): (1, 1, 1),
         (big, small): (2, None, None),
@@ -72,10 +73,10 @@ def test_which_object_is_dominant():
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.integers(2, 6))
 @settings(max_examples=40)
-def test_alpha_is_chosen_on_photos_that_are_not_judged(seed, photos, every):
+def test_alpha_is_selected_on_held_out_photos(seed, photos, every):
     rng = np.random.default_rng(seed)
     overlaps, whole = rng.choice([0.2, 0.5, 0.8], (photos, len(ALPHAS))), rng.random(photos)
-    found = measure(overlaps, whole, every, resamples=20)
+    found = localization_error(overlaps, whole, every, resamples=20)
     held, others = range(0, photos, every), [i for i in range(photos) if i % every]
     best = min(range(len(ALPHAS)), key=lambda a: (sum(overlaps[i, a] < 0.5 for i in held), a))
     assert found["alpha"] == ALPHAS[best]
@@ -87,16 +88,16 @@ def test_alpha_is_chosen_on_photos_that_are_not_judged(seed, photos, every):
         assert found["error_by_alpha"]["others"][str(alpha)] == pytest.approx(expected)
     low, high = found["interval"]
     assert low <= found["error"] + 1e-9 and found["error"] <= high + 1e-9
-    assert found == measure(overlaps, whole, every, resamples=20)
+    assert found == localization_error(overlaps, whole, every, resamples=20)
 
 
-def test_an_answer_is_in_the_pixels_of_the_photo(grounder, coffee, monkeypatch):
+def test_box_is_in_pixels_of_the_photo(grounder, coffee, monkeypatch):
     seen = np.zeros((28, 28))
     seen[7:14, 14:21] = 1
     monkeypatch.setattr("eval.dominant.class_maps", lambda *_: torch.from_numpy(seen)[None])
     # a quarter down, half to the right, of a photo of 600 x 400
     photo = VocImage("1", coffee, (400, 600), (VocObject("cup", np.array([300.0, 100, 450, 200]), False),))
-    overlaps = judge(grounder, photo, alone(photo), ["cup"])
+    overlaps = alpha_overlaps(grounder, photo, alone(photo), ["cup"])
     assert overlaps[ALPHAS.index(8.0)] > 0.9
 
 
@@ -125,23 +126,23 @@ def root(tmp_path, astronaut, coffee) -> Path:
 CLASSES = {"n1": ["woman"], "n2": ["cup"]}
 
 
-def test_the_step_writes_metrics_and_prints_a_table(root, grounder, tmp_path, capsys):
-    metrics = localize(grounder, Ilsvrc(root), CLASSES, str(tmp_path / "out"), every=3, resamples=20)
+def test_step_writes_metrics_and_prints_a_table(root, grounder, tmp_path, capsys):
+    metrics = localize(grounder, Ilsvrc(root), CLASSES, str(tmp_path / "out"), hold_out_every=3, resamples=20)
     assert json.loads(json.dumps(metrics)) == json.loads((tmp_path / "out/metrics.json").read_text())
     assert (metrics["photos"], metrics["photos_held_out"]) == (2, 2)
     assert metrics["skipped_images"] == ["4"] and metrics["unknown_classes"] == {"n3": 1}
     printed = capsys.readouterr().out
     assert "labels without a tag, left out: n3 (1)" in printed and "could not be read, left out: 4" in printed
-    assert "not measured" not in printed
+    assert "not the paper's protocol" not in printed
 
 
-def test_too_few_photos_and_odd_settings_are_told(root, grounder, tmp_path):
-    with pytest.raises(InputError, match=r"1 photos .* at least 2"):
+def test_too_few_photos_and_invalid_settings_are_errors(root, grounder, tmp_path):
+    with pytest.raises(InputError, match=r"only 1 photos .* at least 2"):
         localize(grounder, Ilsvrc(root), CLASSES, str(tmp_path), limit=1)
     with pytest.raises(InputError, match="choose one of labelled, alone, largest"):
-        localize(grounder, Ilsvrc(root), CLASSES, str(tmp_path), choose="smallest")
-    with pytest.raises(InputError, match="every from 2 on"):
-        localize(grounder, Ilsvrc(root), CLASSES, str(tmp_path), every=1)
+        localize(grounder, Ilsvrc(root), CLASSES, str(tmp_path), dominant="smallest")
+    with pytest.raises(InputError, match="hold_out_every=1 must be a whole number, 2 or more"):
+        localize(grounder, Ilsvrc(root), CLASSES, str(tmp_path), hold_out_every=1)
     for wrong, message in (({"limit": -1}, "limit=-1 must be"), ({"resamples": 0}, "resamples=0 must be")):
         with pytest.raises(InputError, match=message):
             localize(grounder, Ilsvrc(root), CLASSES, str(tmp_path), **wrong)
@@ -149,7 +150,7 @@ def test_too_few_photos_and_odd_settings_are_told(root, grounder, tmp_path):
         localize(grounder, None, None, str(tmp_path))
 
 
-def test_of_several_ranks_the_first_localizes_alone(root, grounder, tmp_path, monkeypatch):
+def test_other_ranks_do_nothing(root, grounder, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert localize(grounder, Ilsvrc(root), CLASSES, str(tmp_path / "out")) == {} and not (tmp_path / "out").exists()
@@ -159,8 +160,8 @@ def test_real_photos(data, grounder, tmp_path, capsys):
     classes = {"person": ["man"], "sofa": ["couch"], "pottedplant": ["plant"], "motorbike": ["motorcycle"]}
     metrics = localize(grounder, Voc(data / "voc2012", "val"), classes, str(tmp_path), "largest", 2, limit=8)
     assert metrics["photos"] >= 2 and 0 <= metrics["error"] <= 100
-    assert "not measured: the protocol's own data" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"step\.choose=largest"):
+    assert "not the paper's protocol" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"step\.dominant=largest"):
         localize(grounder, Voc(data / "voc2012", "val"), classes, str(tmp_path), "alone", limit=8)
 
 

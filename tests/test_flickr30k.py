@@ -1,45 +1,18 @@
-"""The Entities reader on hand-made folders."""
+"""The reader of Flickr30k Entities, on small folders."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from entities_folder import XML, write_entities, xml_object
 
 from eval.flickr30k import Flickr30kEntities, read_boxes
 from proposals.errors import InputError
 
-XML = """<annotation><filename>{id}.jpg</filename>
-<size><width>{w}</width><height>{h}</height><depth>3</depth></size>{objects}</annotation>"""
-BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
-
-
-def thing(names: str, *corners: int, flag: str = "") -> str:
-    named = "".join(f"<name>{name}</name>" for name in names.split())
-    return f"<object>{named}{BOX.format(*corners) if corners else flag}</object>"
-
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """One photo: two types, several boxes, several names, nobox, scenes with and without a box, notvisual."""
-    for name in ("images", "Annotations", "Sentences"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "toy.txt").write_text("7\n")
-    objects = (
-        thing("1 2", 1, 1, 10, 20)
-        + thing("1", 31, 41, 60, 60)
-        + thing("3", flag="<scene>1</scene><nobndbox>0</nobndbox>")
-        + thing("4", 1, 1, 100, 80)
-        + thing("5", flag="<scene>0</scene><nobndbox>1</nobndbox>")
-    )
-    (tmp_path / "Annotations" / "7.xml").write_text(XML.format(id=7, w=100, h=80, objects=objects))
-    (tmp_path / "Sentences" / "7.txt").write_text(
-        "[/EN#1/people/other Two dogs] and [/EN#5/other a ghost] in [/EN#3/scene the sky] .\n"
-        "[/EN#0/notvisual It] shows [/EN#2/animals a dog] in [/EN#4/scene a park] and [/EN#9/other a lost chain] .\n"
-    )
-    pixels = np.random.default_rng(0).integers(0, 255, (80, 100, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "images" / "7.jpg")
-    return tmp_path
+    return write_entities(tmp_path)
 
 
 def test_phrases_with_a_box_are_kept_under_their_numbers(root):
@@ -59,7 +32,7 @@ def test_phrases_with_a_box_are_kept_under_their_numbers(root):
 
 
 @pytest.mark.parametrize("part", ["images", "Annotations", "Sentences", "other.txt"])
-def test_a_missing_part_of_the_folder_is_told(root, part):
+def test_missing_part_of_the_folder_is_reported(root, part):
     split = "toy"
     if part == "other.txt":
         split = "other"
@@ -76,9 +49,9 @@ ANNOTATIONS = {
     "long": ("<annotation>" + " " * 1_000_001, "has more than 1000000 bytes"),
     "broken": ("<annotation><size>", "cannot be read"),
     "sizeless": ("<annotation/>", "no size/height"),
-    "turned": (XML.format(id=1, w=50, h=50, objects=thing("1", 9, 1, 3, 5)), "object 1: the box .* ends before"),
-    "outside": (XML.format(id=1, w=50, h=50, objects=thing("1", 51, 1, 60, 5)), "outside the 50x50 image"),
-    "worded": (XML.format(id=1, w=50, h=50, objects=thing("1", 1, 1, "x", 5)), "needs four whole numbers"),
+    "turned": (XML.format(id=1, w=50, h=50, objects=xml_object("1", 9, 1, 3, 5)), "object 1: the box .* ends before"),
+    "outside": (XML.format(id=1, w=50, h=50, objects=xml_object("1", 51, 1, 60, 5)), "outside the 50x50 image"),
+    "worded": (XML.format(id=1, w=50, h=50, objects=xml_object("1", 1, 1, "x", 5)), "needs four whole numbers"),
 }
 
 
@@ -91,7 +64,7 @@ def test_hostile_and_broken_annotations_are_refused(tmp_path, name):
     assert f"{name}.xml" in str(caught.value)
 
 
-def test_broken_markup_is_told_with_its_line(root):
+def test_broken_markup_is_reported_with_its_line(root):
     (root / "Sentences" / "7.txt").write_text("[/EN#1/people A dog] .\n[/EN#1/people A dog\n")
     with pytest.raises(InputError, match=r"7\.txt:2: "):
         list(Flickr30kEntities(root, "toy"))

@@ -1,4 +1,4 @@
-"""The step ``labels``: what it writes is what the annotations say, and ``step=shards`` reads it."""
+"""The step ``labels`` writes the annotated classes, and ``step=shards`` reads them."""
 
 import json
 
@@ -20,7 +20,7 @@ def voc_image(path, *objects: tuple[str, bool]) -> VocImage:
     return VocImage(path.stem, path, (40, 60), tuple(VocObject(name, BOX, difficult) for name, difficult in objects))
 
 
-def test_labels_are_the_classes_that_are_not_difficult_and_become_tags(tmp_path, astronaut, coffee, capsys):
+def test_labels_leave_out_difficult_objects_and_become_tags(tmp_path, astronaut, coffee, capsys):
     for name, photo in (("a", astronaut), ("b", coffee), ("c", coffee), ("d", coffee)):
         Image.open(photo).convert("RGB").resize((60, 40)).save(tmp_path / f"{name}.jpg")
     photos = [
@@ -49,10 +49,10 @@ def test_labels_are_the_classes_that_are_not_difficult_and_become_tags(tmp_path,
     assert tags == [["cup", "person"], ["dining table"], ["person", "tvmonitor"]]
 
 
-def test_nothing_to_label_is_told(tmp_path):
-    with pytest.raises(InputError, match=r"no photo has an object: name another data\.split"):
+def test_no_label_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"no photo has an object: set another data\.split"):
         label([voc_image(tmp_path / "a.jpg", ("cup", True))], str(tmp_path / "out"))
-    with pytest.raises(InputError, match="no annotated objects: set data=voc2012"):
+    with pytest.raises(InputError, match="has no annotated objects: set data=voc2012"):
         label(None, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

@@ -1,4 +1,4 @@
-"""The Pointing Game against plain loops over its definition, and the step on hand-made folders."""
+"""The Pointing Game compared with plain loops over its definition, and the step on small folders."""
 
 import json
 from pathlib import Path
@@ -11,20 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eval import pointing
+from eval.bootstrap import class_mean_interval
+from eval.class_maps import class_maps, known_tags
 from eval.coco import Coco, CocoImage, CocoObject
-from eval.pointing import (
-    Judged,
-    accuracy,
-    class_maps,
-    cues,
-    interval,
-    is_hit,
-    known_tags,
-    maxima,
-    measure,
-    point,
-    table,
-)
+from eval.pointing import point, table
+from eval.pointing_game import CueResult, accuracy, cues, is_hit, maxima, pointing_metrics
 from eval.voc import Voc, VocImage, VocObject
 from grounding import Grounder
 from grounding.__main__ import main
@@ -48,7 +39,7 @@ def voc_image(*objects: tuple, size: tuple[int, int] = (40, 60), path: Path = Pa
 
 @given(st.integers(0, 2**32 - 1), st.tuples(st.integers(0, 59), st.integers(0, 39)), st.integers(0, 4))
 @settings(max_examples=60)
-def test_a_hit_is_less_than_15_pixels_from_a_pixel_of_the_class(seed, place, count):
+def test_hit_is_less_than_15_pixels_from_the_class(seed, place, count):
     rng = np.random.default_rng(seed)
     mask = np.zeros((40, 60), bool)
     mask[rng.integers(0, 40, count), rng.integers(0, 60, count)] = True
@@ -61,7 +52,7 @@ def test_a_hit_is_less_than_15_pixels_from_a_pixel_of_the_class(seed, place, cou
 
 
 @pytest.mark.parametrize(("place", "hit"), [((35, 20), False), ((34, 20), True), ((29, 32), False), ((29, 31), True)])
-def test_a_distance_of_15_is_a_miss(place, hit):
+def test_distance_of_15_is_a_miss(place, hit):
     mask = np.zeros((40, 60), bool)
     mask[20, 20] = True  # 15 = |(15, 0)| = |(9, 12)|
     assert is_hit(mask, place) == hit
@@ -74,7 +65,7 @@ objects = st.lists(st.tuples(st.sampled_from("abc"), box, st.booleans()).map(lam
 
 
 @given(objects)
-def test_cues_of_boxes_are_their_definition(things):
+def test_cues_of_boxes_match_their_definition(things):
     found = {cue.name: cue for cue in cues(voc_image(*things))}
     names = {thing[0] for thing in things}
     for name in names:
@@ -91,7 +82,7 @@ def test_cues_of_boxes_are_their_definition(things):
     assert list(found) == sorted(found) and set(found) <= names
 
 
-def test_the_difficult_subset_at_its_borders():
+def test_limits_of_the_difficult_subset():
     def difficult(*things) -> dict[str, bool]:
         return {cue.name: cue.difficult for cue in cues(voc_image(*things))}
 
@@ -99,11 +90,11 @@ def test_the_difficult_subset_at_its_borders():
     assert difficult(quarter, other) == {"a": False, "b": True}
     assert difficult(less, other) == {"a": True, "b": True}
     assert difficult(less) == {"a": False}
-    assert difficult(less, less, other) == {"a": False, "b": True}  # what two objects share counts twice
-    assert difficult(less, (*other[:5], True)) == {"a": True}  # a difficult object distracts all the same
+    assert difficult(less, less, other) == {"a": False, "b": True}  # a pixel of two objects counts twice
+    assert difficult(less, (*other[:5], True)) == {"a": True}  # a difficult object is a distractor, too
 
 
-def test_a_box_between_pixels_has_a_pixel():
+def test_narrow_box_between_pixels_keeps_one_pixel():
     for start in np.arange(0, 2, 0.125):
         (cue,) = cues(voc_image(("a", start, 3, start + 1, 4, False)))
         assert cue.mask.sum() == 1
@@ -133,7 +124,7 @@ def cubic(x: float) -> float:
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.integers(2, 5))
 @settings(max_examples=20)
-def test_the_maximum_is_that_of_the_bicubic_map(seed, h, w):
+def test_maximum_matches_bicubic_upsampling(seed, h, w):
     small = np.random.default_rng(seed).normal(size=(h, w))
     height, width = 13, 17
     large = np.zeros((height, width))
@@ -148,22 +139,22 @@ def test_the_maximum_is_that_of_the_bicubic_map(seed, h, w):
     assert large[y, x] == pytest.approx(large.max())
 
 
-def test_of_equal_maxima_the_first_counts_and_a_flat_map_has_none():
+def test_equal_maxima_and_constant_maps():
     maps = torch.zeros(4, 6, 8, dtype=torch.float64)
     maps[0, 2, 5] = maps[0, 2, 3] = maps[0, 4, 0] = 1
     maps[1] = -3
-    maps[3, 0, 0] = -1  # below everything else, which is flat
+    maps[3, 0, 0] = -1  # the rest is constant and larger
     first, flat, empty, rest = maxima(maps, (6, 8))
     assert first == (3, 2) and flat is None and empty is None and rest == (1, 0)
     assert maxima(maps[:0], (6, 8)) == []
 
 
-def random_cues(seed: int) -> list[Judged]:
+def random_cues(seed: int) -> list[CueResult]:
     """Cues of five classes, of which c has no tag and e is rare."""
     rng = np.random.default_rng(seed)
     names = rng.choice(list("abcde"), rng.integers(5, 120), p=[0.5, 0.2, 0.2, 0.07, 0.03]).tolist()
     return [
-        Judged(
+        CueResult(
             photo=str(rng.integers(40)), name=name, difficult=bool(rng.random() < 0.5),
             centred=bool(rng.random() < 0.4), known=name != "c", hit=name != "c" and bool(rng.random() < 0.6),
         )
@@ -171,11 +162,11 @@ def random_cues(seed: int) -> list[Judged]:
     ]  # fmt: skip
 
 
-def slow_mean(judged: list[Judged], of) -> float:
+def slow_mean(results: list[CueResult], of) -> float:
     shares = []
     for name in "abcde":
         hits = misses = 0
-        for cue in judged:
+        for cue in results:
             if cue.name == name:
                 hits, misses = hits + of(cue), misses + (not of(cue))
         if hits + misses:
@@ -185,10 +176,10 @@ def slow_mean(judged: list[Judged], of) -> float:
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=30)
-def test_the_measures_are_their_definitions(seed):
-    judged = random_cues(seed)
-    metrics = measure(judged, resamples=10)
-    for name, chosen in (("all", judged), ("difficult", [c for c in judged if c.difficult])):
+def test_metrics_match_their_definitions(seed):
+    results = random_cues(seed)
+    metrics = pointing_metrics(results, resamples=10)
+    for name, chosen in (("all", results), ("difficult", [c for c in results if c.difficult])):
         known = [c for c in chosen if c.known]
         for key, among, of in (
             ("method", known, lambda c: c.hit),
@@ -203,25 +194,25 @@ def test_the_measures_are_their_definitions(seed):
             assert found["mean"] == pytest.approx(slow_mean(among, of))
             assert found["pooled"] == pytest.approx(100 * sum(map(of, among)) / len(among))
             assert found["cues"] == len(among) == sum(c["cues"] for c in found["by_class"].values())
-    assert sum(metrics["unknown_classes"].values()) == sum(not c.known for c in judged)
+    assert sum(metrics["unknown_classes"].values()) == sum(not c.known for c in results)
 
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=10)
-def test_the_interval_draws_photos_with_replacement(seed):
-    judged = random_cues(seed)
-    found = accuracy(judged, lambda cue: cue.hit, 200, 0)
-    photos = sorted({cue.photo for cue in judged})
+def test_interval_agrees_with_another_way_of_drawing_photos(seed):
+    results = random_cues(seed)
+    found = accuracy(results, lambda cue: cue.hit, 200, 0)
+    photos = sorted({cue.photo for cue in results})
     rng, means = np.random.default_rng(1), []
     for _ in range(400):
         drawn = rng.choice(photos, len(photos))
-        means.append(slow_mean([cue for number in drawn for cue in judged if cue.photo == number], lambda c: c.hit))
-    # two ways to draw: their ends agree as far as chance lets them
+        means.append(slow_mean([cue for number in drawn for cue in results if cue.photo == number], lambda c: c.hit))
+    # the two ways draw different resamples, so the bounds agree only approximately
     spread = max(np.std(means), 1)
     np.testing.assert_allclose(found["interval"], np.percentile(means, [2.5, 97.5]), atol=1.2 * spread)
 
 
-def test_the_interval_is_the_loop_over_its_draws_and_the_same_every_time():
+def test_interval_matches_a_loop_and_is_reproducible():
     rng = np.random.default_rng(0)
     counts = rng.poisson(0.4, (30, 6)).astype(float)
     counts[0, 0] = 1
@@ -234,15 +225,15 @@ def test_the_interval_is_the_loop_over_its_draws_and_the_same_every_time():
             if drawn:
                 shares.append(sum(times[photo] * hits[photo, column] for photo in range(30)) / drawn)
         means.append(100 * sum(shares) / len(shares))
-    found = interval(hits, counts, 50, 7)
+    found = class_mean_interval(hits, counts, 50, 7)
     np.testing.assert_allclose(found, np.percentile(means, [2.5, 97.5]))
-    assert found == interval(hits, counts, 50, 7) != interval(hits, counts, 50, 8)
-    assert interval(counts, counts) == (100, 100)
+    assert found == class_mean_interval(hits, counts, 50, 7) != class_mean_interval(hits, counts, 50, 8)
+    assert class_mean_interval(counts, counts) == (100, 100)
 
 
-def test_nothing_to_judge_is_told():
-    with pytest.raises(InputError, match="no cue to judge"):
-        measure([Judged("1", "a", False, True)])
+def test_no_cue_is_an_error():
+    with pytest.raises(InputError, match="no cue to evaluate"):
+        pointing_metrics([CueResult("1", "a", False, True)])
 
 
 def test_tags_of_classes(grounder):
@@ -257,7 +248,7 @@ def test_tags_of_classes(grounder):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_map_of_a_class_is_the_average_of_its_tags(grounder, coffee, method):
+def test_map_of_a_class_is_the_average_of_its_tags_maps(grounder, coffee, method):
     grounder = Grounder(grounder.tagger, settings=Settings(method, side=224))
     pixels, index = read_image(coffee), grounder.tagger.vocabulary.index
     both, one = class_maps(grounder, pixels, [["cup", "coffee"], ["coffee"]], [224])
@@ -298,7 +289,7 @@ def root(tmp_path, astronaut, coffee) -> Path:
 CLASSES = {"person": ["person", "woman"], "diningtable": ["table"], "rocket": ["spacecraft"]}
 
 
-def test_the_step_writes_metrics_and_prints_a_table(root, grounder, tmp_path, capsys):
+def test_step_writes_metrics_and_prints_a_table(root, grounder, tmp_path, capsys):
     metrics = point(grounder, Voc(root, "toy"), CLASSES, str(tmp_path / "out"), resamples=50)
     assert json.loads(json.dumps(metrics)) == json.loads((tmp_path / "out/metrics.json").read_text())
     assert (metrics["photos"], metrics["skipped_images"]) == (2, ["sized", "broken"])
@@ -323,7 +314,7 @@ def test_the_step_writes_metrics_and_prints_a_table(root, grounder, tmp_path, ca
     assert again == metrics
 
 
-def test_what_cannot_be_played_is_told_and_other_ranks_play_nothing(root, grounder, tmp_path, monkeypatch):
+def test_errors_and_other_ranks(root, grounder, tmp_path, monkeypatch):
     for wrong, message in (
         ({"limit": 0}, "limit=0 must be"),
         ({"limit": -1}, "limit=-1"),
@@ -331,21 +322,21 @@ def test_what_cannot_be_played_is_told_and_other_ranks_play_nothing(root, ground
     ):
         with pytest.raises(InputError, match=message):
             point(grounder, Voc(root, "toy"), CLASSES, str(tmp_path / "out"), **wrong)
-    with pytest.raises(InputError, match="no annotated objects: set data=voc2012"):
+    with pytest.raises(InputError, match="has no annotated objects: set data=voc2012"):
         point(grounder, None, None, str(tmp_path / "out"))
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert point(grounder, Voc(root, "toy"), CLASSES, str(tmp_path / "out")) == {} and not (tmp_path / "out").exists()
 
 
-def test_a_map_that_points_nowhere_is_a_miss_and_counted(root, grounder, tmp_path, monkeypatch, capsys):
+def test_constant_map_is_a_miss_and_is_counted(root, grounder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pointing, "class_maps", lambda _, __, tags, ___: torch.ones(len(tags), 7, 7).double())
     metrics = point(grounder, Voc(root, "toy"), CLASSES, str(tmp_path), limit=2, resamples=10)
     assert metrics["flat_maps"] == 3 and metrics["all"]["method"]["mean"] == 0
-    assert "point nowhere, missed: 3" in capsys.readouterr().out
+    assert "constant maps, counted as misses: 3" in capsys.readouterr().out
 
 
-def test_another_layer_can_be_the_target(root, tmp_path):
+def test_target_can_be_another_layer(root, tmp_path):
     grounder = Grounder.load(side=224, method="mwp", target="pool1")
     metrics = point(grounder, Voc(root, "toy"), CLASSES, str(tmp_path), limit=1, resamples=10)
     assert metrics["target"] == "pool1"

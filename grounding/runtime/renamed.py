@@ -8,6 +8,10 @@ from proposals.errors import InputError
 # may have a setting of the same name. "GROUP=OLD": "GROUP=NEW" is a choice of a configuration group.
 RENAMED: dict[str, str] = {
     "proposals.smallest": "proposals.min_size",
+    "evaluate:step.choose": "step.gamma_candidates",
+    "evaluate:step.choose_on": "step.gamma_split",
+    "localize:step.choose": "step.dominant",
+    "localize:step.every": "step.hold_out_every",
     "train:step.average": "step.ema_decay",
     "train:step.decay": "step.weight_decay",
     "train:step.first": "step.tags_per_image",

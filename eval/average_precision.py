@@ -1,8 +1,8 @@
 """Average precision of ranked boxes, as the Flickr30k Entities protocol pools them.
 
-All boxes of all instances of a label stand in one list, by score. An instance has at most one true positive, its first
-correct box; every other box is a false positive. AP is VOC07's: the mean over the recalls 0, 0.1, ... 1 of the best
-precision at that recall or more.
+All boxes of all instances of a label are pooled into one list, sorted by score. An instance has at most one true
+positive, its first correct box; every other box is a false positive. AP is that of VOC07: the mean over the recalls
+0, 0.1, ..., 1 of the highest precision at that recall or above.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 
 LEVELS = np.arange(11) / 10
-SLACK = 1e-12  # of a recall that is compared with k / 10
+SLACK = 1e-12  # rounding error of a recall that is compared with k / 10
 
 
 @dataclass(frozen=True, eq=False)
-class Pooled:
-    """The list of a label, as far as average precision needs it: at its true positives.
+class PooledBoxes:
+    """The pooled list of a label, reduced to what average precision needs: its true positives.
 
     Attributes:
-        positives: (I,) int64, the photo of each instance.
-        photo: (T,) int64, the photo of each true positive, in the order of the list.
-        above: (T, P) float64, how many boxes of each photo stand in the list down to each true positive, it included.
-        photos: (P,) int64, the photos that the columns are of.
+        positives: ``(I,)`` int64, the photo of each instance.
+        photo: ``(T,)`` int64, the photo of each true positive, in the order of the list.
+        above: ``(T, P)`` float64, the number of boxes of each photo in the list down to each true positive, included.
+        photos: ``(P,)`` int64, the photos of the columns of ``above``.
     """
 
     positives: np.ndarray
@@ -31,12 +31,16 @@ class Pooled:
     photos: np.ndarray
 
     @classmethod
-    def of(cls, scores: Sequence[np.ndarray], ranks: np.ndarray, photo: np.ndarray) -> "Pooled":
-        """Pools instances, given in the order of split file, sentence and phrase, which breaks ties after the rank.
+    def of(cls, scores: Sequence[np.ndarray], ranks: np.ndarray, photo: np.ndarray) -> "PooledBoxes":
+        """Pools the boxes of instances.
+
+        The instances come in the order of split file, sentence and phrase. Boxes of equal score are sorted by their
+        rank, then by this order.
 
         Args:
-            scores: of each instance's boxes, best first; ranks: (I,) float64 of its first correct box, from 1, infinity
-                for none; photo: (I,) int64.
+            scores: for each instance the scores of its boxes, best first.
+            ranks: ``(I,)`` float64, the rank of each instance's first correct box, from 1; infinity for none.
+            photo: ``(I,)`` int64, the photo of each instance.
         """
         lengths = np.array([len(s) for s in scores], np.int64)
         instance = np.repeat(np.arange(len(scores)), lengths)
@@ -45,7 +49,7 @@ class Pooled:
         instance, rank = instance[order], rank[order]
         photos, column = np.unique(photo, return_inverse=True)
         true = np.flatnonzero(rank == np.asarray(ranks)[instance])
-        # boxes between one true positive and the next, by photo, then summed down the list
+        # count the boxes between consecutive true positives by photo, then sum down the list
         gap = np.searchsorted(true, np.arange(len(instance)))
         inside = gap < len(true)
         cells = gap[inside] * len(photos) + column[instance[inside]]
@@ -53,10 +57,13 @@ class Pooled:
         return cls(np.asarray(photo), np.asarray(photo)[instance[true]], between.cumsum(0).astype(float), photos)
 
     def average_precision(self, weights: np.ndarray) -> np.ndarray:
-        """(B,) in percent, for each resample of photos; NaN where it holds no instance.
+        """Average precision in resamples of photos.
 
         Args:
-            weights: (B, photos of the split), how often each counts; ones for the figure itself.
+            weights: ``(B, photos of the split)``, how often each photo counts; all ones for the original photos.
+
+        Returns:
+            ``(B,)`` in percent; NaN where a resample has no instance.
         """
         positives = weights[:, self.positives].sum(1)
         true = np.cumsum(weights[:, self.photo], 1)

@@ -1,0 +1,83 @@
+"""The metrics of step=evaluate as a table of text."""
+
+from collections.abc import Iterator, Sequence
+
+from eval.gammas import gamma_text
+from eval.localization import DEPTHS
+
+# a key of metrics.json: the name of its line
+SINGLE_METRICS = {
+    "ap_group": "mAP (Group)",
+    "ap_group_small": "  small",
+    "ap_phrase": "mAP (Phrase)",
+    "ap_phrase_small": "  small",
+    "pointing": "pointing",
+    "pointing_without_tiny": "  of phrases over 5 %",
+    "oracle_recall": "proposals' upper bound",
+    "coverage": "phrases with a tag",
+}
+
+
+def evaluation_table(metrics: dict) -> str:
+    """Formats metrics, each with its 95 % interval.
+
+    Args:
+        metrics: of step=evaluate.
+
+    Returns:
+        Lines of text.
+    """
+    own = "by_gamma" in metrics
+    name = f"{metrics['method']}, gamma {gamma_text(metrics)}" if own else "predictions"
+    width = max(24, len(name) + 2)
+
+    def row(title: str, *paths: Sequence[str]) -> str:
+        return title.ljust(width) + " / ".join(_cell(metrics, (*path, k)) for path in paths for k in map(str, DEPTHS))
+
+    lines = [
+        f"{metrics['images']} photos, {metrics['phrases']} phrases, {metrics['phrases_small']} of them small; percent "
+        "(95 % interval over photos)",
+        f"{'':{width}}{'R@1':18} / {'R@5':18} / {'R@10':18} / {'small: R@1':18} / {'R@5':18} / R@10",
+        row(name, ["recall"], ["recall_small"]),
+        *(
+            row(f"  gamma {gamma}", ["by_gamma", gamma, "recall"], ["by_gamma", gamma, "recall_small"])
+            for gamma in metrics.get("by_gamma", {})
+        ),
+        row("any box", ["recall_any_box"]),
+        *(row(baseline.replace("_", " "), ["baselines", baseline]) for baseline in recall_baselines(metrics)),
+        *(row(f"{t} ({metrics['phrases_by_type'][t]})", ["recall_by_type", t]) for t in metrics["recall_by_type"]),
+        row("mean over types", ["recall_type_mean"]),
+        "",
+        *_single_lines(metrics),
+    ]
+    if metrics.get("skipped_images"):
+        lines.append(f"could not be read, counted as misses: {', '.join(metrics['skipped_images'])}")
+    return "\n".join(lines)
+
+
+def recall_baselines(metrics: dict) -> list[str]:
+    """The names of the baselines that have recalls, not only a pointing accuracy.
+
+    Args:
+        metrics: of step=evaluate.
+    """
+    return [name for name, value in metrics["baselines"].items() if isinstance(value, dict)]
+
+
+def _single_lines(metrics: dict) -> Iterator[str]:
+    for key, name in SINGLE_METRICS.items():
+        if key in metrics:
+            yield f"{name:24}{_cell(metrics, (key,))}"
+    yield f"{'image centre, pointing':24}{_cell(metrics, ('baselines', 'centre_pointing'))}"
+    for kind, value in metrics["ap_by_type"].items():
+        if value is not None:
+            yield f"{'AP ' + kind:24}{_cell(metrics, ('ap_by_type', kind))}"
+
+
+def _cell(metrics: dict, path: Sequence[str]) -> str:
+    value, interval = metrics, metrics["intervals"]
+    for key in path:
+        value, interval = value[key], interval[key]
+    if value is None:
+        return f"{'-':>5}{'':13}"
+    return f"{value:5.1f} " + (f"({interval[0]:.1f}-{interval[1]:.1f})".ljust(12) if interval else " " * 12)

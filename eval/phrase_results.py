@@ -1,0 +1,151 @@
+"""The result of each phrase: whether, and at which rank, its boxes are correct."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm import tqdm
+
+from eval.flickr30k import Entity, EntityImage
+from eval.gammas import GAMMAS
+from eval.localization import MISS, contains, first_correct, inclusive
+from eval.predictions import Place, read_predictions
+from grounding.scene import GroundingScene
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class PhraseResult:
+    """The result of one phrase. Ranks count from 1; infinity is a miss.
+
+    The attributes from ``covered`` on are known for our own answers only, not for a file of predictions.
+
+    Attributes:
+        place: (image, sentence, phrase), see ``eval.predictions``.
+        text: the phrase as annotated.
+        types: the phrase's types, a subset of ``eval.localization.TYPES``.
+        area: the union box's share of the image, in (0, 1].
+        whole_rank: the rank if the whole image were the only box.
+        centred: whether the image's centre lies in a box of the phrase.
+        rank: of the first correct box, against the union box.
+        any_rank: of the first box that is correct against any single box of the phrase.
+        scores: ``(K,)`` of the boxes, best first.
+        covered: whether a word of the phrase has a tag.
+        pointed: whether the map's maximum lies in a box of the phrase.
+        reachable: whether any proposal is correct.
+        proposal_rank: the rank of the first correct proposal in the proposer's own order.
+        rank_by_gamma: ``rank`` under each of ``GAMMAS``.
+        scores_by_gamma: ``scores`` under each of ``GAMMAS``.
+        boxes: ``(K, 4)`` inclusive xyxy, as written to ``predictions.jsonl``.
+    """
+
+    place: Place
+    text: str
+    types: tuple[str, ...]
+    area: float
+    whole_rank: float
+    centred: bool
+    rank: float = MISS
+    any_rank: float = MISS
+    scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    covered: bool = False
+    pointed: bool = False
+    reachable: bool = False
+    proposal_rank: float = MISS
+    rank_by_gamma: dict[float, float] = field(default_factory=lambda: dict.fromkeys(GAMMAS, MISS))
+    scores_by_gamma: dict[float, np.ndarray] = field(default_factory=lambda: dict.fromkeys(GAMMAS, np.zeros(0)))
+    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
+
+    @classmethod
+    def unanswered(cls, image: EntityImage, entity: Entity) -> "PhraseResult":
+        """The result of a phrase without an answer: a miss."""
+        height, width = image.size
+        union = entity.union
+        return cls(
+            place=(image.id, entity.sentence, entity.phrase),
+            text=entity.text,
+            types=entity.types,
+            area=float((union[2] - union[0]) * (union[3] - union[1]) / (height * width)),
+            whole_rank=first_correct(inclusive(np.array([[0, 0, width, height]])), inclusive(union[None])),
+            centred=contains(entity.boxes, (width / 2, height / 2)),
+        )
+
+    def compare(self, entity: Entity, boxes: np.ndarray, scores: np.ndarray) -> None:
+        """Compares boxes with the ground truth, without changing or sorting them.
+
+        Args:
+            entity: the phrase's ground truth.
+            boxes: ``(K, 4)`` inclusive xyxy, best first.
+            scores: ``(K,)``.
+        """
+        self.rank = first_correct(boxes, inclusive(entity.union[None]))
+        self.any_rank = first_correct(boxes, inclusive(entity.boxes))
+        self.boxes, self.scores = boxes, scores
+
+    def as_record(self) -> dict:
+        """The phrase's line in ``phrases.jsonl``; a rank of None is a miss."""
+        image, sentence, number = self.place
+        record = {"image": image, "sentence": sentence, "phrase": number, "text": self.text, "types": list(self.types)}
+        record |= {"area": self.area, "rank": None if self.rank == MISS else int(self.rank)}
+        return record | {"covered": self.covered, "pointed": self.pointed, "reachable": self.reachable}
+
+
+def answer_phrases(scene: GroundingScene, image: EntityImage, gamma: float | None = None) -> list[PhraseResult]:
+    """Answers all phrases of a photo and compares the answers with the ground truth.
+
+    Args:
+        scene: of the photo.
+        image: the photo's phrases.
+        gamma: replaces the grounder's gamma; None to use the grounder's.
+    """
+    texts = [entity.text for entity in image.entities]
+    proposals = inclusive(scene.proposals.boxes)
+    results = []
+    for entity, answer in zip(image.entities, scene.ground(texts, gamma), strict=True):
+        result = PhraseResult.unanswered(image, entity)
+        result.compare(entity, inclusive(answer.boxes), answer.scores)
+        result.covered, result.pointed = answer.groundable, contains(entity.boxes, answer.point)
+        result.proposal_rank = first_correct(proposals, inclusive(entity.union[None]))
+        result.reachable = result.proposal_rank < MISS
+        results.append(result)
+    for gamma in GAMMAS:
+        for result, entity, answer in zip(results, image.entities, scene.ground(texts, gamma), strict=True):
+            result.rank_by_gamma[gamma] = first_correct(inclusive(answer.boxes), inclusive(entity.union[None]))
+            result.scores_by_gamma[gamma] = answer.scores
+    return results
+
+
+def compare_predictions(images: Sequence[EntityImage], path: str) -> tuple[list[PhraseResult], list[list]]:
+    """Compares a file of predictions with the ground truth.
+
+    Args:
+        images: the photos and their phrases.
+        path: the file, see ``eval.predictions``.
+
+    Returns:
+        The result of every phrase, and the places of predictions whose phrase is not in the split.
+
+    Raises:
+        InputError: a line is malformed, or a phrase is predicted twice.
+    """
+    known = {(i.id, e.sentence, e.phrase): (PhraseResult.unanswered(i, e), e) for i in images for e in i.entities}
+    marked = {image.id: image.marked for image in images}
+    unknown = []
+    for prediction in tqdm(read_predictions(path), "predictions", unit="phrase", disable=None):
+        if prediction.place in known:
+            result, entity = known[prediction.place]
+            result.compare(entity, prediction.boxes, prediction.scores)
+            result.boxes = np.zeros((0, 4))  # saves memory: a file may have a million boxes
+        elif not _is_marked(prediction.place, marked):
+            unknown.append(list(prediction.place))
+    if unknown:
+        log.warning("%d predictions name phrases that the split does not have, e.g. %s", len(unknown), unknown[0])
+    return [result for result, _ in known.values()], unknown
+
+
+def _is_marked(place: Place, marked: dict[str, tuple[int, ...]]) -> bool:
+    image, sentence, phrase = place
+    counts = marked.get(image, ())
+    return sentence < len(counts) and phrase < counts[sentence]

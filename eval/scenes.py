@@ -1,0 +1,70 @@
+"""The scenes of the photos of Flickr30k Entities: their maps and proposals, from the cache where it has them."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+from tqdm import tqdm
+
+from eval.flickr30k import EntityImage
+from grounding import Grounder
+from grounding.cache import Cache
+from grounding.runtime.ranks import rank_of, wait_for_all
+from grounding.scene import GroundingScene
+from grounding.text.phrases import Phrase
+from proposals.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+def scenes(
+    grounder: Grounder,
+    images: Sequence[EntityImage] | Iterator[EntityImage],
+    cache: str | None,
+    unread: Callable[[str], object],
+) -> Iterator[tuple[EntityImage, GroundingScene | None]]:
+    """Prepares photos for the words of their phrases.
+
+    Args:
+        grounder: computes maps and proposals.
+        images: the photos and their phrases.
+        cache: the folder where maps and proposals are kept; None to keep nothing.
+        unread: is called with the id of each photo that cannot be read.
+
+    Yields:
+        Each photo and its scene; None if the photo cannot be read or has no phrase.
+    """
+    kept = None if cache is None else Cache(grounder, cache)
+    for image in tqdm(images, "photos", unit="photo", disable=None):
+        scene = None
+        try:
+            if image.entities:
+                scene = grounder.look(image.path) if kept is None else kept.look(image.path, _tags(grounder, image))
+        except InputError as error:
+            log.warning("skipped %s: %s", image.id, error)
+            unread(image.id)
+        yield image, scene
+
+
+def fill_cache(grounder: Grounder, images: Sequence[EntityImage], cache: str) -> list[str]:
+    """Computes the scenes of photos and keeps them in the cache. Each rank takes a share, then waits for the others.
+
+    Args:
+        grounder: computes maps and proposals.
+        images: the photos of all ranks.
+        cache: the folder where maps and proposals are kept.
+
+    Returns:
+        The ids of the photos in this rank's share that could not be read.
+    """
+    rank, world = rank_of()
+    unread: list[str] = []
+    for _ in scenes(grounder, images[rank::world], cache, unread.append):
+        pass
+    if world > 1:
+        wait_for_all()
+    return unread
+
+
+def _tags(grounder: Grounder, image: EntityImage) -> list[str]:
+    phrases = {entity.text for entity in image.entities}
+    return sorted({tag for text in phrases for tag in Phrase.parse(text, grounder.tagger.vocabulary).tags})
