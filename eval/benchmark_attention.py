@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -25,8 +24,13 @@ from tqdm import tqdm
 from eval.benchmark_table import Row
 from eval.machine import matrix_rate
 from grounding import TopDown
-from grounding.attention import layers as rules
-from grounding.attention.signals import Signal, Winners, transpose
+from grounding.attention.descent import TopDownPass
+from grounding.attention.engine.runs import Run
+from grounding.attention.engine.sparse import SparseEngine, SparseSignal
+from grounding.attention.engine.winners import Winners
+from grounding.attention.forward import ForwardPass
+from grounding.attention.methods import METHODS
+from grounding.attention.weights import Geometry
 from grounding.runtime.timing import Work, interleaved, peak_memory
 from grounding.tagger.preprocessing import TENSORFLOW, TORCHVISION, Preprocessing
 from grounding.tagger.tagger import TagClassifier
@@ -202,22 +206,31 @@ def multiply_adds(contest: Contest, topdown: TopDown, image: Tensor) -> int:
 
 
 def winning_connections(topdown: TopDown, image: Tensor) -> int:
-    """Of the same way, those between two winners."""
-    total = 0
+    """Multiply-adds of one signal between the classifier's input and the target, between two winners."""
+    chosen, engine = METHODS["mwp"], CountingEngine()
+    forward = ForwardPass(topdown.network, chosen.rules(engine), topdown.targets(chosen), image)
+    with torch.no_grad():
+        chosen.maps(TopDownPass(forward, Run()), torch.ones(1, 1), torch.tensor([0]))
+    return engine.connections
 
-    def counted(g: Signal, weight: Tensor, geometry: tuple, winners: Winners) -> Signal:
-        nonlocal total
+
+class CountingEngine(SparseEngine):
+    """The sparse engine, which counts the connections between winners that a signal passes.
+
+    Attributes:
+        connections: the count.
+    """
+
+    connections = 0
+
+    def convolve(self, g: SparseSignal, weight: Tensor, geometry: Geometry, winners: Winners) -> SparseSignal:
+        """Counts, and passes the signal on."""
         above, below = (
             torch.from_numpy(np.diff(w.layout[0])).double().view(1, 1, *w.layout[3:]) for w in (g.winners, winners)
         )
         window = torch.ones(1, 1, *weight.shape[2:], dtype=torch.float64)
-        total += int((F.conv2d(below, window, None, *geometry) * above).sum())
-        return transpose(g, weight, geometry, winners)
-
-    # rows, for however few words
-    with patch.object(rules, "transpose", counted), patch("grounding.attention.topdown.CROSSING", 0):
-        topdown.look(image).attend([0], "mwp")
-    return total
+        self.connections += int((F.conv2d(below, window, None, *geometry) * above).sum())
+        return super().convolve(g, weight, geometry, winners)
 
 
 def torchray(contest: Contest, image: Tensor, words: int) -> Work:

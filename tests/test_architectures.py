@@ -5,11 +5,13 @@ import copy
 import pytest
 import torch
 import torchvision
+from passes import one_pass
 from torch import Tensor, nn
 
 from grounding import TopDown
+from grounding.attention.engine.dense import DenseEngine
 from grounding.attention.methods import METHODS
-from grounding.attention.topdown import Walk
+from grounding.attention.topdown import ENGINES
 from grounding.tagger.cnns import CNNS
 from proposals.errors import InputError
 
@@ -47,7 +49,7 @@ UNTRAINED = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weight
 @pytest.fixture(scope="module", autouse=True)
 def rows_for_any_number_of_words():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("grounding.attention.topdown.CROSSING", 0)
+        patch.setitem(ENGINES, None, ENGINES["sparse"])
         yield
 
 
@@ -112,10 +114,9 @@ def gradient(net: nn.Module, image: Tensor, tags: list[int]) -> Tensor:
 
 
 def dense(topdown: TopDown, image: Tensor, tags: list[int], method: str) -> Tensor:
-    """The maps of an image that goes up twice, and so has no rows."""
-    target = tuple(topdown._plan(METHODS[method]))
-    walk = Walk(topdown.network, METHODS[method].table, target, image.repeat(2, 1, 1, 1))
-    return METHODS[method].maps(walk, torch.eye(8, dtype=image.dtype)[tags], torch.arange(8))[0][:1]
+    """The maps by the dense engine."""
+    top_down = one_pass(topdown, image, method, DenseEngine)
+    return METHODS[method].maps(top_down, torch.eye(8, dtype=image.dtype)[tags], torch.arange(8))[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -209,7 +210,7 @@ def test_bad_weights_are_refused_by_name():
     broken.layer3[0].conv1.weight.data[0, 0, 0, 0] = torch.nan
     with pytest.raises(InputError, match=r"the weights layer3\.0\.conv1\w*\.weight are not finite"):
         TopDown(broken)
-    with pytest.raises(InputError, match=r"float16, which g overflows; use float32"):
+    with pytest.raises(InputError, match=r"float16, in which signals overflow; use float32"):
         TopDown(net.half())
 
 
@@ -217,7 +218,7 @@ def test_bad_weights_are_refused_by_name():
     ("arguments", "message"),
     [
         ({"target": "layer22"}, r"no layer 'layer22'; near it: .*layer2"),
-        ({"target": "fc"}, r"target fc does not lie below the classifier"),
+        ({"target": "fc"}, r"target fc is not below the classifier"),
         ({"target": "layer4", "classifier": "layer3.0.downsample.0"}, r"neither a linear layer nor a 1x1 convolution"),
         ({"classifier": "layer4"}, r"neither a linear layer nor a 1x1 convolution"),
         ({"classifier": "fd"}, r"no layer 'fd'; near it"),

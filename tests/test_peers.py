@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from passes import one_pass
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from grounding import TagClassifier, TopDown
-from grounding.attention.methods import METHODS
-from grounding.attention.signals import dense
+from grounding.attention.engine.dense import DenseEngine
 
 UNITS = [3, 17]
 # in place of the peers' stabilisers, where our sums have none: too small to show, and no division by zero
@@ -214,11 +214,11 @@ def test_gradient_at_a_layer_is_autograds(vgg11, image, target, layer):
 
 def signals_at_the_image(net: nn.Module, image: Tensor, method: str) -> Tensor:
     """The signed signals (W, 3, h, w) of which a method's map is the magnitude."""
-    (walk,) = TopDown(net, "image").look(image, method)._walked(METHODS[method])
     with torch.no_grad():
-        units = walk.enter(torch.eye(len(UNITS), dtype=torch.float64), torch.tensor(UNITS))
-        ((_, arrived),) = walk._descend(units)
-    return dense(arrived)
+        top_down = one_pass(TopDown(net, "image"), image, method, DenseEngine)
+        units = top_down.enter(torch.eye(len(UNITS), dtype=torch.float64), torch.tensor(UNITS))
+        ((_, arrived),) = top_down._descend(units)
+    return arrived
 
 
 @pytest.mark.parametrize(("method", "name"), [("deconv", "GuidedBackprop"), ("deconv-plain", "Deconvolution")])

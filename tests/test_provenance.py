@@ -14,6 +14,7 @@ from proposals.provenance import code_of, settings_of
 HARMLESS = {
     "grounding": "re-exports names",
     "grounding.attention": "only a docstring",
+    "grounding.attention.engine": "only a docstring",
     "grounding.tagger": "only a docstring",
     "grounding.text": "only a docstring",
     "grounding.runtime.artefacts": "writes files",

@@ -11,16 +11,21 @@ from hypothesis import strategies as st
 from torch import nn
 
 from grounding import TopDown
-from grounding.attention.kernels import LANES
+from grounding.attention.engine.kernels import LANES
+from grounding.attention.engine.runs import Run
+from grounding.attention.engine.sparse import Gate, SparseEngine, SparseSignal
+from grounding.attention.engine.winners import Winners
 from grounding.attention.layers import RULES, nonlinearity, rule
-from grounding.attention.signals import Factor, Signal, Winners, dense, integrate, merge, transpose
+from grounding.attention.topdown import ENGINES
 from proposals.errors import InputError
+
+ENGINE = SparseEngine()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def rows_for_any_number_of_words():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("grounding.attention.topdown.CROSSING", 0)
+        patch.setitem(ENGINES, None, ENGINES["sparse"])
         yield
 
 
@@ -29,11 +34,11 @@ def activation(seed: int, channels: int, height: int, width: int) -> torch.Tenso
     return torch.randn(1, channels, height, width, dtype=torch.float64, generator=generator).clamp(min=0)
 
 
-def signal(x: torch.Tensor, words: int, seed: int = 1) -> tuple[torch.Tensor, Signal]:
+def signal(x: torch.Tensor, words: int, seed: int = 1) -> tuple[torch.Tensor, SparseSignal]:
     """A signal that is 0 outside of the winners of x, dense and as rows."""
     generator = torch.Generator().manual_seed(seed)
     g = torch.randn(words, *x.shape[1:], dtype=torch.float64, generator=generator) * (x > 0)
-    return g, Signal.of(g, Winners(x))
+    return g, SparseSignal.of(g, Winners(x), Run())
 
 
 @pytest.mark.parametrize("words", [1, 4, 5, 16, 17, 33, 64])
@@ -41,7 +46,7 @@ def test_rows_and_back(words):
     x = activation(0, 5, 4, 3)
     g, rows = signal(x, words)
     assert rows.values.shape == (int((x > 0).sum()), min(n for n in LANES if n >= words))
-    assert torch.equal(dense(rows), g)
+    assert torch.equal(ENGINE.dense(rows), g)
 
 
 def test_winners_are_in_the_order_of_position_and_channel():
@@ -68,27 +73,29 @@ def test_the_transpose_of_a_convolution_is_pytorchs(
     g, rows = signal(above, words)
     geometry = ((stride, stride), (padding, padding), (dilation, dilation))
     expected = torch.nn.grad.conv2d_input((words, *x.shape[1:]), weight, g, stride, padding, dilation) * (x > 0)
-    torch.testing.assert_close(dense(transpose(rows, weight, geometry, Winners(x))), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        ENGINE.dense(ENGINE.convolve(rows, weight, geometry, Winners(x))), expected, rtol=1e-12, atol=1e-12
+    )
 
 
 def test_sums_factors_and_mass_are_those_of_dense_signals():
     x, other = activation(1, 6, 4, 5), activation(2, 6, 4, 5)
     g, rows = signal(x, 3)
     h, rows_of_other = signal(other, 3, seed=2)
-    torch.testing.assert_close(dense(merge(rows, rows)), 2 * g)
-    torch.testing.assert_close(dense(merge(rows, rows_of_other)), g + h)
-    torch.testing.assert_close(dense(rows.on(Winners(other))), g * (other > 0))
-    torch.testing.assert_close(dense(Factor(other)(rows)), g * other)
-    torch.testing.assert_close(dense(Factor(other, x)(rows)), torch.where(x > 0, g * other / x, 0))
-    torch.testing.assert_close(integrate(rows, x), (g * x).sum(1))
+    torch.testing.assert_close(ENGINE.dense(ENGINE.add(rows, rows)), 2 * g)
+    torch.testing.assert_close(ENGINE.dense(ENGINE.add(rows, rows_of_other)), g + h)
+    torch.testing.assert_close(ENGINE.dense(rows.on(Winners(other))), g * (other > 0))
+    torch.testing.assert_close(ENGINE.dense(Gate(other, None, None)(rows)), g * other)
+    torch.testing.assert_close(ENGINE.dense(Gate(other, x, None)(rows)), torch.where(x > 0, g * other / x, 0))
+    torch.testing.assert_close(ENGINE.integrate(x, rows)[0], (g * x).sum(1))
 
 
 def test_nobody_wins_in_a_black_layer():
     x = torch.zeros(1, 3, 4, 4, dtype=torch.float64)
-    rows = Signal.of(torch.ones(2, 3, 4, 4, dtype=torch.float64), Winners(x))
+    rows = SparseSignal.of(torch.ones(2, 3, 4, 4, dtype=torch.float64), Winners(x), Run())
     assert len(rows.values) == 0
-    assert torch.equal(dense(rows), torch.zeros(2, 3, 4, 4, dtype=torch.float64))
-    assert torch.equal(integrate(rows, x), torch.zeros(2, 4, 4, dtype=torch.float64))
+    assert torch.equal(ENGINE.dense(rows), torch.zeros(2, 3, 4, 4, dtype=torch.float64))
+    assert torch.equal(ENGINE.integrate(x, rows)[0], torch.zeros(2, 4, 4, dtype=torch.float64))
 
 
 def small(last: nn.Module | None = None) -> nn.Sequential:
@@ -113,7 +120,7 @@ def test_one_thread_and_many_give_the_same_bits():
 @pytest.mark.parametrize("kind", [nn.Mish, nn.Softplus])
 def test_a_rule_of_ones_own_teaches_the_walk_a_layer(kind):
     net, image = small(kind()).double(), torch.randn(1, 3, 9, 9, dtype=torch.float64)
-    with pytest.raises(InputError, match=rf"no rule says how mass passes down {kind.__name__}; .* add a rule with"):
+    with pytest.raises(InputError, match=rf"{kind.__name__} has no rule; .* add a rule with"):
         TopDown(net, "1", "4")
     try:
         rule(kind)(nonlinearity)

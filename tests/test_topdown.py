@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from grounding import TopDown
+from grounding.attention.descent import TopDownPass
+from grounding.attention.engine.runs import Run
 from grounding.attention.methods import METHODS, contrast
 from grounding.tagger.googlenet import ResponseNorm, googlenet
 from proposals.errors import InputError
@@ -99,7 +101,8 @@ def chain_map(net: nn.Sequential, image: torch.Tensor, tag: int, dual: bool = Fa
 def balance(scene) -> torch.Tensor:
     """c-MWP of three tags before it is truncated: (N, 3), its sums."""
     signals, used = torch.eye(3, dtype=torch.float64), torch.arange(3)
-    return torch.cat([contrast(walk, signals, used)[0] for walk in scene._walked(METHODS["c-mwp"])]).sum((2, 3))
+    passes = [TopDownPass(forward, Run()) for forward in scene.forward(METHODS["c-mwp"])]
+    return torch.cat([contrast(top_down, signals, used)[0] for top_down in passes]).sum((2, 3))
 
 
 def look(net: nn.Module, image: torch.Tensor, target: str = "relu1"):
@@ -279,7 +282,7 @@ def test_threads_share_one_topdown():
 
 def test_a_layer_without_a_rule_is_refused_by_name():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.PReLU(), nn.Conv2d(4, 2, 1))
-    with pytest.raises(InputError, match="no rule says how mass passes down PReLU"):
+    with pytest.raises(InputError, match="PReLU has no rule"):
         TopDown(net, "0", "2")
     TopDown(net, "1", "2")
 
@@ -289,7 +292,7 @@ def test_a_layer_without_a_rule_is_refused_by_name():
     [
         (("relu9", "classifier"), "no layer 'relu9'; near it: .*relu"),
         (("relu1", "pool"), "neither a linear layer nor a 1x1 convolution"),
-        (("classifier", "third"), "does not lie below the classifier"),
+        (("classifier", "third"), "is not below the classifier"),
     ],
 )
 def test_wrong_layers_are_told(arguments, message):

@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from passes import one_pass
 from torch import Tensor, nn
 
 from grounding import TopDown
 from grounding.attention.methods import METHODS
-from grounding.attention.topdown import Walk
+from grounding.attention.topdown import ENGINES
 from grounding.tagger.googlenet import ResponseNorm
 from proposals.errors import InputError
 
@@ -30,7 +31,7 @@ property_test = partial(settings, deadline=None)
 @pytest.fixture(scope="module", autouse=True)
 def rows_for_any_number_of_words():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("grounding.attention.topdown.CROSSING", 0)
+        patch.setitem(ENGINES, None, ENGINES["sparse"])
         yield
 
 
@@ -424,8 +425,7 @@ def assert_same(ours: Tensor, expected: Tensor):
 def several(topdown: TopDown, images: Tensor, method: str) -> list[Tensor]:
     """The maps of every tag, of images that go up together and so have no rows: one tensor for each target."""
     signals, used = torch.eye(TAGS, dtype=images.dtype), torch.arange(TAGS)
-    targets = tuple(topdown._plan(METHODS[method]))
-    return METHODS[method].maps(Walk(topdown.network, METHODS[method].table, targets, images), signals, used)
+    return METHODS[method].maps(one_pass(topdown, images, method), signals, used)
 
 
 def allowed(topdown: TopDown, method: str) -> bool:
@@ -520,11 +520,10 @@ class Small(nn.Module):
 
 
 def small(between, method: str = "mwp", target: str = "stem") -> tuple[Tensor, Tensor]:
-    """The maps of the first tag, of an image by itself (as rows) and of the image twice (dense)."""
-    topdown, image = TopDown(Small(between), target), torch.randn(1, 3, 8, 8, dtype=torch.float64)
-    walk = Walk(topdown.network, METHODS[method].table, tuple(topdown._plan(METHODS[method])), image.repeat(2, 1, 1, 1))
-    dense = METHODS[method].maps(walk, torch.ones(1, 1, dtype=torch.float64), torch.tensor([0]))
-    return topdown.look(image, method).attend([0], method)[0], dense[0][0]
+    """The maps of the first tag, by the sparse and by the dense engine."""
+    net, image = Small(between), torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    sparse, dense = (TopDown(net, target, engine=engine).look(image, method) for engine in ("sparse", "dense"))
+    return sparse.attend([0], method)[0], dense.attend([0], method)[0]
 
 
 def in_place_and_again(net, x):

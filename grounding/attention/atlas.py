@@ -1,78 +1,81 @@
-"""Every tag at once: the maps of the whole vocabulary of one image, through a basis.
+"""Atlas: the maps of the whole vocabulary of one image, as linear combinations of a basis.
 
 Where the classifier has one position (224 x 224 pixels), a map is linear in the signal at its C inputs (pool5: 1024
-channels). The map of each input by itself, a basis map, is one top-down signal; after that the map of any tag is a
-product of C numbers with the basis: B = (C, h * w), maps = coefficients (T, C) . B.
+channels). The map of each input by itself is a basis map, which takes one top-down signal. The map of any tag is then a
+product of C coefficients with the basis: B = (C, h * w), maps = coefficients (T, C) . B.
 
     atlas = scene.atlas()
     atlas.maps([3, 17])                  # (2, h, w)
     for tags, maps in atlas: ...         # all of them, a block at a time
-    atlas.words((40, 30, 120, 180))      # what is here? the tags whose mass is most concentrated in a box
+    atlas.words((40, 30, 120, 180))      # the tags whose mass is most concentrated in a box
 
-The other way round, one bottom-up tangent for each of the h * w positions costs 784 passes at pool2 in place of at
-most 1024, less what its small support saves in the lower blocks. But tangents of different positions share no row, and
-an input with activation 0 needs no basis map at all (a photo leaves some 800 of 1024). So the signals go down.
+The alternative, one bottom-up tangent for each of the h * w positions, costs 784 passes at pool2 instead of at most
+1024. But tangents of different positions share no row of the sparse form, and an input with activation 0 needs no basis
+map (a photo leaves about 800 of the 1024). So signals go down here, too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from grounding.attention.signals import ratio
+from grounding.attention.engine.dense import ratio
+from grounding.attention.forward import ForwardPass
 from proposals.errors import InputError
 
-if TYPE_CHECKING:
-    from grounding.attention.topdown import Walk
-
-Passes = Callable[[Callable[[tuple["Walk", Tensor]], Tensor], Sequence[tuple["Walk", Tensor]]], list[Tensor]]
+# (an image, parts of the indices of its classifier's inputs) to the maps of the inputs of each part
+Basis = Callable[[ForwardPass, Sequence[Tensor]], list[Tensor]]
 CONTRASTS = {"mwp": False, "c-mwp": True}
-# tags whose maps are made at once
-BLOCK = 1024
-# basis maps in one pass: its memory grows with them, and each thread has its own
-AT_ONCE = 32
+BLOCK = 1024  # tags whose maps are computed at once
+AT_ONCE = 32  # basis maps in one pass; its memory grows with them, and each thread has its own
 
 
 class Atlas:
     """The maps of all tags of one image.
 
     Args:
-        walk: one image, gone up by the rules of Excitation Backprop; method: "mwp" or "c-mwp".
-        size: (height, width) of the image, in the pixels that boxes are given in.
-        passes: runs top-down passes, see ``grounding.attention.topdown.run_passes``.
+        forward: one image, by the rules of Excitation Backprop.
+        method: "mwp" or "c-mwp".
+        size: (height, width) of the image, in the pixels of the boxes that are asked about.
+        basis: computes the maps of inputs of the classifier.
 
     Attributes:
-        basis: (C', h, w), the map of each of the C' active inputs of the classifier.
-        scores: (tags,) what the classifier says of each tag.
+        basis: ``(C', h, w)``, the map of each of the C' active inputs of the classifier.
+        scores: ``(tags,)``, the classifier's score of each tag.
 
     Raises:
         InputError: another method, or an image with more than one position.
     """
 
-    def __init__(self, walk: "Walk", method: str, size: tuple[int, int], passes: Passes):
+    def __init__(self, forward: ForwardPass, method: str, size: tuple[int, int], basis: Basis):
         if method not in CONTRASTS:
             raise InputError(f"an atlas is of {' or '.join(CONTRASTS)}, not {method!r}: other maps are not linear")
-        if walk.images > 1 or walk.scores[0, 0].numel() > 1:
+        if forward.images > 1 or forward.scores[0, 0].numel() > 1:
             raise InputError("an atlas needs one image with one position of the classifier: give it 224 x 224 pixels")
-        self._contrastive, self._size, self.scores = CONTRASTS[method], size, walk.scores.flatten()
-        features, weight = walk.features.flatten(), walk.weight
+        self._contrastive, self._size, self.scores = CONTRASTS[method], size, forward.scores.flatten()
+        features, weight = forward.features.activation.flatten(), forward.net.weight
         active = features.nonzero()[:, 0]
         self._features, self._weight = features[active], weight[:, active]
-        self.basis = torch.cat(passes(_basis, [(walk, part) for part in active.split(AT_ONCE)]))
+        self.basis = torch.cat(basis(forward, active.split(AT_ONCE)))
 
     def __len__(self) -> int:
         return len(self._weight)
 
     def __iter__(self) -> Iterator[tuple[range, Tensor]]:
-        """All maps, a block of tags at a time: (their indices, (T, h, w))."""
+        """All maps, a block of tags at a time: their indices, and ``(T, h, w)``."""
         for start in range(0, len(self), BLOCK):
             tags = range(start, min(start + BLOCK, len(self)))
             yield tags, self.maps(tags)
 
     @torch.no_grad()
     def maps(self, tags: Sequence[int]) -> Tensor:
-        """The maps of some tags, as ``Scene.attend`` gives them: (T, h, w).
+        """The maps of some tags, as ``Scene.attend`` gives them.
+
+        Args:
+            tags: T indices.
+
+        Returns:
+            ``(T, h, w)``.
 
         Raises:
             InputError: a tag that the classifier does not have.
@@ -80,11 +83,12 @@ class Atlas:
         ids = torch.as_tensor(list(tags), dtype=torch.long)
         if not len(ids) or ids.min() < 0 or ids.max() >= len(self):
             raise InputError(f"an atlas has the tags 0 to {len(self) - 1}")
-        maps = (self._coefficients(self._weight[ids]) @ self.basis.flatten(1)).unflatten(1, self.basis.shape[1:])
+        products = self._coefficients(self._weight[ids]) @ self.basis.flatten(1)
+        maps: Tensor = products.unflatten(1, self.basis.shape[1:])
         return maps.clamp(min=0) if self._contrastive else maps
 
     def _coefficients(self, weight: Tensor) -> Tensor:
-        """Each tag's g at the classifier's inputs, W+ / (W+ . x), less its dual's."""
+        """Each tag's g at the classifier's inputs, W+ / (W+ . x), minus its dual's for c-MWP."""
         own = self._shares(weight.clamp(min=0))
         return own - self._shares((-weight).clamp(min=0)) if self._contrastive else own
 
@@ -92,10 +96,13 @@ class Atlas:
         return ratio(weight, (weight @ self._features)[:, None])
 
     def concentration(self, box: Sequence[float]) -> Tensor:
-        """What share of each tag's mass lies in a box: (tags,) in 0..1, 0 for a tag without mass.
+        """The share of each tag's mass that lies in a box.
 
         Args:
             box: (x1, y1, x2, y2), half-open, in pixels of the image.
+
+        Returns:
+            ``(tags,)`` in 0..1, 0 for a tag without mass.
 
         Raises:
             InputError: a box that is empty or outside of the image.
@@ -105,13 +112,15 @@ class Atlas:
         return torch.cat(parts)
 
     def words(self, box: Sequence[float], count: int = 10, likely: float = 0.25) -> list[tuple[int, float]]:
-        """What is here? The tags whose mass is most concentrated in a box, and how much.
+        """The tags whose mass is most concentrated in a box.
 
-        A tag that the image does not show has a map, too: concentration is weighed with the tagger's own belief.
+        A tag that the image does not show has a map, too. Therefore the concentration is multiplied by a power of the
+        tag's probability.
 
         Args:
-            box: as in :meth:`concentration`; count: how many tags.
-            likely: the exponent of the tag's probability beside its concentration; 0 leaves it out.
+            box: as in :meth:`concentration`.
+            count: how many tags.
+            likely: the exponent of the probability; 0 ignores it.
 
         Returns:
             (tag, concentration in 0..1), best first.
@@ -121,7 +130,7 @@ class Atlas:
         return [(int(tag), float(concentration[tag])) for tag in order]
 
     def _coverage(self, box: Sequence[float]) -> Tensor:
-        """The share of each cell that lies in the box: (h, w)."""
+        """The share of each cell that lies in the box: ``(h, w)``."""
         sides = []
         for low, high, length, cells in zip(box[:2], box[2:], self._size[::-1], self.basis.shape[:0:-1], strict=True):
             if not 0 <= low < high <= length:
@@ -129,11 +138,3 @@ class Atlas:
             edges = torch.arange(cells + 1).to(self.basis) * length / cells
             sides.append((edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)).clamp(min=0) * cells / length)
         return sides[1][:, None] * sides[0]
-
-
-def _basis(job: tuple["Walk", Tensor]) -> Tensor:
-    """The maps of some inputs of the classifier, each by itself: (channels, h, w)."""
-    walk, channels = job
-    signals = walk.features.new_zeros(len(channels), *walk.features.shape[1:])
-    signals.view(len(channels), -1)[torch.arange(len(channels), device=channels.device), channels] = 1
-    return walk.mass(walk.begin(signals))[0][0]

@@ -1,16 +1,15 @@
-"""Where a layer's cells lie in the image, and how much of it each of them sees.
+"""Receptive fields: where the cells of a layer are in the image, and how much of it each of them sees.
 
-The arithmetic of receptive fields (Araujo et al., *Computing Receptive Fields of Convolutional Neural Networks*,
-Distill 2019): a window of k cells, dilated by d, every s cells, behind a padding of p on the left, over cells of stride
-S, field R and offset O gives
+From Araujo et al., *Computing Receptive Fields of Convolutional Neural Networks*, Distill 2019. A window of k cells
+with dilation d, stride s and padding p, over cells with stride S, field R and offset O, has
 
     R' = R + d (k - 1) S        O' = O + (d (k - 1) / 2 - p) S        S' = s S
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.fx
@@ -23,18 +22,18 @@ from grounding.attention.network import Network, measures
 Node = torch.fx.Node
 
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
-# a pool that is called as a function: its module, and the order of its arguments
-POOL_FUNCTIONS = {
+# pools that are called as functions: their module, and the order of their arguments
+POOL_FUNCTIONS: dict[object, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     F.max_pool2d: (nn.MaxPool2d, ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")),
     F.avg_pool2d: (nn.AvgPool2d, ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")),
 }
-# after these a value belongs to no place of the image any more
+# after these operations a value has no position in the image
 GLOBAL = {*AVERAGES, *SUMS, nn.AdaptiveMaxPool2d, F.adaptive_max_pool2d, nn.Flatten, torch.flatten, "flatten"}
 GLOBAL -= {*POOLS, *POOL_FUNCTIONS}
 
 
 class Window(NamedTuple):
-    """The cells below that one cell looks at, along one axis."""
+    """The cells below that one cell depends on, along one axis."""
 
     size: int
     stride: int
@@ -44,15 +43,15 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """The cells of a layer along one axis of the image, by default the image's own pixels.
+    """The cells of a layer along one axis of the image; by default the pixels of the image.
 
-    Cell i sees ``field`` pixels around the one at ``offset + i * stride``, pixel 0 being the first; a centre may lie
-    between two pixels or, behind a padding, outside of the image.
+    Cell i sees ``field`` pixels around the pixel ``offset + i * stride``, where pixel 0 is the first. A centre may be
+    between two pixels or, because of padding, outside of the image.
 
     Attributes:
-        stride: pixels from one cell to the next, >= 1.
-        field: pixels from the first that a cell sees to the last, >= 1; infinite where it sees the whole image.
-        offset: the centre of what cell 0 sees, in pixels.
+        stride: pixels between neighbouring cells, >= 1.
+        field: length of the receptive field in pixels, >= 1; infinite if it is the whole image.
+        offset: centre of the receptive field of cell 0, in pixels.
     """
 
     stride: float = 1
@@ -61,11 +60,11 @@ class Cell:
 
     @property
     def whole(self) -> bool:
-        """Whether it sees the whole image, wherever that ends."""
+        """Whether a cell sees the whole image."""
         return math.isinf(self.field)
 
     def above(self, window: Window) -> "Cell":
-        """The cell of a layer that looks at these cells through a window."""
+        """The cells of a layer whose windows are over these cells."""
         if self.whole:
             return self
         reach = window.dilation * (window.size - 1)
@@ -73,7 +72,14 @@ class Cell:
         return Cell(self.stride * window.stride, self.field + reach * self.stride, offset)
 
     def span(self, cells: int) -> tuple[float, float]:
-        """The image's part that a row of cells divides up, as (start, end) in pixels, half-open."""
+        """The part of the image that a row of cells divides up.
+
+        Args:
+            cells: the length of the row.
+
+        Returns:
+            (start, end) in pixels, half-open.
+        """
         start = self.offset + 0.5 - self.stride / 2
         return start, start + cells * self.stride
 
@@ -82,17 +88,18 @@ WHOLE = Cell(math.inf, math.inf, 0.0)
 
 
 def cells(network: Network, axis: int) -> dict[Node, Cell]:
-    """What the cells of each node see of the image.
+    """The cells of each node.
 
-    A value of several inputs sees what any of them sees, from the first pixel to the last; of a product the larger side
-    counts alone, for the other, a gate, is a factor held fixed (``grounding.attention.rules.Table.product``). A global
-    or adaptive pool and a flattening see the whole image. Whatever is no window and not global counts as element-wise.
+    A value of several inputs sees from the first to the last pixel that any of them sees. Of a product only the larger
+    side counts, because the other one is a gate, a constant to the signal (``RuleSet.product``). A global or adaptive
+    pool and a flattening see the whole image. Any other operation without a window counts as element-wise.
 
     Args:
-        network: the network; axis: 0 for rows (heights), 1 for columns (widths).
+        network: the network.
+        axis: 0 for rows (heights), 1 for columns (widths).
 
     Returns:
-        One cell for each node that the image reaches; what only measures a size has none.
+        The cells of each node that depends on the image; nodes that compute sizes are left out.
     """
     found: dict[Node, Cell] = {}
     for node in network.nodes:
@@ -115,7 +122,7 @@ def _cell(network: Network, node: Node, below: Sequence[Cell], axis: int) -> Cel
 
 
 def _hull(parts: Sequence[Cell]) -> Cell:
-    """From the first pixel that any of them sees to the last; exact where their strides agree."""
+    """From the first to the last pixel that any of them sees; exact if their strides are equal."""
     if any(part.whole for part in parts):
         return WHOLE
     first = min(part.offset - part.field / 2 for part in parts)
@@ -124,12 +131,12 @@ def _hull(parts: Sequence[Cell]) -> Cell:
 
 
 def _window(network: Network, node: Node, axis: int) -> Window | None:
-    """A convolution's or a pool's window, None of anything else."""
+    """The window of a convolution or a pool; None for other operations."""
     layer = network.operation(node)
     if layer in POOL_FUNCTIONS:
         layer = _pool(node)
     if isinstance(layer, nn.Conv2d):
-        # as PyTorch itself resolves "same" and "valid": (left, right, top, bottom)
+        # PyTorch resolves "same" and "valid" to (left, right, top, bottom)
         padding = layer._reversed_padding_repeated_twice[2 - 2 * axis]
         return Window(layer.kernel_size[axis], layer.stride[axis], padding, layer.dilation[axis])
     if isinstance(layer, POOLS):
@@ -141,5 +148,5 @@ def _window(network: Network, node: Node, axis: int) -> Window | None:
 def _pool(node: Node) -> nn.Module:
     """The module of a pool that is called as a function."""
     module, names = POOL_FUNCTIONS[node.target]
-    keywords = {name: value for name, value in node.kwargs.items() if name != "input"}
+    keywords: dict[str, Any] = {name: value for name, value in node.kwargs.items() if name != "input"}
     return module(**dict(zip(names, node.args[1:], strict=False)), **keywords)

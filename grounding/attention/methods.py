@@ -1,34 +1,23 @@
-"""The attention methods by name: which signal goes down by which table, and what is read from the map that arrives.
+"""The attention methods by name: which rules take the signal down, and what is read from it at the target.
 
-Symbols: s_t(p) the score of tag t at position p of the classifier, W_t its weights, x the target layer's values, g the
-signal that arrives there (``grounding.attention.rules``), c its channels.
+In the equations, s_t(p) is the score of tag t at position p of the classifier, W_t are its weights, x are the values of
+the target layer, c are its channels, and g is the signal that arrives there (see ``rules.py``).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from torch import Tensor, where
 
-from grounding.attention.rules import (
-    AlphaBetaRelevance,
-    Deconvolution,
-    Excitation,
-    Gradient,
-    GuidedDeconvolution,
-    Relevance,
-    Table,
-    Unnormalised,
-)
-from grounding.attention.signals import each, merge
-
-if TYPE_CHECKING:
-    from grounding.attention.topdown import Walk
+from grounding.attention.descent import TopDownPass
+from grounding.attention.gradients import Deconvolution, Gradient, GuidedBackprop
+from grounding.attention.relevance import LRPAlphaBeta, LRPEpsilon
+from grounding.attention.rules import ExcitationBackprop, RuleSet, UnnormalisedExcitation
+from proposals.errors import InputError
 
 IMAGE = "image"
-PART = 0.65  # of the dual's mass in "c-mwp-partial"; chosen on Flickr30k Entities val, see results/
 AVERAGED = "averaged"
+PART = 0.65  # share of the dual's mass in "c-mwp-partial"; chosen on Flickr30k Entities val, see results/
 
 
 @dataclass(frozen=True)
@@ -36,72 +25,73 @@ class Method:
     """A way to turn a tag into a map.
 
     Attributes:
-        table: what happens at each layer.
-        maps: (walk, signals (W, T), tags in use (T,)) -> the maps (N, W, h, w), one for each target.
-        equation, source: what it computes, and where that stands.
-        target: where its maps are read by default: None, the architecture's layer (the paper's); ``IMAGE``; or
-            ``AVERAGED``, the layer whose average the classifier reads (nothing else, for it is CAM's definition).
-        blurred: whether the paper blurs its maps (``grounding.maps.blur``); ``Scene.attend`` does not.
+        rules: what happens to a signal at each layer.
+        maps: (a pass, signals ``(W, T)``, tags in use ``(T,)``) to the maps ``(N, W, h, w)``, one for each target.
+        equation: what it computes.
+        source: where the equation is from.
+        target: the layer at which the maps are read by default. None: the layer that the paper uses for the
+            architecture. ``IMAGE``: the input. ``AVERAGED``: the layer whose average the classifier reads, which is
+            part of CAM's definition.
+        blurred: whether the paper blurs the maps (``grounding.maps.blur``). ``Scene.attend`` does not blur.
     """
 
-    table: Table
-    maps: Callable[["Walk", Tensor, Tensor], list[Tensor]]
+    rules: type[RuleSet]
+    maps: Callable[[TopDownPass, Tensor, Tensor], list[Tensor]]
     equation: str
     source: str
     target: str | None = None
     blurred: bool = False
 
 
-def mwp(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
-    """Marginal winning probability: histograms over positions, each with its signal's sum."""
-    return walk.mass(walk.enter(signals, used))
+def mwp(top_down: TopDownPass, signals: Tensor, used: Tensor) -> list[Tensor]:
+    """Marginal winning probability: >= 0, each map sums to the sum of its signal."""
+    return top_down.mass(top_down.enter(signals, used))
 
 
-def contrast(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
-    """The units' maps minus their duals', in one pass, before the truncation: sums 0."""
-    unit, dual = walk.enter(signals, used), walk.enter(signals, used, dual=True)
-    return walk.mass(merge(unit, each(torch.neg, dual)))
+def contrast(top_down: TopDownPass, signals: Tensor, used: Tensor, share: float = 1.0) -> list[Tensor]:
+    """The unit's map minus a share of its dual's, in one pass and before the truncation. Sums to 1 - share."""
+    unit, dual = top_down.enter(signals, used), top_down.enter(signals, used, dual=True)
+    return top_down.mass(top_down.subtract(unit, dual, share))
 
 
-def contrastive(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
-    """The same, truncated at 0 at the very end and nowhere before."""
-    return [m.clamp(min=0) for m in contrast(walk, signals, used)]
+def contrastive(top_down: TopDownPass, signals: Tensor, used: Tensor) -> list[Tensor]:
+    """c-MWP: the contrast, truncated at 0 at the very end."""
+    return [m.clamp(min=0) for m in contrast(top_down, signals, used)]
 
 
-def partly_contrastive(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
-    """Like ``contrastive``, with a share of the dual's mass: what both would win is dampened, not gone."""
-    unit, dual = walk.enter(signals, used), walk.enter(signals, used, dual=True)
-    return [m.clamp(min=0) for m in walk.mass(merge(unit, each(lambda signal: -PART * signal, dual)))]
+def partly_contrastive(top_down: TopDownPass, signals: Tensor, used: Tensor) -> list[Tensor]:
+    """The contrast with a share of the dual, truncated at 0. Mass that unit and dual have in common is reduced only."""
+    return [m.clamp(min=0) for m in contrast(top_down, signals, used, PART)]
 
 
-def unnormalised_contrast(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
-    """A contrast whose scale means nothing: what the truncation leaves of it sums to 1."""
-    return [_normalised(m) for m in contrastive(walk, signals, used)]
+def unnormalised_contrast(top_down: TopDownPass, signals: Tensor, used: Tensor) -> list[Tensor]:
+    """c-MWP by rules whose scale has no meaning: each map is divided by its sum."""
+    return [_normalised(m) for m in contrastive(top_down, signals, used)]
 
 
-def contrast_afterwards(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
-    """The units' maps of mass minus their duals', both L1-normalised first, truncated at 0."""
-    return _subtract(*(walk.mass(walk.enter(signals, used, dual)) for dual in (False, True)))
+def contrast_afterwards(top_down: TopDownPass, signals: Tensor, used: Tensor) -> list[Tensor]:
+    """The unit's map minus its dual's, each L1-normalised first, truncated at 0."""
+    return _subtract(*(top_down.mass(top_down.enter(signals, used, dual)) for dual in (False, True)))
 
 
-def magnitude(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
-    """max over c of |g|."""
-    return walk.magnitude(walk.enter(signals, used))
+def magnitude(top_down: TopDownPass, signals: Tensor, used: Tensor) -> list[Tensor]:
+    """The maximum over c of abs(g)."""
+    return top_down.magnitude(top_down.enter(signals, used))
 
 
-def contrast_of_magnitudes(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
-    """The units' maps of magnitude minus their duals', both L1-normalised first, truncated at 0."""
-    return _subtract(*(walk.magnitude(walk.enter(signals, used, dual)) for dual in (False, True)))
+def contrast_of_magnitudes(top_down: TopDownPass, signals: Tensor, used: Tensor) -> list[Tensor]:
+    """The unit's magnitude minus its dual's, each L1-normalised first, truncated at 0."""
+    return _subtract(*(top_down.magnitude(top_down.enter(signals, used, dual)) for dual in (False, True)))
 
 
-def class_activation(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
-    """sum over c of W_t,c x_c; signed."""
-    return walk.weighted_by(signals, used)
+def class_activation(top_down: TopDownPass, signals: Tensor, used: Tensor) -> list[Tensor]:
+    """CAM: the sum over c of W_t,c x_c; signed."""
+    return top_down.weigh(signals, used)
 
 
-def contrastive_class_activation(walk: "Walk", signals: Tensor, used: Tensor) -> list[Tensor]:
-    """The unit's map minus its dual's, which is its negation, so twice the map, truncated at 0."""
-    return [2 * m.clamp(min=0) for m in class_activation(walk, signals, used)]
+def contrastive_class_activation(top_down: TopDownPass, signals: Tensor, used: Tensor) -> list[Tensor]:
+    """CAM minus the dual's CAM, truncated at 0. The dual's map is the negated map, so this is twice the map."""
+    return [2 * m.clamp(min=0) for m in class_activation(top_down, signals, used)]
 
 
 def _subtract(unit: Sequence[Tensor], dual: Sequence[Tensor]) -> list[Tensor]:
@@ -110,44 +100,69 @@ def _subtract(unit: Sequence[Tensor], dual: Sequence[Tensor]) -> list[Tensor]:
 
 def _normalised(maps: Tensor) -> Tensor:
     total = maps.abs().sum((2, 3), keepdim=True)
-    return maps / torch.where(total > 0, total, 1)
+    return maps / where(total > 0, total, 1)
 
 
 ZHANG, ZHANG_2 = "Zhang et al. 2016, Eq. 1, 2 and Sec. 3.3", "Zhang et al. 2016, Table 2"
-# the tables have no state: one of each serves every walk
-EXCITATION, UNNORMALISED, GRADIENT, GUIDED = Excitation(), Unnormalised(), Gradient(), GuidedDeconvolution()
 
 METHODS: dict[str, Method] = {
-    "mwp": Method(EXCITATION, mwp, "p_x = x . W+^T (p_a / z), z = W+ x; sum over c of p_x", ZHANG),
-    "c-mwp": Method(EXCITATION, contrastive, "max(MWP(t) - MWP(dual of t), 0), the dual's weights -W_t", ZHANG),
-    "c-mwp-partial": Method(EXCITATION, partly_contrastive, f"max(MWP(t) - {PART} MWP(dual of t), 0)", "ours"),
+    "mwp": Method(ExcitationBackprop, mwp, "p_x = x . W+^T (p_a / z), z = W+ x; sum over c of p_x", ZHANG),
+    "c-mwp": Method(ExcitationBackprop, contrastive, "max(MWP(t) - MWP(dual of t), 0), the dual's weights -W_t", ZHANG),
+    "c-mwp-partial": Method(ExcitationBackprop, partly_contrastive, f"max(MWP(t) - {PART} MWP(dual of t), 0)", "ours"),
     "c-mwp-postnorm": Method(
-        UNNORMALISED, contrast_afterwards, "Z = 1 in Eq. 2; both maps L1-normalised, then max(t - dual, 0)", ZHANG_2
+        UnnormalisedExcitation,
+        contrast_afterwards,
+        "Z = 1 in Eq. 2; both maps L1-normalised, then max(t - dual, 0)",
+        ZHANG_2,
     ),
     "c-mwp-nonorm": Method(
-        UNNORMALISED, unnormalised_contrast, "Z = 1 in Eq. 2: p_x = x . W+^T p_a, of t and -dual together", ZHANG_2
+        UnnormalisedExcitation,
+        unnormalised_contrast,
+        "Z = 1 in Eq. 2: p_x = x . W+^T p_a, of t and -dual together",
+        ZHANG_2,
     ),
-    "grad": Method(GRADIENT, magnitude, "max over c of |d s_t / d x_c|", "Simonyan et al. 2014", IMAGE, True),
+    "grad": Method(Gradient, magnitude, "max over c of |d s_t / d x_c|", "Simonyan et al. 2014", IMAGE, True),
     "deconv": Method(
-        GUIDED, magnitude, "Grad whose ReLUs pass max(g, 0) where a > 0", "Springenberg et al. 2015", IMAGE, True
+        GuidedBackprop,
+        magnitude,
+        "Grad whose ReLUs pass max(g, 0) where a > 0",
+        "Springenberg et al. 2015",
+        IMAGE,
+        True,
     ),
     "deconv-plain": Method(
-        Deconvolution(), magnitude, "Grad whose ReLUs pass max(g, 0)", "Zeiler and Fergus 2014", IMAGE, True
+        Deconvolution, magnitude, "Grad whose ReLUs pass max(g, 0)", "Zeiler and Fergus 2014", IMAGE, True
     ),
     "c-deconv": Method(
-        GUIDED, contrast_of_magnitudes, "deconv of t and of its dual, L1-normalised, subtracted", ZHANG_2, IMAGE, True
+        GuidedBackprop,
+        contrast_of_magnitudes,
+        "deconv of t and of its dual, L1-normalised, subtracted",
+        ZHANG_2,
+        IMAGE,
+        True,
     ),
     "lrp": Method(
-        Relevance(), mwp, "R_x = x . W^T (R / (v + eps sign v)), v = W x + b", "Bach et al. 2015, Eq. 58", IMAGE, True
+        LRPEpsilon, mwp, "R_x = x . W^T (R / (v + eps sign v)), v = W x + b", "Bach et al. 2015, Eq. 58", IMAGE, True
     ),
     "lrp-alpha-beta": Method(
-        AlphaBetaRelevance(),
+        LRPAlphaBeta,
         mwp,
         "R_x = 2 (xw)+ / sum (xw)+ . R - (xw)- / sum (xw)- . R",
         "Bach et al. 2015, Eq. 60",
         IMAGE,
         True,
     ),
-    "cam": Method(GRADIENT, class_activation, "sum over c of W_t,c x_c", "Zhou et al. 2016, Eq. 2", AVERAGED),
-    "c-cam": Method(GRADIENT, contrastive_class_activation, "CAM(t) - CAM(dual of t)", ZHANG_2, AVERAGED),
+    "cam": Method(Gradient, class_activation, "sum over c of W_t,c x_c", "Zhou et al. 2016, Eq. 2", AVERAGED),
+    "c-cam": Method(Gradient, contrastive_class_activation, "CAM(t) - CAM(dual of t)", ZHANG_2, AVERAGED),
 }
+
+
+def method_of(name: str) -> Method:
+    """The method of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in METHODS:
+        raise InputError(f"there is no attention method {name!r}; choose one of {', '.join(METHODS)}")
+    return METHODS[name]

@@ -20,16 +20,11 @@ from grounding.attention.layers import (
     SIGNED,
     SQUASHERS,
     identity,
-    local_response_norm,
-    response_norm,
 )
 from grounding.attention.network import Network, is_item
 from proposals.errors import InputError
 
 Node = torch.fx.Node
-
-# These layers pass the mass through unchanged: their map equals the map of their input.
-UNCHANGED = (identity, local_response_norm, response_norm)
 
 
 @dataclass(frozen=True)
@@ -82,8 +77,9 @@ def find_targets(network: Network, images: Tensor) -> list[TargetLayer]:
     for node in main_line(network):
         name = _name(network, node)
         if name and len(shapes[node]) == 4 and _settled(network, node) and _walkable(network, node):
-            geometry = [axis[node] for axis in axes]
-            found.append(TargetLayer(name, _kind(network, node, name), *shapes[node][1:], *geometry, node is default))
+            (rows, columns), (_, channels, height, width) = (axis[node] for axis in axes), shapes[node]
+            kind = _kind(network, node, name)
+            found.append(TargetLayer(name, kind, channels, height, width, rows, columns, node is default))
     return found
 
 
@@ -98,7 +94,8 @@ def main_line(network: Network) -> list[Node]:
         if node in between:
             between.update(node.all_input_nodes)
     places = {node: position for position, node in enumerate(network.nodes)}
-    reached, furthest, found = set(), 0, []
+    reached: set[Node] = set()
+    furthest, found = 0, []
     for node, position in places.items():
         if node.op != "placeholder" and not (node in between and reached & set(node.all_input_nodes)):
             continue
@@ -112,6 +109,10 @@ def main_line(network: Network) -> list[Node]:
 class _Shapes(torch.fx.Interpreter):
     """Runs a network and records the shape of every tensor in ``found``."""
 
+    def __init__(self, module: torch.fx.GraphModule):
+        super().__init__(module)
+        self.found: dict[Node, tuple[int, ...]] = {}
+
     def run_node(self, n: Node) -> object:
         value = super().run_node(n)
         self.found[n] = tuple(value.shape) if isinstance(value, Tensor) else ()
@@ -122,7 +123,6 @@ class _Shapes(torch.fx.Interpreter):
 def _shapes(network: Network, images: Tensor) -> dict[Node, tuple[int, ...]]:
     """Returns the shapes of all tensors in one forward pass."""
     run = _Shapes(network.module)
-    run.found = {}
     run.run(images)
     return run.found
 
@@ -130,7 +130,9 @@ def _shapes(network: Network, images: Tensor) -> dict[Node, tuple[int, ...]]:
 def _settled(network: Network, node: Node) -> bool:
     """Whether no layer follows that only changes each value by itself, and the node itself changes the mass."""
     kind = network.kind(node)
-    if RULES.get(kind) in UNCHANGED or kind in SHAPES or kind in SHAPE_METHODS:
+    # a norm or a dropout passes the mass through unchanged: its map equals the map of its input
+    norm = isinstance(network.operation(node), nn.LocalResponseNorm)
+    if norm or RULES.get(kind) is identity or kind in SHAPES or kind in SHAPE_METHODS:
         return False
     readers = [network.kind(user) for user in node.users if user in network.nodes]
     return not (len(readers) == 1 and readers[0] in (*RECTIFIERS, *SQUASHERS, *SIGNED, nn.BatchNorm2d))
@@ -151,7 +153,8 @@ def _name(network: Network, node: Node) -> str | None:
     paths = [path for path in node.meta.get("nn_module_stack", {}) if path]
     ends = [(path.split(".", start)[-1], path) for path in paths for start in range(path.count(".") + 1)]
     ends.sort(key=lambda end: (end[0][0].isdigit(), end[0].count("."), -end[1].count("."), end[0]))
-    for name in [*(end for end, _ in ends), node.name]:
+    names: list[str] = [*(end for end, _ in ends), node.name]
+    for name in names:
         try:
             if network.find(name) is node:
                 return name
@@ -166,6 +169,6 @@ def _kind(network: Network, node: Node, name: str) -> str:
     named = [path for path in stack if path == name or path.endswith(f".{name}")]
     inside = [kind for path, kind in stack.items() if named and path.startswith(named[0])]
     kinds = [kind for kind in inside if kind is not nn.Sequential] or [network.kind(node)]
-    title = getattr(kinds[0], "__name__", str(kinds[0]))
+    title = str(getattr(kinds[0], "__name__", kinds[0]))
     before = network.kind(node.all_input_nodes[0])
     return f"Conv2d, {title}" if before is nn.Conv2d and kinds[0] in RECTIFIERS else title

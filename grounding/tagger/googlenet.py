@@ -11,6 +11,10 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from grounding.attention.engine.dense import Descend
+from grounding.attention.layers import rule
+from grounding.attention.neurons import Neurons
+from grounding.attention.rules import RuleSet
 from proposals.errors import InputError
 
 # output channels of the layers 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection (Table 1 of Szegedy et al.)
@@ -94,6 +98,12 @@ class ResponseNorm(nn.LocalResponseNorm):
             ``(N, C, h, w)``.
         """
         return x * self.factor(x)
+
+
+@rule(ResponseNorm)
+def response_norm(rules: RuleSet, module: ResponseNorm, x: Neurons) -> tuple[Neurons, Descend]:
+    """A signal passes a response norm as a scaling by a factor that is constant to it."""
+    return rules.scaled(x, module.factor(x.value), module)
 
 
 class Inception(nn.Module):

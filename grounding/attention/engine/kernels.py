@@ -1,26 +1,45 @@
-"""The loops of a top-down pass over winners, compiled by numba.
+"""The loops of the sparse engine, compiled by numba.
 
-A layer's signal is a matrix (rows, lanes): one row a neuron that can win, in the order of position and channel, one
-lane a word. Only rows are read and written, so a pass costs what the active neurons cost. The lanes are a vector
-register's: :func:`accumulate` keeps a block of rows in registers while it runs over the winners above. Kernels that
-take ``share`` and ``shares`` do one share of the work, so that as many threads as there are shares do all of it.
+A signal is a matrix ``(rows, lanes)``: one row for each neuron that can win, ordered by position and then by channel,
+and one lane for each word. The time of a pass is therefore proportional to the number of active neurons. The lanes are
+those of a vector register: :func:`accumulate` keeps a block of rows in registers while it goes through the winners
+above. A kernel with the parameters ``share`` and ``shares`` does one share of the work; as many threads do all of it.
 """
 
+from typing import Any
+
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-# how many words one row may hold; a signal of fewer words is padded to the next of these
+Array = np.ndarray[Any, Any]
+Pair = tuple[int, int]
+Layout = tuple[Array, Array, Array, int, int]
+
+# the possible numbers of words in one row; a signal of fewer words is padded
 LANES = (4, 16, 32, 64)
-# rows kept in registers together, largest first; a register holds 16 numbers, and there are 32
+# numbers of rows that are kept in registers together; a register holds 16 numbers, and there are 32
 BLOCKS = (8, 4, 2, 1)
-# rows that one of several threads takes at a time
+# rows that a thread takes at a time
 PIECE = 64
 
 
 @intrinsic(prefer_literal=True)
-def accumulate(typingctx, lanes, dtype, out, rows, signal, weights, stride, channels, above, count):
+def accumulate(
+    typingctx: Any,
+    lanes: Any,
+    dtype: Any,
+    out: Any,
+    rows: Any,
+    signal: Any,
+    weights: Any,
+    stride: Any,
+    channels: Any,
+    above: Any,
+    count: Any,
+) -> Any:
     """out[i, :] += sum over j < count of weights[channels[i] + stride * above[j]] * signal[j, :], for i < rows.
 
     ``lanes`` is a literal, ``dtype`` an array of the numbers' type; ``out``, ``signal`` and ``weights`` are addresses
@@ -29,19 +48,19 @@ def accumulate(typingctx, lanes, dtype, out, rows, signal, weights, stride, chan
     width, scalar = lanes.literal_value, dtype.dtype
     given = [lanes, dtype, *[types.int64] * 8]
 
-    def codegen(context, builder, signature, arguments):
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, _, out, rows, signal, weights, stride, channels, above, count = arguments
         number, i32, i64 = context.get_value_type(scalar), ir.IntType(32), ir.IntType(64)
         vector, size = ir.VectorType(number, width), scalar.bitwidth // 8
         undefined, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(i32, width), [0] * width)
 
-        def at(address, kind):
+        def at(address: Any, kind: Any) -> Any:
             return builder.inttoptr(address, kind.as_pointer())
 
-        def id_at(address, index):
+        def id_at(address: Any, index: Any) -> Any:
             return builder.zext(builder.load(builder.gep(at(address, i32), [index])), i64)
 
-        def block(height, first):
+        def block(height: Any, first: Any) -> None:
             """Rows first..first + height, their sums in registers."""
             targets = [builder.gep(at(out, vector), [builder.add(first, i64(i))]) for i in range(height)]
             ids = [id_at(channels, builder.add(first, i64(i))) for i in range(height)]
@@ -71,11 +90,11 @@ def accumulate(typingctx, lanes, dtype, out, rows, signal, weights, stride, chan
 
 
 @intrinsic(prefer_literal=True)
-def add_lanes(typingctx, lanes, dtype, out, factor, values):
+def add_lanes(typingctx: Any, lanes: Any, dtype: Any, out: Any, factor: Any, values: Array) -> Any:
     """out[:] += factor * values[:], both addresses of ``lanes`` (a literal) numbers of the array ``dtype``'s type."""
     given = [lanes, dtype, types.int64, dtype.dtype, types.int64]
 
-    def codegen(context, builder, signature, arguments):
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, _, out, factor, values = arguments
         vector = ir.VectorType(context.get_value_type(dtype.dtype), lanes.literal_value)
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes.literal_value), [0] * lanes.literal_value)
@@ -90,7 +109,7 @@ def add_lanes(typingctx, lanes, dtype, out, factor, values):
 
 
 @njit(nogil=True, inline="always")
-def add_row(out, i, factor, values, row):
+def add_row(out: Any, i: int, factor: Any, values: Array, row: Any) -> None:
     """out[i] += factor * values[row]."""
     lanes = out.shape[1]
     target, source = out.ctypes.data + i * lanes * out.itemsize, values.ctypes.data + row * lanes * out.itemsize
@@ -105,11 +124,11 @@ def add_row(out, i, factor, values, row):
 
 
 @njit(nogil=True, cache=True)
-def find_winners(values, pointers, positions, channels):
-    """The places (position, channel) where values (P, C) > 0, in order.
+def find_winners(values: Array, pointers: Array, positions: Array, channels: Any) -> int:
+    """Finds the positions and channels at which values ``(P, C)`` are > 0, in order, and returns their number.
 
-    ``pointers`` (P + 1) gets where each position begins; the other two, as long as all values, are filled from the
-    front. Returns how many there are.
+    ``pointers (P + 1)`` gets the first row of each position; ``positions`` and ``channels``, which have room for all
+    values, are filled from the front.
     """
     count = 0
     for position in range(len(values)):
@@ -123,14 +142,14 @@ def find_winners(values, pointers, positions, channels):
 
 
 @njit(nogil=True, cache=True)
-def pick(positions, channels, values, out):
+def pick(positions: Array, channels: Any, values: Array, out: Any) -> None:
     """out[row] = values[position, channel] of each row."""
     for row in range(len(out)):
         out[row] = values[positions[row], channels[row]]
 
 
 @njit(nogil=True, cache=True)
-def pick_ratio(positions, channels, numerator, denominator, out):
+def pick_ratio(positions: Array, channels: Any, numerator: Array, denominator: Array, out: Any) -> None:
     """out[row] = numerator / denominator at the place of each row, 0 where the denominator is 0."""
     for row in range(len(out)):
         below = denominator[positions[row], channels[row]]
@@ -138,25 +157,35 @@ def pick_ratio(positions, channels, numerator, denominator, out):
 
 
 @njit(nogil=True, cache=True)
-def number(positions, channels, out):
+def number(positions: Array, channels: Any, out: Any) -> None:
     """out[position, channel] = the row at that place."""
     for row in range(len(positions)):
         out[positions[row], channels[row]] = row
 
 
 @njit(nogil=True, cache=True)
-def find_targets(positions, channels, where, row, out):
-    """out[i] = the row of the neuron that row i's maximum came from: ``where`` (P, C) names its position."""
+def find_targets(positions: Array, channels: Any, where: Array, row: Any, out: Any) -> None:
+    """out[i] = the row of the neuron that won the maximum of row i; ``where (P, C)`` has the winners' positions."""
     for i in range(len(out)):
         out[i] = row[where[positions[i], channels[i]], channels[i]]
 
 
 @njit(nogil=True, cache=True)
-def find_windows(positions, channels, width, size, stride, row, windows, pointers, rows):
-    """Which windows of a pool each row lies in: those that ``row`` (windows, C) has a number for.
+def find_windows(
+    positions: Array,
+    channels: Any,
+    width: int,
+    size: Pair,
+    stride: Any,
+    row: Any,
+    windows: Pair,
+    pointers: Array,
+    rows: Any,
+) -> int:
+    """Finds the windows of a pool that each row lies in, among those with a row of their own in ``row (windows, C)``.
 
-    size, stride: of a window, (vertical, horizontal); windows: how many there are, likewise. Fills rows and pointers,
-    as :func:`collect` reads them, and returns how many rows there are.
+    ``size`` and ``stride`` of a window and the number of ``windows`` are (vertical, horizontal). Fills ``rows`` and
+    ``pointers`` for :func:`collect` and returns the number of rows.
     """
     count = 0
     for i in range(len(positions)):
@@ -173,12 +202,21 @@ def find_windows(positions, channels, width, size, stride, row, windows, pointer
 
 
 @njit(nogil=True, cache=True)
-def transpose(share, shares, here, above, signal, weights, geometry, out):
-    """What a convolution's inputs get: the sum over its outputs of weight times signal.
+def transpose(
+    share: int,
+    shares: int,
+    here: Layout,
+    above: Any,
+    signal: Any,
+    weights: Any,
+    geometry: tuple[Pair, Pair, Pair],
+    out: Any,
+) -> None:
+    """The transpose of a convolution: for each input, the sum over its outputs of weight times signal.
 
-    here: (pointers, positions, channels, height, width) of the inputs' winners; above: of the outputs'. signal and out:
-    (rows, lanes). weights: (outputs, kernel height, kernel width, inputs). geometry: (stride, padding, dilation), each
-    (vertical, horizontal).
+    ``here`` has the pointers, positions, channels, height and width of the winners among the inputs, ``above`` those of
+    the outputs. ``signal`` and ``out`` are ``(rows, lanes)``, ``weights`` is ``(outputs, kernel height, kernel width,
+    inputs)``, ``geometry`` is (stride, padding, dilation), each (vertical, horizontal).
     """
     pointers, positions, channels, _, width = here
     pointers_above, _, channels_above, height_above, width_above = above
@@ -213,19 +251,19 @@ def transpose(share, shares, here, above, signal, weights, geometry, out):
                 accumulate(32, out, target, rows, rows_above, taps, fan, ids, ids_above, count)
             else:
                 accumulate(64, out, target, rows, rows_above, taps, fan, ids, ids_above, count)
-        # on to the next of this share's pieces
+        # the next piece of this share
         begin = end if end % PIECE else end + stride - PIECE
 
 
 @njit(nogil=True, inline="always")
-def part(share, shares, rows):
-    """The first and last rows of one of so many shares."""
+def part(share: int, shares: int, rows: Any) -> tuple[int, int]:
+    """The first row of a share, and the row after its last one."""
     return rows * share // shares, rows * (share + 1) // shares
 
 
 @njit(nogil=True, cache=True)
-def scale(share, shares, factor, values, out):
-    """out = factor times values, a factor a row."""
+def scale(share: int, shares: int, factor: Any, values: Array, out: Any) -> None:
+    """out = factor * values, with one factor a row."""
     first, last = part(share, shares, len(out))
     out[first:last] = 0
     for row in range(first, last):
@@ -233,7 +271,7 @@ def scale(share, shares, factor, values, out):
 
 
 @njit(nogil=True, cache=True)
-def add(share, shares, left, right, out):
+def add(share: int, shares: int, left: Array, right: Array, out: Any) -> None:
     """out = left + right."""
     first, last = part(share, shares, len(out))
     left, right, out = left[first:last].ravel(), right[first:last].ravel(), out[first:last].ravel()
@@ -242,7 +280,7 @@ def add(share, shares, left, right, out):
 
 
 @njit(nogil=True, cache=True)
-def collect(share, shares, pointers, rows, factor, values, out):
+def collect(share: int, shares: int, pointers: Array, rows: Any, factor: Any, values: Array, out: Any) -> None:
     """out[i] = factor times the sum of values[rows[k]] over pointers[i] <= k < pointers[i + 1]."""
     first, last = part(share, shares, len(out))
     out[first:last] = 0
@@ -252,10 +290,10 @@ def collect(share, shares, pointers, rows, factor, values, out):
 
 
 @njit(nogil=True, cache=True)
-def group(targets, pointers, rows):
+def group(targets: Array, pointers: Array, rows: Any) -> None:
     """Sorts the indices of targets by their value: rows[pointers[t] : pointers[t + 1]] are those with targets == t.
 
-    A target < 0 is left out. ``pointers`` must come zeroed; it is one longer than there are values.
+    Targets < 0 are left out. ``pointers`` must be zero at first; it has one element more than there are values.
     """
     for target in targets:
         if target >= 0:
@@ -270,7 +308,7 @@ def group(targets, pointers, rows):
 
 
 @njit(nogil=True, cache=True)
-def integrate(share, shares, pointers, activations, signal, out):
+def integrate(share: int, shares: int, pointers: Array, activations: Array, signal: Any, out: Any) -> None:
     """out[position] = the sum over its rows of activation times signal: p = x . g, summed over channels."""
     first, last = part(share, shares, len(out))
     out[first:last] = 0

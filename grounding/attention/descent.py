@@ -1,0 +1,164 @@
+"""The top-down pass: signals go from the classifier down to the targets; and how many passes are run."""
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any, TypeVar
+
+import torch
+import torch.fx
+from torch import Tensor
+
+from grounding.attention.engine.dense import Signal
+from grounding.attention.engine.runs import CROSSING, Arenas, Run, side_by_side
+from grounding.attention.forward import ForwardPass
+from grounding.attention.weights import Units
+
+Node = torch.fx.Node
+Result = TypeVar("Result")
+
+
+class Parts(dict[int, Signal]):
+    """The signals to the parts of a layer that was divided, by their numbers."""
+
+
+class TopDownPass:
+    """One pass of several words from the classifier down to the targets.
+
+    Args:
+        forward: the images.
+        run: memory and threads.
+    """
+
+    def __init__(self, forward: ForwardPass, run: Run):
+        self.forward, self._run = forward, run
+        self._rules, self._engine = forward.rules, forward.rules.engine
+
+    def enter(self, signals: Tensor, used: Tensor, dual: bool = False) -> Signal:
+        """The signal of words at the classifier's inputs.
+
+        A word starts at every position of its score map, with shares that are the softmax of the scores. The dual unit
+        (Sec. 3.3) has the negated weights and the same shares.
+
+        Args:
+            signals: ``(W, T)`` over the T tags in use.
+            used: ``(T,)``, their indices.
+            dual: whether to start at the dual units.
+        """
+        net, forward, sign = self.forward.net, self.forward, -1 if dual else 1
+        units = Units(sign * net.weight[used], None if net.bias is None else sign * net.bias[used])
+        scores = forward.scores[:, used]
+        shares = scores.flatten(2).softmax(2).view(scores.shape)
+        asked = torch.einsum("wt,nt...->nwt...", signals, shares).flatten(0, 1)
+        if forward.features.value.ndim == 2:
+            asked = asked.flatten(1)
+        return self._rules.enter(units, forward.features, self._engine.signal(asked, self._run))
+
+    def begin(self, g: Tensor) -> Signal:
+        """A signal ``(N * W, *features)`` at the classifier's inputs, ready to go down."""
+        return self._rules.begin(self.forward.features)(self._engine.signal(g, self._run))
+
+    def subtract(self, a: Signal, b: Signal, share: float = 1.0) -> Signal:
+        """a - share * b, for two signals at the classifier's inputs."""
+        negated = self._engine.each(torch.neg if share == 1 else lambda g: -share * g, b)
+        return self._engine.add(a, negated)
+
+    def mass(self, g: Signal) -> list[Tensor]:
+        """p = x . g at each target, summed over channels (Sec. 3.2): ``(N, W, h, w)`` each."""
+        return [self._engine.integrate(self.forward.neurons[node].z, arrived) for node, arrived in self._descend(g)]
+
+    def magnitude(self, g: Signal) -> list[Tensor]:
+        """The maximum over channels of abs(g) at each target: ``(N, W, h, w)`` each."""
+        arrived = [self._engine.dense(signal) for _, signal in self._descend(g)]
+        return [signal.abs().amax(1).unflatten(0, (self.forward.images, -1)) for signal in arrived]
+
+    def weigh(self, signals: Tensor, used: Tensor) -> list[Tensor]:
+        """The sum over the targets' channels, weighted as the classifier weighs its inputs: ``(N, W, h, w)`` each."""
+        values = [self.forward.neurons[node].value for node in self.forward.targets]
+        weights = signals @ self.forward.net.weight[used]
+        return [torch.einsum("vc,nchw->nvhw", weights, x) for x in values]
+
+    def _descend(self, g: Signal) -> list[tuple[Node, Signal]]:
+        """Sends g down from the classifier's inputs: what arrives at each target."""
+        targets = self.forward.targets
+        waiting: dict[Node, Any] = {self.forward.net.features: g}
+        arrived: dict[Node, Signal] = {}
+        for node, sources, descend in reversed(self.forward.steps):
+            if node not in waiting:
+                continue
+            g = waiting.pop(node)
+            if node in targets:
+                arrived[node] = g
+            below = [self._part(node, sources[0], g)] if descend is None else descend(g)
+            for source, share in zip(sources, below, strict=True):
+                if share is not None:
+                    waiting[source] = self._add(waiting[source], share) if source in waiting else share
+            if self._rules.rescaled and descend is not None:
+                waiting = self._rescaled(waiting)
+        arrived |= {node: waiting[node] for node in targets if node in waiting}
+        return [(node, arrived[node]) for node in targets]
+
+    def _part(self, node: Node, source: Node, g: Signal) -> Parts:
+        """The signal to one part of a divided layer."""
+        number = node.args[1]
+        assert isinstance(number, int)
+        return Parts({number % self.forward.counts[source]: g})
+
+    def _add(self, a: Signal | Parts, b: Signal | Parts) -> Signal | Parts:
+        if not isinstance(a, Parts):
+            return self._engine.add(a, b)
+        return Parts(a | {i: self._engine.add(a[i], g) if i in a else g for i, g in b.items()})
+
+    def _rescaled(self, waiting: dict[Node, Any]) -> dict[Node, Any]:
+        """All signals of a word divided by one number, so that they keep their proportions."""
+        largest = reduce(torch.maximum, [self._engine.largest(g) for w in waiting.values() for g in _signals(w)])
+        by = torch.where(largest > 0, largest, 1)
+        return {node: self._divided(g, by) for node, g in waiting.items()}
+
+    def _divided(self, g: Signal | Parts, by: Tensor) -> Signal | Parts:
+        if isinstance(g, Parts):
+            return Parts({i: self._engine.divide(part, by) for i, part in g.items()})
+        return self._engine.divide(g, by)
+
+
+def _signals(g: Signal | Parts) -> list[Signal]:
+    return list(g.values()) if isinstance(g, Parts) else [g]
+
+
+class Passes:
+    """Runs top-down passes, and gives each its memory, its threads and the faster of the two forms.
+
+    Args:
+        crossing: a pass is sparse if it has at least crossing * density^2 words, see ``engine/runs.py``.
+    """
+
+    def __init__(self, crossing: float = CROSSING):
+        self._crossing, self._arenas = crossing, Arenas()
+
+    def __call__(
+        self, work: Callable[[TopDownPass, Tensor], Result], jobs: Sequence[tuple[ForwardPass, Tensor]]
+    ) -> list[Result]:
+        """``work`` for every job, in order.
+
+        Passes run side by side once a first one has shown that none of its signals has to become dense.
+
+        Args:
+            work: takes a pass and the signals of its words.
+            jobs: the images and the signals, a row a word.
+        """
+        forward, signals = jobs[0]
+        sparse = len(signals) >= self._crossing * forward.density**2
+
+        def one(job: tuple[ForwardPass, Tensor], threads: int) -> Result:
+            with self._arenas.borrow() as arena:
+                run = Run(arena, sparse, threads)
+                try:
+                    return work(TopDownPass(job[0], run), job[1])
+                finally:
+                    job[0].densifies = run.densified > 0
+
+        first, rest = [], list(jobs)
+        if sparse and forward.density and forward.densifies is None:
+            first = [one(rest.pop(0), torch.get_num_threads())]
+        if sparse and forward.density and not forward.densifies:
+            return first + side_by_side(one, rest)
+        return first + [one(job, torch.get_num_threads()) for job in rest]

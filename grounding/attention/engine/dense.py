@@ -1,0 +1,173 @@
+"""The dense engine: every map of a top-down pass in plain PyTorch.
+
+A signal is a tensor ``(N * W, *shape)``: the W words of an image are side by side. An engine returns a map for what it
+is asked for; the rules compose such maps, and the map is applied to every signal that arrives at the layer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grounding.attention.neurons import Neurons
+from grounding.attention.weights import Weights
+
+# a signal in the form of its engine: here a tensor
+Signal = Any
+Down = Callable[[Signal], Signal]
+# one signal an input of the layer; None where an input gets nothing
+Descend = Callable[[Signal], Sequence[Signal | None]]
+Function = Callable[[Tensor], Tensor]
+
+
+class DenseEngine:
+    """Signals as dense tensors; works for any number of images, on any device."""
+
+    def density(self, layers: Sequence[Neurons]) -> float:
+        """The share of neurons that a signal visits, as far as the engine leaves any out; otherwise 0.
+
+        Args:
+            layers: the neurons above the targets.
+        """
+        return 0.0
+
+    def signal(self, g: Tensor, run: Any = None) -> Signal:
+        """A dense tensor ``(N * W, *shape)`` in the form of this engine.
+
+        Args:
+            g: the tensor.
+            run: the pass that it belongs to (see ``runs.py``); this engine needs none.
+        """
+        return g
+
+    def dense(self, g: Signal) -> Tensor:
+        """A signal as a tensor ``(N * W, *shape)``."""
+        tensor: Tensor = g
+        return tensor
+
+    def gate(self, numerator: Tensor, denominator: Tensor | None = None, at: Neurons | None = None) -> Down:
+        """Multiplication by a factor: ``g * numerator / denominator``, 0 where the denominator is 0.
+
+        Args:
+            numerator: ``(N, *shape)``.
+            denominator: of the same shape; 1 by default.
+            at: neurons outside of whose winners the factor is 0.
+        """
+        factor = numerator if denominator is None else ratio(numerator, denominator)
+        return lambda g: scale(g, factor)
+
+    def transpose(self, weights: Weights, inputs: Neurons) -> Down:
+        """Multiplication by the transpose of a layer's weights: W^T g."""
+        return lambda g: weights.down(g, inputs.value.shape[1:])
+
+    def max_pool(self, inputs: Neurons, pooled: Neurons, where: Tensor, geometry: Sequence[Any]) -> Down:
+        """Each window's signal goes to the input that won it in the forward pass; where windows overlap, signals add.
+
+        Args:
+            inputs: of the pool.
+            pooled: its output.
+            where: ``(N, C, h, w)`` int64, for each output the position of its winner.
+            geometry: kernel size, stride, padding, dilation, ceil mode.
+        """
+        sizes, shape = [[n, n] if isinstance(n, int) else list(n) for n in geometry[:4]], inputs.value.shape[1:]
+
+        def down(g: Tensor) -> Tensor:
+            blank = g.new_empty(1).expand(len(g), *shape)
+            repeated = where.repeat_interleave(len(g) // len(where), 0)
+            below: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(g, blank, *sizes, geometry[4], repeated)
+            return below
+
+        return down
+
+    def linear(self, function: Function, inputs: Neurons, outputs: Neurons, windows: Any = None) -> Down:
+        """The transpose of an average, a sum or a reshaping, as autograd computes it.
+
+        Args:
+            function: linear, with weights >= 0.
+            inputs: its input.
+            outputs: its output.
+            windows: (size, stride), each (vertical, horizontal), of an average without padding; otherwise None.
+        """
+        images, shape = len(inputs.value), inputs.value.shape[1:]
+
+        def by_image(x: Tensor) -> Tensor:
+            # a traced reshaping may contain the number of images (``x.view(1, 2, 58, 28, 28)``)
+            return torch.cat([function(part) for part in x.split(images)])
+
+        return lambda g: vector_jacobian(by_image, g.new_zeros(len(g), *shape), g)
+
+    def split(self, whole: Neurons, parts: Sequence[Neurons]) -> Descend:
+        """The transpose of a concatenation of channels: each part gets its channels back."""
+        channels = [part.value.shape[1] for part in parts]
+        return lambda g: list(g.split(channels, 1))
+
+    def join(self, shapes: Sequence[torch.Size]) -> Callable[[Mapping[int, Signal]], Signal]:
+        """The transpose of a division of the channels: the parts' signals side by side, 0 for a part without one.
+
+        Args:
+            shapes: of the parts, without the batch dimension.
+        """
+
+        def down(signals: Mapping[int, Tensor]) -> Tensor:
+            like = next(iter(signals.values()))
+            blank = [like.new_zeros(len(like), *shape) for shape in shapes]
+            return torch.cat([signals.get(i, zeros) for i, zeros in enumerate(blank)], 1)
+
+        return down
+
+    def plain(self, function: Callable[[Tensor], Sequence[Tensor | None]]) -> Descend:
+        """A function on dense tensors, for an operation that no other map of the engine covers.
+
+        Args:
+            function: ``(N * W, *outputs)`` to one tensor ``(N * W, *inputs)`` an input, or None.
+        """
+        return function
+
+    def each(self, function: Function, g: Signal) -> Signal:
+        """A function of each number, with f(0) = 0."""
+        return function(g)
+
+    def add(self, a: Signal, b: Signal) -> Signal:
+        """The sum of two signals to one layer."""
+        return a + b
+
+    def select(self, neurons: Neurons) -> Down:
+        """Drops what cannot matter: the signal to neurons that cannot win. The dense engine keeps everything."""
+        return lambda g: g
+
+    def compress(self, neurons: Neurons) -> Down:
+        """Like :meth:`select`; the sparse engine also changes to its own form. The dense engine keeps everything."""
+        return lambda g: g
+
+    def integrate(self, x: Tensor, g: Signal) -> Tensor:
+        """The mass p = x . g, summed over channels (Sec. 3.2): ``(N, W, h, w)``."""
+        return torch.einsum("nchw,nvchw->nvhw", x, self.dense(g).unflatten(0, (len(x), -1)))
+
+    def largest(self, g: Signal) -> Tensor:
+        """The largest magnitude of each word's signal: ``(N * W,)``."""
+        return self.dense(g).flatten(1).abs().amax(1)
+
+    def divide(self, g: Signal, by: Tensor) -> Signal:
+        """Each word's signal divided by its own number, ``(N * W,)``."""
+        return g / by.view(-1, *[1] * (g.ndim - 1))
+
+
+def scale(g: Tensor, factor: Tensor) -> Tensor:
+    """``g (N * W, *shape)`` times ``factor (N, *shape)``."""
+    scaled: Tensor = (g.unflatten(0, (len(factor), -1)) * factor.unsqueeze(1)).flatten(0, 1)
+    return scaled
+
+
+def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """numerator / denominator, 0 where the denominator is 0 (the paper's Z = 0)."""
+    return torch.where(denominator == 0, 0, numerator / denominator)
+
+
+def vector_jacobian(function: Function, x: Tensor, g: Tensor) -> Tensor:
+    """g times the derivative of a function at x, as autograd computes it."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        # a copy, because the function may work in place
+        gradient: Tensor = torch.autograd.grad(function(x.clone()), x, g)[0]
+        return gradient

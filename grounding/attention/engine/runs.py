@@ -1,0 +1,154 @@
+"""One pass's memory and threads, and which of the two forms of a signal is faster.
+
+Nothing here depends on what is computed. A :class:`Run` belongs to one top-down pass and travels with its signals.
+"""
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+# A multiply-add between two winners takes about as long as 36 dense ones, for any number of words up to 16 (measured
+# on two cores with AVX-512). A share s of winners leaves a share s^2 of the connections. So the sparse form is slower
+# where words < 36 * s^2.
+CROSSING = 36
+# The number of rows below which a second thread costs more than it helps: for one multiplication a row, and for a
+# layer's weights.
+LIGHT, HEAVY = 4096, 64
+
+
+class Arena:
+    """Memory for the signals of one pass. A block is used again as soon as no signal lies in it.
+
+    New memory would cost as much as the pass itself: the system hands it out page by page and clears each page first.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[np.ndarray] = []
+
+    def empty(self, rows: int, like: Tensor) -> Tensor:
+        """Memory with any content.
+
+        Args:
+            rows: how many.
+            like: ``(any, lanes)``, whose number of lanes and dtype the result has.
+
+        Returns:
+            ``(rows, lanes)``.
+        """
+        size = rows * like.shape[1] * like.itemsize
+        if not size:  # a layer without winners
+            return like.new_empty(0, like.shape[1])
+        holders = _holders(self._blocks)
+        free = [block for block, number in zip(self._blocks, holders, strict=True) if number == FREE]
+        fitting = [block for block in free if block.nbytes >= size]
+        block = min(fitting, key=len) if fitting else self._grow(max(free, key=len, default=None), size)
+        return torch.from_numpy(block[:size]).view(like.dtype).view(rows, like.shape[1])
+
+    def _grow(self, small: np.ndarray | None, size: int) -> np.ndarray:
+        """A new block of ``size`` bytes. It replaces a free block that is too small, if there is one."""
+        self._blocks = [block for block in self._blocks if block is not small]
+        self._blocks.append(np.empty(size, np.uint8))
+        return self._blocks[-1]
+
+
+def _holders(blocks: list[np.ndarray]) -> list[int]:
+    """The number of references to each block; a tensor that lies in it is one."""
+    return [sys.getrefcount(block) for block in blocks]
+
+
+# the count of a block that only the list refers to; how much the loop itself adds depends on the Python version
+FREE = _holders([np.empty(1)])[0]
+
+
+class Arenas:
+    """The arenas of passes that have ended, for the next passes; threads may share it."""
+
+    def __init__(self) -> None:
+        self._idle: deque[Arena] = deque()
+
+    @contextmanager
+    def borrow(self) -> Iterator[Arena]:
+        """An arena that no other pass uses."""
+        try:
+            arena = self._idle.pop()
+        except IndexError:
+            arena = Arena()
+        try:
+            yield arena
+        finally:
+            self._idle.append(arena)
+
+
+@dataclass
+class Run:
+    """One top-down pass.
+
+    Attributes:
+        arena: its memory.
+        sparse: whether dense signals become sparse where they can.
+        threads: how many it may use; 1 while other passes run beside it.
+        densified: how often a sparse signal had to become a dense one.
+    """
+
+    arena: Arena = field(default_factory=Arena)
+    sparse: bool = True
+    threads: int = 1
+    densified: int = 0
+
+    def share(self, work: Callable[[int, int], None], rows: int, least: int) -> None:
+        """Calls ``work(share, shares)`` for every share of the rows, in as many threads as the pass may use.
+
+        PyTorch's own parallel operations are not used within a pass: its idle threads spin and take the processors.
+
+        Args:
+            work: does one of so many shares of the work.
+            rows: of the work.
+            least: rows that make another thread worthwhile.
+        """
+        shares = min(self.threads, rows // least)
+        if shares < 2:
+            work(0, 1)
+            return
+        others = [_pool(self.threads - 1).submit(work, share, shares) for share in range(1, shares)]
+        work(0, shares)
+        for other in others:
+            other.result()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "top-down")
+
+
+# a forked child has none of its parent's threads
+os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def side_by_side(work: Callable[[Job, int], Result], jobs: Sequence[Job]) -> list[Result]:
+    """``[work(job, threads) for job in jobs]``, whole passes in as many threads as PyTorch uses.
+
+    A single pass is divided at every layer, and its threads wait for one another; whole passes do not wait. Only for
+    passes that stay sparse: PyTorch's dense operations have threads of their own.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or len(jobs) < 2:
+        return [work(job, threads) for job in jobs]
+
+    @torch.no_grad()
+    def alone(job: Job) -> Result:
+        return work(job, 1)
+
+    return list(_pool(threads).map(alone, jobs))

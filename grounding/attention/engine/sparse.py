@@ -1,0 +1,301 @@
+"""The sparse engine: a signal is kept at the neurons that can win, one row a neuron, one lane a word.
+
+It gives the numbers of the dense engine. Where the sparse form does not apply (several images at once, a GPU, a map
+without a sparse implementation) a signal becomes dense, and sparse again at the next gate that allows it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from threading import Lock
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from grounding.attention.engine import kernels
+from grounding.attention.engine.dense import DenseEngine, Descend, Down, Function, ratio, scale
+from grounding.attention.engine.runs import HEAVY, LIGHT, Run
+from grounding.attention.engine.winners import Routes, Winners, by_position, grouped
+from grounding.attention.neurons import Neurons
+from grounding.attention.weights import Geometry, Weights
+from proposals.errors import InputError
+
+
+class Opaque:
+    """A signal that only the engine's maps can read; a function on tensors gets a clear error."""
+
+    __slots__ = ()
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise InputError(f"{function.__name__} got a signal instead of a tensor: in a rule of your own, wrap functions "
+                         "of tensors in rules.engine.plain(...)")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DenseSignal(Opaque):
+    """A signal as a tensor ``values (N * W, *shape)``, in a run."""
+
+    values: Tensor
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class SparseSignal(Opaque):
+    """A signal at the winners of a layer.
+
+    Attributes:
+        values: ``(rows, lanes)``, one row a winner.
+        winners: of the layer.
+        words: how many of the lanes are in use, the first ones.
+        run: the pass that it belongs to.
+    """
+
+    values: Tensor
+    winners: Winners
+    words: int
+    run: Run
+
+    @classmethod
+    def of(cls, g: Tensor, winners: Winners, run: Run) -> "SparseSignal":
+        """A dense signal ``(W, *shape)`` in this form; what goes to other neurons is dropped."""
+        lanes = next(n for n in kernels.LANES if n >= len(g))
+        rows = g.flatten(1).T if g.ndim == 2 else g.permute(2, 3, 1, 0).flatten(0, 2)
+        values = g.new_zeros(len(winners), lanes)
+        values[:, : len(g)] = rows[winners.flat]
+        return cls(values, winners, len(g), run)
+
+    def dense(self) -> Tensor:
+        """``(W, *shape)``, 0 for neurons that are no winners."""
+        shape = self.winners.shape
+        full = self.values.new_zeros(shape.numel(), self.values.shape[1])
+        full[self.winners.flat] = self.values
+        full = full[:, : self.words]
+        return full.T if len(shape) == 1 else full.view(*shape[1:], shape[0], -1).permute(3, 2, 0, 1)
+
+    def on(self, winners: Winners) -> "SparseSignal":
+        """The same signal at other winners of the same layer."""
+        return self if winners is self.winners else route(self, winners.routes_from(self.winners))
+
+
+Signal = DenseSignal | SparseSignal
+
+
+class Gate:
+    """Multiplication by numerator / denominator; a dense signal becomes sparse here if ``winners`` allow it.
+
+    Args:
+        numerator: ``(N, *shape)``.
+        denominator: of the same shape, or None for 1; the factor is 0 where it is 0.
+        winners: neurons outside of which the factor is 0, or None.
+    """
+
+    def __init__(self, numerator: Tensor, denominator: Tensor | None, winners: Winners | None):
+        self._numerator, self._denominator, self._winners = numerator, denominator, winners
+        self._rows = {winners: winners.pick(numerator, denominator)} if winners is not None else {}
+
+    @cached_property
+    def _dense(self) -> Tensor:
+        return self._numerator if self._denominator is None else ratio(self._numerator, self._denominator)
+
+    def __call__(self, g: Signal) -> Signal:
+        """The signal times the factor."""
+        if isinstance(g, DenseSignal):
+            if self._winners is None or not g.run.sparse:
+                return replace(g, values=scale(g.values, self._dense))
+            g = SparseSignal.of(g.values, self._winners, g.run)
+        if g.winners not in self._rows:
+            self._rows[g.winners] = g.winners.pick(self._numerator, self._denominator)
+        values = g.run.arena.empty(len(g.values), g.values)
+        arrays = self._rows[g.winners], g.values.numpy(), values.numpy()
+        g.run.share(lambda *share: kernels.scale(*share, *arrays), len(values), LIGHT)
+        return replace(g, values=values)
+
+
+class SparseEngine(DenseEngine):
+    """The maps of the dense engine, on winners where there are any: the neurons of one image, on the CPU."""
+
+    def __init__(self) -> None:
+        self._winners: WeakKeyDictionary[Neurons, Winners | None] = WeakKeyDictionary()
+        self._lock = Lock()
+
+    def winners(self, x: Neurons) -> Winners | None:
+        """The neurons to which a signal can matter; None where all of them must be kept."""
+        with self._lock:
+            if x not in self._winners:
+                self._winners[x] = self._find_winners(x)
+            return self._winners[x]
+
+    @staticmethod
+    def _find_winners(x: Neurons) -> Winners | None:
+        value = x.value
+        if not x.rectified or len(value) > 1 or value.ndim not in (2, 4) or value.device.type != "cpu":
+            return None
+        return Winners(value) if value.dtype in (torch.float32, torch.float64) else None
+
+    def _winners_of_activations(self, x: Neurons) -> Winners | None:
+        """Only of activations: a pre-activation may be excited whatever the sign of its value."""
+        return self.winners(x) if x.excitation is None else None
+
+    def density(self, layers: Sequence[Neurons]) -> float:
+        """The share of winners among the neurons whose winners are known; 0 if there are none."""
+        with self._lock:
+            known = [(x, self._winners[x]) for x in layers if x in self._winners]
+        some = [(x, winners) for x, winners in known if winners is not None]
+        return sum(len(winners) for _, winners in some) / max(1, sum(x.value.numel() for x, _ in some))
+
+    def signal(self, g: Tensor, run: Any = None) -> Signal:
+        return DenseSignal(g, run or Run())
+
+    def dense(self, g: Signal) -> Tensor:
+        if isinstance(g, DenseSignal):
+            return g.values
+        g.run.densified += 1
+        return g.dense()
+
+    def gate(self, numerator: Tensor, denominator: Tensor | None = None, at: Neurons | None = None) -> Down:
+        return Gate(numerator, denominator, None if at is None else self.winners(at))
+
+    def transpose(self, weights: Weights, inputs: Neurons) -> Down:
+        whole = self._densely(super().transpose(weights, inputs))
+
+        def down(g: Signal) -> Signal:
+            if isinstance(g, SparseSignal) and (winners := self.winners(inputs)) is not None and weights.kernel:
+                return self.convolve(g, *weights.kernel, winners)
+            below: Signal = whole(g)
+            return below
+
+        return down
+
+    def convolve(self, g: SparseSignal, weight: Tensor, geometry: Geometry, winners: Winners) -> SparseSignal:
+        """The transpose of a convolution, at the winners among its inputs.
+
+        Args:
+            g: the signal to its outputs.
+            weight: ``(outputs, inputs, kernel height, kernel width)``, channels_last.
+            geometry: stride, padding, dilation, each (vertical, horizontal).
+            winners: among the inputs.
+        """
+        values = g.run.arena.empty(len(winners), g.values)
+        arrays = g.values.numpy(), weight.permute(0, 2, 3, 1).numpy(), geometry, values.numpy()
+        layouts = winners.layout, g.winners.layout
+        g.run.share(lambda *share: kernels.transpose(*share, *layouts, *arrays), len(winners), HEAVY)
+        return SparseSignal(values, winners, g.words, g.run)
+
+    def max_pool(self, inputs: Neurons, pooled: Neurons, where: Tensor, geometry: Sequence[Any]) -> Down:
+        whole = self._densely(super().max_pool(inputs, pooled, where, geometry))
+        below, above = self._winners_of_activations(inputs), self._winners_of_activations(pooled)
+        if below is None or above is None:
+            return whole
+        targets = np.empty(len(above), np.int32)
+        kernels.find_targets(*above.layout[1:3], by_position(where).numpy(), below.row, targets)
+        return _routed(Routes.to(below, targets), above, whole)
+
+    def linear(self, function: Function, inputs: Neurons, outputs: Neurons, windows: Any = None) -> Down:
+        whole = self._densely(super().linear(function, inputs, outputs, windows))
+        below = self._winners_of_activations(inputs) if windows else None
+        above = self._winners_of_activations(outputs) if below is not None else None
+        if below is None or above is None:
+            return whole
+        return _routed(Routes.out_of_windows(below, above, *windows), above, whole)
+
+    def split(self, whole: Neurons, parts: Sequence[Neurons]) -> Descend:
+        winners, dense = self._winners_of_activations(whole), super().split(whole, parts)
+        routes = self._routes_to_parts(winners, parts) if winners is not None else None
+
+        def descend(g: Signal) -> list[Signal]:
+            if isinstance(g, SparseSignal) and routes and winners is not None:
+                return [route(g.on(winners), part) for part in routes]
+            return [DenseSignal(part, g.run) for part in dense(self.dense(g)) if part is not None]
+
+        return descend
+
+    def _routes_to_parts(self, whole: Winners, parts: Sequence[Neurons]) -> list[Routes] | None:
+        """How the rows of a concatenation go to its parts."""
+        winners = [winner for part in parts if (winner := self.winners(part)) is not None]
+        if len(winners) < len(parts):
+            return None
+        part_of = np.repeat(np.arange(len(parts), dtype=np.int32), [part.value.shape[1] for part in parts])
+        ends, rows = grouped(part_of[whole.layout[2]], len(parts))
+        each = [np.arange(len(winner) + 1, dtype=np.int32) for winner in winners]
+        return [Routes(each[i], rows[ends[i] : ends[i + 1]], winner) for i, winner in enumerate(winners)]
+
+    def join(self, shapes: Sequence[torch.Size]) -> Callable[[Mapping[int, Signal]], Signal]:
+        join = super().join(shapes)
+
+        def down(signals: Mapping[int, Signal]) -> Signal:
+            run = next(iter(signals.values())).run
+            return DenseSignal(join({i: self.dense(g) for i, g in signals.items()}), run)
+
+        return down
+
+    def plain(self, function: Callable[[Tensor], Sequence[Tensor | None]]) -> Descend:
+        def descend(g: Signal) -> list[Signal | None]:
+            return [None if below is None else DenseSignal(below, g.run) for below in function(self.dense(g))]
+
+        return descend
+
+    def _densely(self, down: Down) -> Down:
+        """A map of the dense engine on signals of this one."""
+        return lambda g: DenseSignal(down(self.dense(g)), g.run)
+
+    def each(self, function: Function, g: Signal) -> Signal:
+        return replace(g, values=function(g.values))
+
+    def add(self, a: Signal, b: Signal) -> Signal:
+        if not (isinstance(a, SparseSignal) and isinstance(b, SparseSignal) and a.winners is b.winners):
+            return DenseSignal(self.dense(a) + self.dense(b), a.run)
+        values = a.run.arena.empty(len(a.values), a.values)
+        arrays = a.values.numpy(), b.values.numpy(), values.numpy()
+        a.run.share(lambda *share: kernels.add(*share, *arrays), len(values), LIGHT)
+        return replace(a, values=values)
+
+    def select(self, neurons: Neurons) -> Down:
+        def down(g: Signal) -> Signal:
+            winners = self.winners(neurons) if isinstance(g, SparseSignal) else None
+            return g.on(winners) if isinstance(g, SparseSignal) and winners is not None else g
+
+        return down
+
+    def compress(self, neurons: Neurons) -> Down:
+        def down(g: Signal) -> Signal:
+            if isinstance(g, SparseSignal) or not g.run.sparse or (winners := self.winners(neurons)) is None:
+                return g
+            return SparseSignal.of(g.values, winners, g.run)
+
+        return down
+
+    def integrate(self, x: Tensor, g: Signal) -> Tensor:
+        if isinstance(g, DenseSignal):
+            return super().integrate(x, g)
+        mass = g.values.new_empty(g.winners.shape[1:].numel(), g.values.shape[1])
+        arrays = g.winners.layout[0], g.winners.pick(x), g.values.numpy(), mass.numpy()
+        g.run.share(lambda *share: kernels.integrate(*share, *arrays), len(mass), HEAVY)
+        maps: Tensor = mass[:, : g.words].T.unflatten(1, g.winners.shape[1:])[None]
+        return maps
+
+    def largest(self, g: Signal) -> Tensor:
+        return g.values[:, : g.words].abs().amax(0) if isinstance(g, SparseSignal) else super().largest(g)
+
+    def divide(self, g: Signal, by: Tensor) -> Signal:
+        if isinstance(g, DenseSignal):
+            divided: Tensor = super().divide(g.values, by)
+            return replace(g, values=divided)
+        return replace(g, values=g.values / F.pad(by, (0, g.values.shape[1] - g.words), value=1))
+
+
+def _routed(routes: Routes, above: Winners, whole: Down) -> Down:
+    """Routes for sparse signals, another map for dense ones."""
+    return lambda g: route(g.on(above), routes) if isinstance(g, SparseSignal) else whole(g)
+
+
+def route(g: SparseSignal, routes: Routes) -> SparseSignal:
+    """The signal in the layer below."""
+    values = g.run.arena.empty(len(routes.winners), g.values)
+    arrays = routes.pointers, routes.rows, routes.factor, g.values.numpy(), values.numpy()
+    g.run.share(lambda *share: kernels.collect(*share, *arrays), len(values), LIGHT)
+    return SparseSignal(values, routes.winners, g.words, g.run)

@@ -1,0 +1,90 @@
+"""The sparse engine gives the maps of the dense engine, which is plain PyTorch."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from grounding import TagClassifier, TopDown
+from grounding.attention.layers import RULES, rule
+from grounding.attention.methods import METHODS
+from proposals.errors import InputError
+
+
+def assert_same(ours: Tensor, expected: Tensor, tolerance: float):
+    torch.testing.assert_close(ours, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
+
+
+@pytest.fixture(scope="module")
+def tagger() -> TagClassifier:
+    return TagClassifier.load().double()
+
+
+@pytest.fixture(scope="module")
+def photo(tagger, astronaut) -> Tensor:
+    pixels = np.asarray(Image.open(astronaut).convert("RGB"))
+    return tagger.prepare(pixels, [224]).double()
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.target is None])
+@pytest.mark.parametrize("words", [1, 5])
+def test_both_engines_give_the_same_maps_of_a_photo(tagger, photo, method, words):
+    tags = [tagger.vocabulary.index(tag) for tag in ("woman", "orange", "suit", "flag", "hair")[:words]]
+    sparse, dense = (TopDown(tagger, engine=engine).look(photo, method).attend(tags, method)
+                     for engine in ("sparse", "dense"))  # fmt: skip
+    assert_same(sparse, dense, 1e-9)
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.target is not None])
+def test_both_engines_give_the_same_maps_of_the_other_methods(tagger, photo, method):
+    tag = tagger.vocabulary.index("woman")
+    sparse, dense = (TopDown(tagger, engine=engine).look(photo[..., :224, :224], method).attend([tag], method)
+                     for engine in ("sparse", "dense"))  # fmt: skip
+    assert_same(sparse, dense, 1e-9)
+
+
+def test_the_default_is_one_of_the_two(tagger, photo):
+    tag = tagger.vocabulary.index("woman")
+    maps = [TopDown(tagger, engine=engine).look(photo).attend([tag] * 3) for engine in (None, "sparse", "dense")]
+    assert torch.equal(maps[0], maps[1]) or torch.equal(maps[0], maps[2])
+
+
+def test_an_unknown_engine_is_refused():
+    with pytest.raises(InputError, match="there is no engine 'fast'; use 'dense', 'sparse'"):
+        TopDown(nn.Sequential(nn.Conv2d(3, 2, 1)), "image", "0", engine="fast")
+
+
+class Doubling(nn.Module):
+    """A layer without a rule."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+@pytest.mark.parametrize("engine", ["sparse", "dense"])
+def test_a_rule_on_plain_tensors_works_in_both_engines(engine):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), Doubling(), nn.Conv2d(6, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    image = torch.rand(1, 3, 4, 4)
+    try:
+
+        @rule(Doubling)
+        def doubling(rules, module, x):
+            return x.apply(module), rules.engine.plain(lambda g: [2 * g])
+
+        mass = TopDown(net, "1", "5", engine=engine).look(image).attend([0], "mwp")
+        assert float(mass.sum()) == pytest.approx(1)
+
+        @rule(Doubling)
+        def careless(rules, module, x):
+            return x.apply(module), lambda g: [2 * g]
+
+        scene = TopDown(net, "1", "5", engine=engine).look(image)
+        if engine == "dense":
+            torch.testing.assert_close(scene.attend([0], "mwp"), mass)
+        else:
+            with pytest.raises((InputError, TypeError)):
+                scene.attend([0], "mwp")
+    finally:
+        del RULES[Doubling]
