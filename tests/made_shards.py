@@ -14,7 +14,8 @@ from torch import nn
 from grounding import TagClassifier, Vocabulary
 from grounding.tagger.architectures import ARCHITECTURES, Architecture
 from grounding.tagger.preprocessing import TORCHVISION
-from training.shards import FORMAT, SHARDS, VOCABULARY, index_path, vocabulary_text, write_index, write_shard
+from training.shard_writer import encode_vocabulary, write_index, write_shard
+from training.shards import FORMAT, SHARDS, VOCABULARY, index_path
 from training.thumbnails import Thumbnail
 
 TAGS = {
@@ -27,7 +28,7 @@ ALL = [tag for tags in TAGS.values() for tag in tags]
 
 
 def jpeg(name: str, turn: int = 0, side: int = 160) -> bytes:
-    """One of scikit-image's photos, small, a few pixels cut off."""
+    """One of scikit-image's photos, made small; ``turn`` columns are cut off."""
     path = next(Path(str(files("skimage.data"))).glob(f"{name}.*"))
     image = Image.open(path).convert("RGB")
     image.thumbnail((side, side))
@@ -37,13 +38,17 @@ def jpeg(name: str, turn: int = 0, side: int = 160) -> bytes:
 
 
 def make_shards(root: Path, train: int = 2, val: int = 1, each: int = 1, tags: Sequence[str] = ALL) -> Path:
-    """So many shards, with ``each`` times the four photos in each.
+    """Makes a folder of shards.
 
     Args:
-        tags: of the vocabulary; those of ``TAGS`` must be among them.
+        root: the folder.
+        train: number of shards for training.
+        val: number of shards for validation.
+        each: how often each shard has the four photos.
+        tags: the vocabulary; it must contain the tags in ``TAGS``.
     """
     root.mkdir(parents=True, exist_ok=True)
-    text, digest = vocabulary_text([(tag, train * each if tag in ALL else 0) for tag in tags])
+    text, digest = encode_vocabulary([(tag, train * each if tag in ALL else 0) for tag in tags])
     (root / VOCABULARY).write_bytes(text)
     listed = {
         "train": [_shard(root / f"train-{i:06d}.tar", i, each, tags) for i in range(train)],
@@ -64,13 +69,13 @@ def _shard(path: Path, number: int, each: int, tags: Sequence[str]) -> dict:
 
 
 def tiny(pretrained: bool = False) -> nn.Sequential:
-    """A trunk of one convolution, for tests of everything around it."""
+    """A trunk of one convolution, for fast tests."""
     layers = OrderedDict(conv=nn.Conv2d(3, 16, 7, stride=8), relu=nn.ReLU(), average=nn.AvgPool2d(28))
     return nn.Sequential(layers)
 
 
 def tiny_tagger(path: Path, tags: Sequence[str] = ("cat", "zebra", "quagga")) -> str:
-    """A file to start from, of the architecture ``tiny``, which is made known."""
+    """Writes a tagger with the trunk :func:`tiny`, which is registered as an architecture."""
     ARCHITECTURES["tiny"] = Architecture(tiny, 16, TORCHVISION, "conv")
     with torch.random.fork_rng():
         torch.manual_seed(0)

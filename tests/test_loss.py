@@ -1,4 +1,4 @@
-"""The losses against their definitions in plain loops."""
+"""The losses, compared with their definitions in plain loops."""
 
 import math
 
@@ -13,7 +13,7 @@ from training.loss import distillation_loss, tag_loss
 
 @settings(deadline=None)
 @given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 40), st.integers(0, 10**6))
-def test_the_sparse_loss_is_the_dense_one(batch, tags, chunk, seed):
+def test_the_sparse_loss_equals_the_dense_loss(batch, tags, chunk, seed):
     rng = torch.Generator().manual_seed(seed)
     logits = torch.randn(batch, tags, generator=rng) * 8
     logits.requires_grad_()
@@ -30,7 +30,7 @@ def test_the_sparse_loss_is_the_dense_one(batch, tags, chunk, seed):
     torch.testing.assert_close(ours, theirs)
 
 
-def test_eighteen_thousand_tags_have_the_gradients_of_dense_targets():
+def test_gradients_of_18_thousand_tags_equal_those_of_dense_targets():
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn(8, 18157, generator=rng).mul(4).requires_grad_()
     dense = (torch.rand(8, 18157, generator=rng) < 0.001).float()
@@ -40,7 +40,7 @@ def test_eighteen_thousand_tags_have_the_gradients_of_dense_targets():
     assert (ours - theirs).abs().max() < 1e-6
 
 
-def test_the_loss_of_low_precision_is_computed_in_float32():
+def test_the_loss_of_bfloat16_logits_is_computed_in_float32():
     logits = torch.tensor([[-20.0, 30.0]], dtype=torch.bfloat16, requires_grad=True)
     value = tag_loss(logits, torch.tensor([0]), torch.tensor([0]))
     assert value.dtype == torch.float32
@@ -49,7 +49,7 @@ def test_the_loss_of_low_precision_is_computed_in_float32():
     assert logits.grad.tolist() == [[-1, 1]]
 
 
-def test_parts_of_a_batch_add_up():
+def test_the_losses_of_parts_add_up():
     logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
     dense = logits > 0.5
     whole = tag_loss(logits, *dense.nonzero().T)
@@ -59,7 +59,7 @@ def test_parts_of_a_batch_add_up():
 
 @settings(deadline=None)
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(0, 10**6))
-def test_distillation_is_the_divergence_of_two_softmaxes(batch, classes, seed):
+def test_distillation_is_the_kl_divergence_of_two_softmaxes(batch, classes, seed):
     rng = torch.Generator().manual_seed(seed)
     ours, theirs = (torch.randn(batch, classes, generator=rng).double() * 3 for _ in range(2))
     total = 0.0

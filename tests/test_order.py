@@ -1,4 +1,4 @@
-"""The order of photos, what each rank reads of it, and what becomes of a photo before it is learned from."""
+"""The order of the photos, the share of each rank, cropping and dropout."""
 
 import random
 
@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training import data
-from training.data import crop, in_turn, order, shares, square
+from training import order
+from training.dataset import crop, pad_to_square
 from training.dropout import KeyedDropout
+from training.order import epoch_order, training_positions, validation_positions
 from training.shards import Shard
 
 counts = st.lists(st.integers(0, 9), min_size=1, max_size=8)
@@ -23,35 +24,35 @@ def made(photos: list[int]) -> list[Shard]:
 @pytest.fixture(scope="module", params=[1, 10, 1 << 16], autouse=True)
 def window(request):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "WINDOW", request.param)
+        patch.setattr(order, "WINDOW", request.param)
         yield
 
 
 @settings(deadline=None, max_examples=40)
 @given(counts, st.integers(0, 3), st.integers(0, 3), st.integers(0, 80))
-def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide(window, photos, seed, epoch, skip):
+def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch(window, photos, seed, epoch, skip):
     shards = made(photos)
-    drawn = list(order(shards, seed, epoch))
+    drawn = list(epoch_order(shards, seed, epoch))
     assert sorted(drawn) == [(shard.name, row) for shard in shards for row in range(shard.photos)]
-    assert drawn == list(order(shards, seed, epoch))
-    assert drawn[skip:] == list(order(shards, seed, epoch, skip))
+    assert drawn == list(epoch_order(shards, seed, epoch))
+    assert drawn[skip:] == list(epoch_order(shards, seed, epoch, skip))
 
 
-def test_other_seeds_and_epochs_have_other_orders():
+def test_seeds_and_epochs_have_different_orders():
     shards = made([5] * 6)
-    drawn = {tuple(order(shards, seed, epoch)) for seed in range(3) for epoch in range(3)}
+    drawn = {tuple(epoch_order(shards, seed, epoch)) for seed in range(3) for epoch in range(3)}
     assert len(drawn) == 9
 
 
 @settings(deadline=None, max_examples=40)
 @given(counts, st.sampled_from([(4, 1), (4, 2), (4, 4), (6, 3)]), st.integers(1, 6), st.integers(0, 3))
-def test_ranks_share_each_step_of_one_process(window, photos, cut, most, start):
+def test_the_ranks_divide_the_steps_of_one_process(window, photos, cut, most, start):
     batch, ranks = cut
     shards = made(photos)
     steps = sum(photos) // batch
-    [alone] = [list(shares(shards, 0, 1, batch, 0, 0, 1, batch))]
+    [alone] = [list(training_positions(shards, 0, 1, batch, 0, 0, 1, batch))]
     assert len(alone) == steps
-    parts = [list(shares(shards, 0, 1, batch, start, rank, ranks, most)) for rank in range(ranks)]
+    parts = [list(training_positions(shards, 0, 1, batch, start, rank, ranks, most)) for rank in range(ranks)]
     assert all(len(part) <= most for rank in parts for part in rank)
     each = len(parts[0]) // max(steps - start, 1)
     for step in range(start, steps):
@@ -61,29 +62,31 @@ def test_ranks_share_each_step_of_one_process(window, photos, cut, most, start):
 
 @settings(deadline=None)
 @given(counts, st.integers(1, 3), st.integers(1, 5))
-def test_a_validation_sees_each_photo_once(window, photos, ranks, most):
+def test_a_validation_reads_each_photo_once(window, photos, ranks, most):
     shards = made(photos)
-    seen = [place for rank in range(ranks) for part in in_turn(shards, rank, ranks, most) for place in part]
+    seen = [
+        place for rank in range(ranks) for part in validation_positions(shards, rank, ranks, most) for place in part
+    ]
     assert sorted(place[:2] for place in seen) == [(shard.name, i) for shard in shards for i in range(shard.photos)]
-    assert all(place.draw is None for place in seen)
+    assert all(place.crop_seed is None for place in seen)
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 30), st.integers(1, 30))
-def test_mirror_padding_makes_any_photo_square(window, height, width):
+def test_padding_makes_any_photo_square(window, height, width):
     image = np.random.default_rng(height).integers(0, 255, (height, width, 3), np.uint8)
-    assert square(image).size == (256, 256)
+    assert pad_to_square(image).size == (256, 256)
 
 
-def test_mirror_padding_mirrors():
+def test_padding_mirrors():
     image = np.zeros((2, 4, 3), np.uint8)
     image[0], image[1] = 50, 200
-    padded = np.asarray(square(image, 4))[:, 0, 0]
+    padded = np.asarray(pad_to_square(image, 4))[:, 0, 0]
     np.testing.assert_array_equal(padded, [50, 50, 200, 200])
 
 
-def test_crops_are_the_centre_or_at_random():
-    image = square(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8))
+def test_crops_are_central_or_random():
+    image = pad_to_square(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8))
     centre = crop(image, None)
     assert centre.shape == (3, 224, 224)
     np.testing.assert_array_equal(centre.permute(1, 2, 0).numpy(), np.asarray(image)[16:240, 16:240])
@@ -92,7 +95,7 @@ def test_crops_are_the_centre_or_at_random():
     assert torch.equal(crop(image, random.Random("0/1")), crop(image, random.Random("0/1")))
 
 
-def test_dropout_follows_from_step_and_place():
+def test_dropout_depends_on_the_step_and_the_place():
     dropout, features = KeyedDropout(0.4, seed=3), torch.ones(6, 50, 1, 1)
     dropout.at(step=7, batch=6, first=0)
     whole = dropout(features)

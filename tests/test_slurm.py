@@ -1,6 +1,6 @@
-"""Jobs of a cluster: what starts them, where their ranks meet, what a signal and a dead rank bring.
+"""Jobs of a cluster: how they are started, where their ranks meet, and what a signal or a failed rank causes.
 
-tests/slurm.sh does the same on a real Slurm.
+tests/slurm.sh tests a real Slurm.
 """
 
 import os
@@ -34,7 +34,7 @@ def children(process: int) -> list[int]:
     return [int(word) for word in done.stdout.split()]
 
 
-def test_a_job_that_is_preempted_goes_on(tmp_path):
+def test_a_preempted_job_is_resumed(tmp_path):
     pytest.importorskip("submitit", reason="submitit is not installed: .venv/bin/pip install -e '.[slurm]'")
     shards = make_shards(tmp_path / "shards", train=3)
     process = start(tmp_path, *LOCAL, f"data.root={shards}", "step.epochs=1", "step.save_minutes=0")
@@ -44,22 +44,24 @@ def test_a_job_that_is_preempted_goes_on(tmp_path):
         assert process.poll() is None, process.stderr.read()
     (controller,) = children(process.pid)
     os.kill(children(controller)[0], signal.SIGUSR2)
-    _, told = process.communicate(timeout=100)
-    assert process.returncode == 0, told
+    _, printed = process.communicate(timeout=100)
+    assert process.returncode == 0, printed
     log = (output / "train.log").read_text()
-    stopped, resumed = (re.search(words, log)[1] for words in (r"signal came; step (\d+)", r"resumed after step (\d+)"))
+    stopped, resumed = (
+        re.search(words, log)[1] for words in (r"received a signal; step (\d+)", r"resumed after step (\d+)")
+    )
     assert stopped == resumed
     assert len(list((output / "checkpoints").iterdir())) == 2
     assert (output / "tagger.safetensors").exists()
 
 
-def test_a_launcher_that_is_not_installed_is_told(tmp_path):
+def test_a_launcher_that_is_not_installed_is_refused(tmp_path):
     (tmp_path / "hydra_plugins").mkdir()
-    (tmp_path / "hydra_plugins" / "__init__.py").touch()  # hides the real ones
+    (tmp_path / "hydra_plugins" / "__init__.py").touch()  # hides the installed plugins
     process = start(tmp_path, "cluster=slurm", path=str(tmp_path))
-    _, told = process.communicate(timeout=100)
+    _, printed = process.communicate(timeout=100)
     assert process.returncode == 2
-    assert told == "grounding: cluster= needs an extra: .venv/bin/pip install -e '.[slurm]'\n"
+    assert printed == "grounding: cluster= needs an extra: .venv/bin/pip install -e '.[slurm]'\n"
 
 
 @pytest.mark.parametrize(
@@ -73,14 +75,14 @@ def test_a_launcher_that_is_not_installed_is_told(tmp_path):
         ("a.b.org", "a.b.org"),
     ],
 )
-def test_ranks_of_srun_meet_at_the_first_node(nodes, host):
+def test_the_ranks_of_srun_meet_at_the_first_node(nodes, host):
     step = {"SLURM_STEP_NODELIST": nodes, "SLURM_JOB_ID": "1234567"}
     assert place_of(step) == f"tcp://{host}:24567"
     assert place_of(step | {"MASTER_ADDR": "other"}) is None
     assert place_of({"SLURM_JOB_NODELIST": nodes, "SLURM_JOB_ID": "1"}) is None
 
 
-def test_a_rank_that_fails_in_a_sweep_ends_with_an_exit_code(tmp_path, monkeypatch):
+def test_a_rank_that_fails_in_a_sweep_exits_with_1(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -91,7 +93,7 @@ def test_a_rank_that_fails_in_a_sweep_ends_with_an_exit_code(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(("deaths", "starts", "code"), [(0, 1, 0), (3, 4, 0), (9, 4, 1)])
-def test_a_step_that_fails_is_started_again(tmp_path, deaths, starts, code):
+def test_a_failed_step_is_started_again(tmp_path, deaths, starts, code):
     setup = OmegaConf.load(ROOT / "conf" / "cluster" / "slurm.yaml").hydra.launcher.setup
     (tmp_path / "srun").write_text(f'#!/bin/sh\necho "$@" >> log\n[ $(wc -l < log) -gt {deaths} ] || exit 137\n')
     (tmp_path / "srun").chmod(0o755)

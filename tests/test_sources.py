@@ -1,34 +1,23 @@
-"""Sources: tars, tables, COCO and Entities give the same samples, and what is broken in them is told."""
+"""Sources: tars, tables, COCO and Entities give the same samples, and broken samples get a reason."""
 
 import csv
 import json
-import tarfile
-from io import BytesIO
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_crawl import write_tar
 
 from proposals.errors import InputError
-from training.sources import Sample, Unit, find_source, read_photo
-from training.tables import read_table
-from training.text import Text
+from training.sample_text import SampleText
+from training.sources import SourceSample, WorkUnit, find_source, read_photo
+from training.table_readers import read_table
 
 CAPTIONS = {"a": ("A dog; a cat.",), "b/c": ("Two dogs", 'and, "more"')}
 
 
-def write_tar(path: Path, files: dict[str, bytes] | list[tuple[str, bytes]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, data in files.items() if isinstance(files, dict) else files:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, BytesIO(data))
-    return path
-
-
-def samples(images: Path, captions: Path | None = None, size: int = 10_000) -> list[Sample]:
+def samples(images: Path, captions: Path | None = None, size: int = 10_000) -> list[SourceSample]:
     return [sample for unit in find_source(images, captions, size).units() for sample in unit.samples()]
 
 
@@ -71,11 +60,11 @@ def test_tables(tmp_path, suffix):
 def test_tables_of_tags(tmp_path):
     rows = [{"path": "x.png", "tags": ["Hot dog", "red, blue"]}, {"path": "y.png", "tags": ["cat|dog"]}]
     tags = [("Hot dog", "red, blue"), ("cat", "dog")]
-    assert [s.text for s in samples(write_rows(tmp_path / "t.csv", rows))] == [Text(tags=found) for found in tags]
+    assert [s.text for s in samples(write_rows(tmp_path / "t.csv", rows))] == [SampleText(tags=found) for found in tags]
     assert [s.text.tags for s in samples(write_rows(tmp_path / "t.jsonl", rows))] == [tags[0], ("cat|dog",)]
 
 
-def test_rows_of_one_photo_that_follow_one_another_are_one_sample(tmp_path):
+def test_consecutive_rows_of_one_photo_are_one_sample(tmp_path):
     (tmp_path / "captions.csv").write_text("image,caption\na.jpg,one\na.jpg,two\nb.jpg,three\n")
     assert texts(tmp_path / "captions.csv") == {"a": ("one", "two"), "b": ("three",)}
 
@@ -92,7 +81,7 @@ def test_paths_are_relative_to_the_photos_or_to_the_table(tmp_path):
     assert samples(tmp_path / "photos", away)[0].photo.path == str(tmp_path / "x" / "a.jpg")
 
 
-def test_rows_that_cannot_be_used_are_told_and_the_others_kept(tmp_path):
+def test_broken_rows_get_a_reason_and_the_others_are_kept(tmp_path):
     lines = ['{"path": "a.jpg", "tags": ["x"]}', "{", "7", "", '{"path": "."}', '{"tags": ["x"]}', '{"path": "b.jpg"}']
     (tmp_path / "t.jsonl").write_bytes(
         "\n".join(lines).encode() + b'\n{"path": "\xff"}\n{"path": "a.jpg", "tags": "y"}'
@@ -107,7 +96,7 @@ def test_rows_that_cannot_be_used_are_told_and_the_others_kept(tmp_path):
     ]
     (tmp_path / "t.csv").write_text(f'path,tags\na.jpg,"{"x" * (1 << 21)}"\nb.jpg,"x, y"\nc.jpg\n')
     found = samples(tmp_path / "t.csv")
-    assert found[0].reason.startswith("broken row: field larger") and found[-2].text == Text(tags=("x", " y"))
+    assert found[0].reason.startswith("broken row: field larger") and found[-2].text == SampleText(tags=("x", " y"))
     assert reasons(tmp_path / "t.csv")[-1] == ("c", "no tags or captions")
     (tmp_path / "t.jsonl").write_bytes(
         b'{"path": "a", "text": "' + bytes(b"x" * (1 << 22)) + b'"}\n{"path": "b", "text": "c"}'
@@ -116,38 +105,38 @@ def test_rows_that_cannot_be_used_are_told_and_the_others_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("t.csv", "", "has no rows"),
         ("t.csv", "path,tags\n", "has no rows"),
         ("t.csv", "url,tags\nx,y\n", "columns url, tags: one must be path, image, file_name, filename"),
         ("t.jsonl", '{"path": "x", "title": "y"}', "one must be tags, keywords, captions, caption, text"),
-        ("t.parquet", "no", "is no Parquet file"),
+        ("t.parquet", "no", "is not a readable Parquet file"),
         ("t.json", '{"annotations": 1}', "COCO captions need"),
-        ("t.xml", "", "is of no kind that is known: name a folder of .tar files"),
+        ("t.xml", "", "is of an unknown kind: name a folder of .tar files"),
     ],
 )
-def test_tables_that_cannot_be_used_are_told(tmp_path, name, content, told):
+def test_broken_tables_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         samples(tmp_path, tmp_path / name)
 
 
-def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     (tmp_path / "t.parquet").touch()
     with pytest.raises(InputError, match=r"needs pyarrow: .*pip install -e '\.\[parquet\]'"):
         next(read_table(tmp_path / "t.parquet"))
 
 
-def test_what_is_not_there_is_told(tmp_path):
-    with pytest.raises(InputError, match="there is no such file or folder"):
+def test_missing_files_are_refused(tmp_path):
+    with pytest.raises(InputError, match="does not exist: name"):
         find_source(tmp_path / "none")
-    with pytest.raises(InputError, match="there is no such file or folder"):
+    with pytest.raises(InputError, match="does not exist: name"):
         find_source(tmp_path, tmp_path / "none.csv")
-    with pytest.raises(InputError, match=r"has no texts beside photos: name .* or set captions="):
+    with pytest.raises(InputError, match=r"has photos without texts: name .* or set captions="):
         find_source(tmp_path)
-    with pytest.raises(InputError, match=r"holds no \.txt file"):
+    with pytest.raises(InputError, match=r"has no \.txt files"):
         find_source(tmp_path, tmp_path)
     source = find_source(write_tar(tmp_path / "a.tar", {}))
     (tmp_path / "a.tar").unlink()
@@ -177,23 +166,23 @@ def test_tars_of_a_crawl(tmp_path):
     )  # fmt: skip
     found = samples(tmp_path)
     assert [(s.key, s.text) for s in found if not s.reason] == [
-        ("000", Text(captions=("a dog",))),
-        ("x/001", Text(captions=("ein Hund",))),
-        ("002", Text(captions=("a cow",))),
-        ("010", Text(tags=("a", "b"))),
+        ("000", SampleText(captions=("a dog",))),
+        ("x/001", SampleText(captions=("ein Hund",))),
+        ("002", SampleText(captions=("a cow",))),
+        ("010", SampleText(tags=("a", "b"))),
     ]
     assert [(s.key, s.reason.partition(":")[0]) for s in found if s.reason] == [
         ("003", "no photo"),
         ("004", "no tags or captions"),
         ("005", "broken JSON"),
         ("006", "broken JSON"),
-        ("007", "too long a text"),
+        ("007", "text too long"),
         ("000", "second sample of this key"),
     ]
     assert [read_photo(s.photo) for s in found if not s.reason] == [b"photo"] * 4
 
 
-def test_a_truncated_tar_gives_what_stands_before(tmp_path):
+def test_a_truncated_tar_gives_the_samples_before_the_damage(tmp_path):
     files = {f"{i}.{kind}": b"x" * 600 for i in range(4) for kind in ("jpg", "txt")}
     whole = write_tar(tmp_path / "a.tar", files).read_bytes()
     for cut in (1536 * 5 + 100, 1536 * 5 + 700, 1536 * 8, 1536 * 8 + 512):
@@ -206,17 +195,17 @@ def test_a_truncated_tar_gives_what_stands_before(tmp_path):
     assert [reason[:11] for _, reason in reasons(tmp_path)] == ["damaged tar"]
 
 
-def test_files_that_cannot_be_read_are_told_without_their_place(tmp_path):
+def test_the_message_about_an_unreadable_file_has_no_path(tmp_path):
     table = write_rows(tmp_path / "t.jsonl", [{"path": path, "text": "x"} for path in ("a.jpg", "b\0", "\ud800", ".")])
     (tmp_path / "sub").mkdir()
-    told = []
+    messages = []
     for sample in samples(table)[:3]:
         with pytest.raises(InputError) as error:
             read_photo(sample.photo)
-        told.append(str(error.value))
+        messages.append(str(error.value))
     assert (
-        told
-        == ["unreadable file: cannot be read: No such file or directory"] + ["unreadable file: its name is none"] * 2
+        messages
+        == ["unreadable file: cannot be read: No such file or directory"] + ["unreadable file: invalid name"] * 2
     )
 
 
@@ -237,7 +226,7 @@ def test_entities(tmp_path):
     assert [unit.number for unit in find_source(tmp_path, None, 1).units()] == [0, 1]
 
 
-def test_the_data_sets_at_hand(data):
+def test_real_data_sets(data):
     found = samples(data / "coco2017" / "val2017", data / "coco2017" / "annotations" / "captions_val2017.json")
     assert len(found) == 50 and all(len(s.text.captions) >= 5 and read_photo(s.photo) for s in found)
     found = samples(data / "flickr30k_entities")
@@ -245,7 +234,7 @@ def test_the_data_sets_at_hand(data):
     assert not any("[" in caption for s in found for caption in s.text.captions)
 
 
-def test_sources_differ_by_their_files_names_and_sizes(tmp_path):
+def test_the_identity_depends_on_the_names_and_sizes_of_the_files(tmp_path):
     one = find_source(write_tar(tmp_path / "a" / "1.tar", {"x": b""})).identity()
     assert one == find_source(write_tar(tmp_path / "b" / "1.tar", {"x": b""})).identity()
     assert one != find_source(write_tar(tmp_path / "c" / "2.tar", {"x": b""})).identity()
@@ -258,7 +247,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @given(st.lists(st.tuples(st.text(min_size=1), st.lists(st.text()))), st.integers(1, 4))
-def test_units_are_stretches_of_the_rows(folder, rows, size):
+def test_units_are_consecutive_rows(folder, rows, size):
     path = folder / "t.jsonl"
     path.write_text("".join(json.dumps({"path": name, "captions": found}) + "\n" for name, found in rows))
     if rows:
@@ -266,4 +255,4 @@ def test_units_are_stretches_of_the_rows(folder, rows, size):
         listed = [sample for unit in units for sample in unit.listed]
         assert listed == [sample for unit in find_source(path).units() for sample in unit.listed]
         assert [len(unit.listed) for unit in units[:-1]] == [size] * (len(units) - 1)
-        assert all(isinstance(unit, Unit) and unit.number == i for i, unit in enumerate(units))
+        assert all(isinstance(unit, WorkUnit) and unit.number == i for i, unit in enumerate(units))

@@ -16,8 +16,8 @@ from grounding.tagger.googlenet import googlenet
 from grounding.tagger.preprocessing import CAFFE, TENSORFLOW, TORCHVISION, Preprocessing
 from grounding.tagger.tagger import load_vocabulary
 from proposals.errors import InputError
-from training.data import crop, square
-from training.start import initial_tagger
+from training.dataset import crop, pad_to_square
+from training.initialization import initial_tagger
 
 TAGS = Vocabulary(["dog", "cat", "hot dog"])
 
@@ -159,6 +159,6 @@ def test_the_published_network_keeps_its_accuracy(data):
             image = np.asarray(Image.open(BytesIO(tar.extractfile(members[name]).read())).convert("RGB"))
             label = int(tar.extractfile(members[name.replace(".jpg", ".cls")]).read())
             with torch.no_grad():
-                logits = network(network.preprocessing(crop(square(image), None)[None]))
+                logits = network(network.preprocessing(crop(pad_to_square(image), None)[None]))
             hits.append(int(logits.argmax()) == label)
     assert sum(hits) / len(hits) > 0.68

@@ -1,4 +1,4 @@
-"""The benchmark of the training measures what it says."""
+"""The benchmark of a training."""
 
 import pytest
 from made_shards import make_shards, tiny_tagger
@@ -8,7 +8,7 @@ from training import benchmark
 
 
 class _Here:
-    """A pool of this process alone."""
+    """A process pool that works in this process."""
 
     def __init__(self, *_):
         pass
@@ -38,5 +38,5 @@ def test_the_rows_of_a_training(tmp_path, monkeypatch):
     assert found["tag layer, ours, 500 tags, batch 8"]["gradients differ"] < 1e-6
     assert "whole step, dense targets, 500 tags, batch 8" in found
     assert common == {"ranks": 1, "batch": 4, "precision": "float32", "photos": 24}
-    with pytest.raises(InputError, match="too few photos for 33 steps of 4: lower steps="):
+    with pytest.raises(InputError, match=r"too few photos for 33 steps of 4: lower benchmark\.steps="):
         benchmark.measure(str(root), init, batch=4, **(small | {"steps": 30}))

@@ -1,4 +1,4 @@
-"""What a validation measures, against plain loops."""
+"""Average precision, compared with plain loops."""
 
 import math
 
@@ -16,11 +16,11 @@ def test_average_precision_is_the_mean_of_the_precisions_at_the_positives(photos
     rng = torch.Generator().manual_seed(seed)
     scores = torch.randint(0, 5, (photos, tags), generator=rng).float()
     truths = torch.rand(photos, tags, generator=rng) < 0.5
-    before, validation.ENOUGH = validation.ENOUGH, enough
+    before, validation.MIN_POSITIVES = validation.MIN_POSITIVES, enough
     try:
         found = average_precisions(scores, truths).tolist()
     finally:
-        validation.ENOUGH = before
+        validation.MIN_POSITIVES = before
     expected = []
     for tag in range(tags):
         ranking = sorted(range(photos), key=lambda i: (-scores[i, tag], i))

@@ -1,4 +1,4 @@
-"""Dropout whose masks follow from where in the training they are used."""
+"""Dropout whose masks depend only on the seed, the step and the photo."""
 
 import numpy as np
 import torch
@@ -6,39 +6,51 @@ from torch import Tensor, nn
 
 
 class KeyedDropout(nn.Module):
-    """Dropout keyed by seed, step and the photo's place in the batch of all ranks.
+    """Dropout whose mask depends on the seed, the step and the photo's place in the batch of all ranks.
 
-    So a resumed run repeats it, and the photos of a step meet the same masks however many ranks share them.
+    So a resumed training uses the same masks, and the masks do not depend on the number of ranks.
 
     Args:
-        share: of the features that are dropped; seed: of the training.
+        share: probability that a feature is dropped, in [0, 1).
+        seed: seed of the training.
     """
 
     def __init__(self, share: float, seed: int):
         super().__init__()
         self.share, self.seed = share, seed
         self.step, self.batch, self.first = 0, 0, 0
-        self._of, self._numbers = None, torch.empty(0)
+        self._key, self._numbers = None, torch.empty(0)
 
     def at(self, step: int, batch: int, first: int) -> None:
-        """Says where the next photos are: in which step of how many photos, and which of them is the first one."""
+        """Sets the place of the next photos.
+
+        Args:
+            step: step of the training, from 0.
+            batch: photos per step, over all ranks.
+            first: place of the next photos' first one in this batch, from 0.
+        """
         self.step, self.batch, self.first = step, batch, first
 
-    @torch.compiler.disable  # it draws numbers in ways that cannot be compiled
+    @torch.compiler.disable  # the random numbers come from a generator that cannot be compiled
     def forward(self, features: Tensor) -> Tensor:
-        """(n, C, h, w) to the same shape; nothing is dropped outside training."""
+        """Applies dropout in training mode.
+
+        Args:
+            features: ``(n, C, h, w)`` float.
+
+        Returns:
+            A tensor of the same shape; ``features`` itself outside of training.
+        """
         if not self.training or not self.share:
             return features
-        kept = self._drawn(features.shape[1:])[self.first : self.first + len(features)] >= self.share
+        kept = self._random(features.shape[1:])[self.first : self.first + len(features)] >= self.share
         return features * (kept / (1 - self.share)).to(features)
 
-    def _drawn(self, shape: torch.Size) -> Tensor:
-        """Numbers 0..1 for the whole batch, drawn once a step."""
-        if self._of != (self.step, self.batch, shape):
+    def _random(self, shape: torch.Size) -> Tensor:
+        """``(batch, *shape)`` numbers in [0, 1), generated once per step."""
+        if self._key != (self.step, self.batch, shape):
             state = np.random.SeedSequence([self.seed, self.step]).generate_state(1, np.uint64)
             generator = torch.Generator().manual_seed(int(state[0] >> 1))
-            self._of, self._numbers = (
-                (self.step, self.batch, shape),
-                torch.rand(self.batch, *shape, generator=generator),
-            )
+            self._key = (self.step, self.batch, shape)
+            self._numbers = torch.rand(self.batch, *shape, generator=generator)
         return self._numbers

@@ -1,19 +1,19 @@
-"""Interruption: a signal that asks a training to end, held back until the work is saved."""
+"""Interruption: delays a signal that asks a training to end, until the training is saved."""
 
 import os
 import signal
 import threading
 from types import FrameType
 
-# what Slurm, torchrun and people send; SIGUSR2 is submitit's own
+# Slurm, torchrun and people send these; submitit uses SIGUSR2.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interruption:
-    """Within its ``with`` block the signals are only noted.
+    """Inside its ``with`` block, the signals in ``SIGNALS`` are only recorded.
 
     Attributes:
-        signal: the number of the last one that came, 0 while none has.
+        signal: number of the last signal that arrived; 0 if none did.
     """
 
     def __init__(self) -> None:
@@ -21,8 +21,8 @@ class Interruption:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():  # only there Python lets them be caught
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers in no other thread
+            self._before = {number: signal.signal(number, self._record) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -30,15 +30,18 @@ class Interruption:
             signal.signal(number, handler)
 
     def follow(self, number: int) -> None:
-        """Lets a signal do what it would have done at once: end the process, or what its earlier handler does.
+        """Sends the signal again with the earlier handler in place, which usually ends the process.
 
-        submitit's handler puts the job back into the queue. Where a handler comes back, as that of a signal that is
-        ignored does, the training goes on.
+        The handler of submitit puts the job back into the queue. If the handler returns, or if the signal was ignored
+        before, the training continues.
+
+        Args:
+            number: number of the signal.
         """
         self.signal = 0
         self.__exit__()
         os.kill(os.getpid(), number)
         self.__enter__()
 
-    def _note(self, number: int, _: FrameType | None) -> None:
+    def _record(self, number: int, _: FrameType | None) -> None:
         self.signal = number

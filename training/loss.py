@@ -1,22 +1,25 @@
-"""What a training lowers: the multi-label cross entropy over thousands of tags, and the distance to a teacher."""
+"""Training losses: multi-label cross entropy over thousands of tags, and distillation from a teacher."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 1 << 20  # logits that are worked on at a time: the temporary arrays stay in the processor's cache
+CHUNK = 1 << 20  # logits processed at a time, so that temporary arrays fit into the processor's cache
 
 
 class _TagLoss(torch.autograd.Function):
-    """-log s(l) for a positive and -log(1 - s(l)) for a negative are softplus(l) - y l, with the gradient s(l) - y: no
-    dense y is needed, and the one array that backward makes is the gradient."""
+    """Binary cross entropy without a dense target matrix.
+
+    With the logit l and the target y, the loss is softplus(l) - y l and its gradient sigmoid(l) - y. So the positives'
+    indices are enough, and backward allocates only the gradient.
+    """
 
     @staticmethod
     def forward(ctx, logits: Tensor, rows: Tensor, columns: Tensor, photos: int) -> Tensor:
         logits = logits.float().contiguous()
         ctx.save_for_backward(logits, rows, columns)
         ctx.photos = photos
-        # in float64, for the sums of sure positives nearly cancel
+        # float64, because the two sums nearly cancel where the positives are predicted well
         total = sum(F.softplus(part).sum(dtype=torch.float64) for part in logits.view(-1).split(CHUNK))
         return ((total - logits[rows, columns].sum(dtype=torch.float64)) / photos).float()
 
@@ -29,11 +32,15 @@ class _TagLoss(torch.autograd.Function):
 
 
 def tag_loss(logits: Tensor, rows: Tensor, columns: Tensor, photos: int | None = None) -> Tensor:
-    """The sum over tags of the binary cross entropies, averaged over photos; in float32, whatever the logits are.
+    """Binary cross entropy, summed over tags and averaged over photos.
+
+    It is computed in float32, whatever the dtype of the logits.
 
     Args:
-        logits: (B, tags); rows, columns: (P,) where the positives are, no pair twice; photos: to divide by, B by
-            default.
+        logits: ``(B, tags)`` float.
+        rows: ``(P,)`` int64, the photo of each positive pair; no pair occurs twice.
+        columns: ``(P,)`` int64, the tag of each positive pair.
+        photos: number to divide by. None: B.
 
     Returns:
         A float32 scalar.
@@ -41,14 +48,16 @@ def tag_loss(logits: Tensor, rows: Tensor, columns: Tensor, photos: int | None =
     return _TagLoss.apply(logits, rows, columns, photos or len(logits))
 
 
-def distillation_loss(logits: Tensor, taught: Tensor, photos: int | None = None) -> Tensor:
-    """The cross entropy of the softmax to the teacher's, less its own entropy (KL divergence), averaged over photos.
+def distillation_loss(logits: Tensor, teacher_logits: Tensor, photos: int | None = None) -> Tensor:
+    """KL divergence of the student's softmax from the teacher's, averaged over photos (Hinton et al. 2015, T = 1).
 
     Args:
-        logits: (B, classes) of the student; taught: (B, classes) of the teacher; photos: to divide by, B by default.
+        logits: ``(B, classes)`` float, of the student.
+        teacher_logits: ``(B, classes)`` float, of the teacher.
+        photos: number to divide by. None: B.
 
     Returns:
-        A float32 scalar, 0 where both softmaxes agree (Hinton et al. 2015, at temperature 1).
+        A float32 scalar, 0 if both softmaxes are equal.
     """
-    ours, theirs = logits.float().log_softmax(1), taught.float().log_softmax(1)
+    ours, theirs = logits.float().log_softmax(1), teacher_logits.float().log_softmax(1)
     return F.kl_div(ours, theirs, reduction="sum", log_target=True) / (photos or len(logits))

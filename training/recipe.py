@@ -60,7 +60,7 @@ class Recipe:
     workers: int | None = None
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("epochs", "batch", "micro_batch", "tags_per_image", "validate_every", "keep_checkpoints"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"step.{name}={getattr(self, name)} must be 1 or more")
@@ -91,7 +91,7 @@ class Recipe:
             raise InputError(f"step.batch={self.batch} photos cannot be split over {ranks} ranks: use a multiple")
         return self.batch // ranks
 
-    def identity(self) -> dict:
+    def identity(self) -> dict[str, object]:
         """The settings that two runs must share for one to continue the other."""
         return {name: value for name, value in asdict(self).items() if name not in CHANGEABLE}
 

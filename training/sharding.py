@@ -1,4 +1,4 @@
-"""The step ``shards``: photos and the texts beside them -> shards to train on, on all cores and machines.
+"""The step ``shards``: photos and their texts -> shards to train on, with all cores and machines.
 
     grounding step=shards images=FOLDER_OF_TARS
     grounding step=shards images=PHOTOS captions=table.csv
@@ -6,9 +6,9 @@
     grounding step=shards images=flickr30k_entities
     torchrun --nproc-per-node 4 -m grounding step=shards images=FOLDER     # or srun: the ranks share the units
 
-Two passes, in memory that does not grow with the samples. The first reads the texts and counts tags, the most frequent
-of which are the vocabulary. The second makes each unit of the input into a shard, whole or not at all, so that a run
-that is stopped goes on where it was when it is started again.
+There are two passes, in memory that does not grow with the number of samples. The first reads the texts and counts the
+tags; the most frequent ones are the vocabulary. The second makes a shard of each unit of the input, completely or not
+at all. So a run that was stopped continues where it was when the same command runs again.
 """
 
 import json
@@ -32,16 +32,17 @@ from grounding.runtime.workers import in_order, worker_pool
 from grounding.text.vocabulary import Vocabulary
 from grounding.text.words import normalize
 from proposals.errors import InputError
-from training.counting import TagCounter
-from training.maker import Maker, Settings, read_unit, remove_parts
-from training.shards import FORMAT, SHARDS, SKIPPED, VOCABULARY, read_vocabulary, vocabulary_text
-from training.sources import Source, Unit, find_source
-from training.statistics import Statistics, table
+from training.shard_maker import ShardMaker, ShardSettings, read_unit, remove_parts
+from training.shard_statistics import ShardStatistics, format_table
+from training.shard_writer import encode_vocabulary
+from training.shards import FORMAT, SHARDS, SKIPPED, VOCABULARY, read_vocabulary
+from training.sources import Source, WorkUnit, find_source
+from training.tag_counter import TagCounter
 
 log = logging.getLogger(__name__)
 
-COUNTED = "counted.json"  # what the first pass found
-AHEAD = 2  # units handed out before they are wanted, for each worker
+COUNTED = "counted.json"  # result of the first pass
+AHEAD = 2  # units per worker that are submitted before their results are needed
 
 
 def shard(
@@ -57,148 +58,183 @@ def shard(
     images_per_shard: int = 10_000,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Makes shards of photos and their tags, see ``training.shards``, and prints what they hold.
+    """Makes shards of photos and their tags (see ``training.shards``), and prints their statistics.
 
     Args:
-        images, captions: see ``training.sources.find_source``.
-        images_per_shard: samples in a shard, for a source that is not a folder of tar files.
-        output: the folder that is written to.
-        side, min_side, max_tags, min_images, held_out: see :class:`Settings`.
-        stop_words: a file of tags that are never kept, one a line; a line that starts with # is a comment.
-        workers: processes; None for as many as there are cores, 0 for this one alone.
+        images: see ``training.sources.find_source``.
+        output: folder to write to.
+        captions: see ``training.sources.find_source``.
+        side: longer side of a thumbnail, in pixels, at most.
+        min_side: shorter side of a photo, in pixels, at least.
+        max_tags: size of the vocabulary at most.
+        min_images: number of photos that must have a tag.
+        stop_words: a file of tags to drop, one per line; a line that starts with # is a comment.
+        held_out: fraction of the photos for validation, in [0, 1).
+        images_per_shard: samples per shard, for a source that is not tars; a tar becomes one shard.
+        workers: number of processes. None: the number of cores; 0: this process alone.
 
     Returns:
-        The ``stats`` of ``shards.json``; of a rank other than 0, nothing.
+        ``stats`` of ``shards.json``; an empty dict on ranks other than 0.
 
     Raises:
-        InputError: nothing to read, no tag that is frequent enough, or settings out of range; ``output`` holds shards
-            of other photos or settings, is where the photos are, or cannot be written; a worker was killed.
+        InputError: there is nothing to read, no tag is frequent enough, or a setting is out of range; ``output`` has
+            shards of other photos or settings, contains the photos, or cannot be written; or a worker was killed.
     """
-    settings = Settings(side, min_side, max_tags, min_images, _read_stop(stop_words), held_out)
+    settings = ShardSettings(side, min_side, max_tags, min_images, _read_stop_words(stop_words), held_out)
     workers = cores() if workers is None else workers
     if workers < 0 or images_per_shard < 1:
-        raise InputError(f"workers={workers} must be 0 or more, images_per_shard={images_per_shard} 1 or more")
+        raise InputError(
+            f"workers={workers} must be 0 or more, and images_per_shard={images_per_shard} must be 1 or more"
+        )
     _check_apart(Path(output), images, captions)
     start, source = time.perf_counter(), find_source(images, captions, images_per_shard)
     _check_writable(Path(output))
     with process_group() as wait, worker_pool(workers) as pool:
-        job = Job(source, settings, Path(output), pool, max(workers, 1) * AHEAD, wait)
+        job = ShardJob(source, settings, Path(output), pool, max(workers, 1) * AHEAD, wait)
         pairs, counted = job.count()
         units, samples = job.make(pairs, counted["vocabulary"])
         wait()
     if job.rank:
         return {}
     stats = job.publish(counted, units)
-    print(table(stats, time.perf_counter() - start, samples))
+    print(format_table(stats, time.perf_counter() - start, samples))
     return stats
 
 
-def _read_stop(path: str | None) -> frozenset[str]:
+def _read_stop_words(path: str | None) -> frozenset[str]:
     if path is None:
         return frozenset()
     try:
         lines = Path(path).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"stop_words={path} cannot be read ({error}): name a text file of tags, one a line") from error
+        raise InputError(
+            f"stop_words={path} cannot be read ({error}): use a text file with one tag per line"
+        ) from error
     return frozenset(normalize(line) for line in lines if not line.startswith("#"))
 
 
 def _check_apart(output: Path, *sources: str | None) -> None:
     if output.exists() and not output.is_dir():
-        raise InputError(f"output={output} is a file: name a folder")
+        raise InputError(f"output={output} is a file: use a folder")
     for source in (Path(source).resolve() for source in sources if source is not None):
         if output.resolve() in (source, source.parent if source.is_file() else source):
-            raise InputError(f"output={output} is where the photos are: the shards need a folder of their own")
+            raise InputError(f"output={output} contains the photos: use another folder for the shards")
 
 
 def _check_writable(output: Path) -> None:
-    """Tells of a folder that cannot be written before the tags are counted, not hours after."""
+    """Refuses a folder that cannot be written before the tags are counted, which may take hours."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=output):
             pass
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"output={output} cannot be written: {reason}; name another folder") from error
+        raise InputError(f"output={output} cannot be written: {reason}; use another folder") from error
 
 
 @dataclass
-class Job:
-    """One run of the step, by one rank."""
+class ShardJob:
+    """One run of the step, on one rank.
+
+    Attributes:
+        source: the input.
+        settings: the settings.
+        output: folder to write to.
+        pool: the workers; None to work in this process.
+        ahead: units that are submitted before their results are needed.
+        wait: waits for all ranks.
+        rank: this rank.
+        world: number of ranks.
+        identity: settings and source, by which shards of other runs can be distinguished.
+    """
 
     source: Source
-    settings: Settings
+    settings: ShardSettings
     output: Path
     pool: ProcessPoolExecutor | None
     ahead: int
-    wait: Callable[[], object]  # for all ranks
+    wait: Callable[[], object]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.rank, self.world = rank_of()
-        plain = asdict(self.settings) | {"stop_words": _digest("\n".join(sorted(self.settings.stop_words)))}
-        cut = {} if self.source.rows is None else {"images_per_shard": self.source.size}
-        self.identity = plain | cut | self.source.identity() | {"grounding": VERSION}
+        settings = asdict(self.settings) | {"stop_words": _digest("\n".join(sorted(self.settings.stop_words)))}
+        size = {} if self.source.rows is None else {"images_per_shard": self.source.size}
+        self.identity = settings | size | self.source.identity() | {"grounding": VERSION}
 
     def count(self) -> tuple[list[tuple[str, int]], dict[str, Any]]:
-        """The first pass: the vocabulary with its counts, and what ``counted.json`` tells of them.
+        """The first pass: counts the tags, or reads the counts of an earlier run.
 
-        Where an earlier run counted, it is read.
+        Returns:
+            The vocabulary as pairs of tag and count, and the content of ``counted.json``.
+
+        Raises:
+            InputError: no tag is frequent enough, or the folder has shards of other photos or settings.
         """
         counted = self._counted()
         if counted is not None:
-            self.wait()  # as those ranks do that count
+            self.wait()  # the ranks that count wait here once, too
             return read_vocabulary(self.output / VOCABULARY, counted["vocabulary"]), counted
         counter = self._count_all()
-        pairs = counter.best(self.settings.max_tags, self.settings.min_images, self.settings.stop_words)
+        pairs = counter.most_common(self.settings.max_tags, self.settings.min_images, self.settings.stop_words)
         if not pairs:
-            raise InputError(self._why_none(counter.photos))
+            raise InputError(self._explain_no_tags(counter.photos))
         return pairs, self._write_counted(pairs, counter)
 
     def make(self, pairs: Sequence[tuple[str, int]], digest: str) -> tuple[int, int]:
-        """The second pass: makes this rank's units.
+        """The second pass: makes the shards of this rank's units.
 
         Args:
-            pairs: the vocabulary with its counts; digest: of its file.
+            pairs: the vocabulary as pairs of tag and count.
+            digest: SHA-256 of ``vocabulary.txt``.
 
         Returns:
-            How many units there are, those of other ranks too, and how many samples were worked on.
+            The number of units of all ranks, and the number of samples that this rank processed.
         """
         identity = _digest(json.dumps([self.identity, digest], sort_keys=True))
-        maker = Maker(self.settings, Vocabulary(tuple(tag for tag, _ in pairs)), identity, self.output)
-        units, samples, before = Counter(), 0, 0
+        maker = ShardMaker(self.settings, Vocabulary(tuple(tag for tag, _ in pairs)), identity, self.output)
+        units: Counter[int] = Counter()
+        samples, existed = 0, 0
         with tqdm(unit="photo", desc="making shards", disable=None) as bar:
-            for unit, made in in_order(self.pool, maker, self._mine(units), self.ahead):
-                before += made.before
-                samples += 0 if made.before else made.samples
-                bar.update(made.samples)
-                if made.damage:
-                    log.warning("%s: %s", unit.source, made.damage)
-        if before:
-            log.info("%d shards were there before", before)
+            for unit, result in in_order(self.pool, maker, self._own_units(units), self.ahead):
+                existed += result.existed
+                samples += 0 if result.existed else result.samples
+                bar.update(result.samples)
+                if result.damage:
+                    log.warning("%s: %s", unit.source, result.damage)
+        if existed:
+            log.info("%d shards existed before and were kept", existed)
         return units.total(), samples
 
     def publish(self, counted: dict[str, Any], units: int) -> dict[str, Any]:
-        """Writes what belongs to no single shard, ``shards.json`` last, and returns its ``stats``."""
+        """Writes ``skipped.jsonl``, then ``shards.json``.
+
+        Args:
+            counted: the content of ``counted.json``.
+            units: number of units.
+
+        Returns:
+            ``stats`` of ``shards.json``.
+        """
         for name in (SKIPPED, SHARDS):
             remove_parts(self.output / name)
-        train, val, total = [], [], Statistics()
-        with atomic_path(self.output / SKIPPED) as aside, aside.open("w", encoding="utf-8") as file:
+        train, val, total = [], [], ShardStatistics()
+        with atomic_path(self.output / SKIPPED) as part, part.open("w", encoding="utf-8") as file:
             for number in range(units):
                 about = read_unit(self.output, number)
-                total.add(Statistics.of(about["stats"]))
+                total.add(ShardStatistics.from_json(about["stats"]))
                 train += [entry for entry in about["train"] if entry["photos"]]
                 val += about["val"]
                 file.writelines(json.dumps(line) + "\n" for line in about["skipped"])
-        told = {name: counted[name] for name in ("tags_kept", "rarest", "left_out", "error")}
-        stats = {"samples": total.samples} | total.plain() | total.summary() | told
+        tags = {name: counted[name] for name in ("tags_kept", "rarest", "left_out", "error")}
+        stats = {"samples": total.samples} | total.to_json() | total.summary() | tags
         made = {"format": FORMAT, "settings": self.identity, "vocabulary": counted["vocabulary"]}
         write_json(self.output / SHARDS, made | {"train": train, "val": val, "stats": stats})
-        for left in self.output.glob(".counts-*.json"):
-            left.unlink(missing_ok=True)
+        for counts in self.output.glob(".counts-*.json"):
+            counts.unlink(missing_ok=True)
         return stats
 
-    def _mine(self, units: Counter) -> Iterator[Unit]:
-        """This rank's units; ``units`` counts those of every rank."""
+    def _own_units(self, units: Counter[int]) -> Iterator[WorkUnit]:
+        """This rank's units; ``units`` counts the units of each rank."""
         for unit in self.source.units():
             owner = unit.number % self.world
             units[owner] += 1
@@ -206,29 +242,25 @@ class Job:
                 yield unit
 
     def _counted(self) -> dict[str, Any] | None:
-        """What an earlier run counted, None where none did.
-
-        Raises:
-            InputError: it was of other photos or settings.
-        """
+        """The ``counted.json`` of an earlier run; None if there is none."""
         path, others = self.output / COUNTED, f"{self.output} has shards of other photos or settings"
         if not path.exists():
             if any(self.output.glob("*.tar")) or (self.output / SHARDS).exists():
-                raise InputError(f"{others}: choose another folder, or remove it")
+                raise InputError(f"{others}: use another folder, or remove this one")
             return None
         try:
             counted = json.loads(path.read_bytes())
             then = counted["settings"]
             different = [name for name, value in self.identity.items() if then.get(name) != value]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"{path} cannot be read ({error}): remove the folder and start anew") from error
+            raise InputError(f"{path} cannot be read ({error}): remove the folder and start again") from error
         if different:
-            raise InputError(f"{others} ({', '.join(different)}): choose another folder, or remove it")
+            raise InputError(f"{others} ({', '.join(different)}): use another folder, or remove this one")
         return counted if (self.output / VOCABULARY).exists() else None
 
     def _count_all(self) -> TagCounter:
-        """Counts the photos of every rank. Each adds up the same files, so that none has to wait for a sum."""
-        counter = self._count_mine()
+        """Counts the tags of all ranks. Each rank adds the counts of all, so no rank waits for another's sum."""
+        counter = self._count_own()
         if self.world == 1:
             return counter
         write_json(self._counts(self.rank), vars(counter))
@@ -238,40 +270,40 @@ class Job:
             total.merge(_read_counts(self._counts(rank)))
         return total
 
-    def _count_mine(self) -> TagCounter:
+    def _count_own(self) -> TagCounter:
         counter = TagCounter()
         with tqdm(unit="photo", desc="counting tags", disable=None) as bar:
-            for _, found in in_order(self.pool, self.settings.count, self._mine(Counter()), self.ahead):
-                counter.merge(found)
-                bar.update(found.photos)
+            for _, counts in in_order(self.pool, self.settings.count, self._own_units(Counter()), self.ahead):
+                counter.merge(counts)
+                bar.update(counts.photos)
         return counter
 
     def _write_counted(self, pairs: Sequence[tuple[str, int]], counter: TagCounter) -> dict[str, Any]:
-        text, digest = vocabulary_text(pairs)
+        text, digest = encode_vocabulary(pairs)
         counted = {
             "settings": self.identity,
             "vocabulary": digest,
             "photos": counter.photos,
             "tags_kept": len(pairs),
             "rarest": pairs[-1][1],
-            "left_out": len(counter.counts) + counter.forgotten - len(pairs),
+            "left_out": len(counter.counts) + counter.dropped - len(pairs),
             "error": counter.error,
         }
         if self.rank == 0:
             remove_parts(self.output / VOCABULARY)
-            with atomic_path(self.output / VOCABULARY) as aside:
-                aside.write_bytes(text)
+            with atomic_path(self.output / VOCABULARY) as part:
+                part.write_bytes(text)
             write_json(self.output / COUNTED, counted)
         return counted
 
-    def _why_none(self, photos: int) -> str:
-        """What to tell where no tag is frequent enough among so many photos."""
+    def _explain_no_tags(self, photos: int) -> str:
+        """The message if no tag is frequent enough in ``photos`` photos."""
         if photos:
             few = f"no tag occurs in {self.settings.min_images} of the {photos} photos for training"
-            return f"{few}: lower step.min_images=, or name other images"
+            return f"{few}: lower step.min_images=, or use other images"
         skipped = ((unit, sample) for unit in self.source.units() for sample in unit.samples() if sample.reason)
-        found = (f"the first is {sample.key or unit.source}: {sample.reason}" for unit, sample in skipped)
-        return f"no photo for training has a text ({next(found, 'there is none')}); name other images"
+        reasons = (f"the first is {sample.key or unit.source}: {sample.reason}" for unit, sample in skipped)
+        return f"no photo for training has a text ({next(reasons, 'there are no photos')}): use other images"
 
     def _counts(self, rank: int) -> Path:
         return self.output / f".counts-{rank}-of-{self.world}.json"
@@ -282,7 +314,7 @@ def _read_counts(path: Path) -> TagCounter:
         found = json.loads(path.read_bytes())
         return TagCounter(**found | {"counts": Counter(found["counts"])})
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}): all ranks must see one folder") from error
+        raise InputError(f"{path} cannot be read ({error}): all ranks must share one output folder") from error
 
 
 def _digest(text: str) -> str:

@@ -1,7 +1,9 @@
-"""Sources: photos and their texts, wherever they lie, cut into units that are worked on apart.
+"""Sources: photos with tags or captions, divided into units of work.
 
-- a folder of tar files (WebDataset, as img2dataset writes them), or one: ``KEY.jpg`` with ``KEY.json`` or ``KEY.txt``;
-- a table, CSV, JSON lines or Parquet, of paths and tags or captions;
+A source is one of
+
+- a tar file, or a folder of them (WebDataset, as img2dataset writes it): ``KEY.jpg`` with ``KEY.json`` or ``KEY.txt``;
+- a table (CSV, JSON lines or Parquet) of paths and tags or captions;
 - COCO captions and the folder of their photos;
 - Flickr30k Entities: ``Sentences/ID.txt`` and ``images/ID.jpg``.
 """
@@ -18,46 +20,51 @@ from grounding.text.captions import read_captions
 from grounding.text.markup import plain_sentence
 from proposals.errors import InputError
 from proposals.shards import members
-from training.tables import READERS, parse_object, path_of, read_table
-from training.text import Text
+from training.sample_text import SampleText
+from training.table_readers import READERS, parse_object, photo_path, read_table
 
 MAX_TEXT = 1 << 20  # bytes of a sample's JSON or text
 KINDS = "a folder of .tar files, a table (.csv, .jsonl, .parquet), COCO captions (.json) or a folder with Sentences/"
 DAMAGED = "damaged tar"
 
 
-class Sample(NamedTuple):
+class SourceSample(NamedTuple):
     """A photo and its text.
 
     Attributes:
-        key: its name, unique in its unit; photo: where its bytes are.
-        reason: why it cannot be used, empty where it can: the kind, or the kind, a colon, and the details.
+        key: name of the sample, unique in its unit.
+        photo: where the bytes of the photo are; None if it has none.
+        text: tags or captions.
+        reason: why the sample cannot be used: the kind of reason, or the kind, a colon and details. "" if it can.
     """
 
     key: str
     photo: PhotoFile | None
-    text: Text = Text()
+    text: SampleText = SampleText()
     reason: str = ""
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Samples that are worked on together.
+class WorkUnit:
+    """Samples that are processed together, and whose photos are in the same shards.
 
     Attributes:
-        number: from 0; source: the name of the file that they come from.
-        tar: where they are, or None; listed: the samples themselves, where there is no tar.
+        number: number of the unit, from 0.
+        source: name of the file that the samples come from.
+        tar: the tar with the samples, or None.
+        listed: the samples, if there is no tar.
     """
 
     number: int
     source: str
     tar: Path | None = None
-    listed: tuple[Sample, ...] = ()
+    listed: tuple[SourceSample, ...] = ()
 
-    def samples(self) -> Iterator[Sample]:
-        """The samples in order; of two with one key the second has a reason.
+    def samples(self) -> Iterator[SourceSample]:
+        """The samples in order.
 
-        The last sample of a damaged tar tells of the damage; those before it are whole.
+        If two samples have the same key, the second gets a reason. If the tar is damaged, the last sample describes the
+        damage; the samples before it are complete.
         """
         seen: set[str] = set()
         for sample in self.listed if self.tar is None else _of_tar(self.tar):
@@ -72,37 +79,41 @@ class Unit:
 
 @dataclass(frozen=True)
 class Source:
-    """What there is to make shards of.
+    """The input of ``step=shards``.
 
     Attributes:
-        files: whose samples are read: tars, a table, ...; size: samples in a unit where the files are no tars.
-        rows: gives the samples of files that are no tars.
+        files: the files to read: tars, a table or captions.
+        size: samples per unit, for files that are not tars.
+        rows: reads the samples of files that are not tars; None for tars.
     """
 
     files: tuple[Path, ...]
     size: int
-    rows: Callable[[], Iterator[Sample]] | None = None
+    rows: Callable[[], Iterator[SourceSample]] | None = None
 
-    def units(self) -> Iterator[Unit]:
+    def units(self) -> Iterator[WorkUnit]:
         """The units in order, in constant memory.
 
         Raises:
-            InputError: a table or the captions cannot be read.
+            InputError: the table or the captions cannot be read.
         """
         if self.rows is None:
-            yield from (Unit(number, tar.name, tar) for number, tar in enumerate(self.files))
+            yield from (WorkUnit(number, tar.name, tar) for number, tar in enumerate(self.files))
             return
         rows, number = self.rows(), 0
         name = self.files[0].parent.name if len(self.files) > 1 else self.files[0].name
         while part := tuple(islice(rows, self.size)):
-            yield Unit(number, name, None, part)
+            yield WorkUnit(number, name, None, part)
             number += 1
 
     def identity(self) -> dict[str, Any]:
-        """Tells sources apart: how many files, the name of the first, and a digest of all names and sizes.
+        """Values by which sources can be distinguished.
+
+        Returns:
+            The number of files, the name of the first, and a digest of all names and sizes.
 
         Raises:
-            InputError: a file is gone.
+            InputError: a file is missing.
         """
         digest = sha256()
         for path in self.files:
@@ -114,20 +125,23 @@ class Source:
 
 
 def find_source(images: str | Path, captions: str | Path | None = None, size: int = 10_000) -> Source:
-    """What lies at ``images`` and ``captions``; see the head of this file.
+    """Opens a source, see the top of this file.
 
     Args:
-        images: tars, a table, a folder of photos, or the folder of Entities.
-        captions: a table, COCO captions, or a folder of Entities sentences; None where ``images`` has the texts, too.
-        size: samples in a unit, where the source is no tars.
+        images: a tar or a folder of them, a table, a folder of photos, or the folder of Flickr30k Entities.
+        captions: a table, COCO captions, or a folder of Flickr30k Entities sentences. None if ``images`` has the texts.
+        size: samples per unit, for a source that is not tars.
+
+    Returns:
+        The source.
 
     Raises:
-        InputError: there is no such file or folder, or it is of no kind that is known.
+        InputError: a file or folder does not exist, or is of an unknown kind.
     """
     images = Path(images)
     for path in (images, *([] if captions is None else [Path(captions)])):
         if not path.exists():
-            raise InputError(f"{path}: there is no such file or folder; name {KINDS}")
+            raise InputError(f"{path} does not exist: name {KINDS}")
     if captions is None:
         return _find_alone(images, size)
     captions = Path(captions)
@@ -137,7 +151,7 @@ def find_source(images: str | Path, captions: str | Path | None = None, size: in
         return _entities(captions, images / "images" if (images / "images").is_dir() else images, size)
     if captions.suffix.lower() == ".json":
         return Source((captions,), size, lambda: _of_coco(captions, images))
-    raise InputError(f"{captions} is of no kind that is known: name {KINDS}")
+    raise InputError(f"captions={captions} is of an unknown kind: name {KINDS}")
 
 
 def _find_alone(images: Path, size: int) -> Source:
@@ -149,7 +163,7 @@ def _find_alone(images: Path, size: int) -> Source:
         return _entities(images / "Sentences", images / "images", size)
     tars = tuple(sorted(images.glob("*.tar")))
     if not tars:
-        raise InputError(f"{images} has no texts beside photos: name {KINDS}, or set captions= beside images=")
+        raise InputError(f"images={images} has photos without texts: name {KINDS}, or set captions= as well")
     return Source(tars, size)
 
 
@@ -157,59 +171,59 @@ def _entities(sentences: Path, photos: Path, size: int) -> Source:
     folder = sentences / "Sentences" if (sentences / "Sentences").is_dir() else sentences
     files = tuple(sorted(folder.glob("*.txt")))
     if not files:
-        raise InputError(f"{folder} holds no .txt file: name a folder of Flickr30k Entities sentences")
+        raise InputError(f"{folder} has no .txt files: name a folder of Flickr30k Entities sentences")
     return Source(files, size, lambda: _of_entities(folder, photos))
 
 
-def _of_entities(sentences: Path, photos: Path) -> Iterator[Sample]:
+def _of_entities(sentences: Path, photos: Path) -> Iterator[SourceSample]:
     for image, found in groupby(read_captions(sentences), lambda caption: caption.image):
-        text = Text(captions=tuple(plain_sentence(caption.text) for caption in found))
-        yield Sample(image, PhotoFile(image, str(photos / f"{image}.jpg")), text)
+        text = SampleText(captions=tuple(plain_sentence(caption.text) for caption in found))
+        yield SourceSample(image, PhotoFile(image, str(photos / f"{image}.jpg")), text)
 
 
-def _of_coco(path: Path, photos: Path) -> Iterator[Sample]:
+def _of_coco(path: Path, photos: Path) -> Iterator[SourceSample]:
     captions: dict[str, list[str]] = {}
     for caption in read_captions(path):
         captions.setdefault(caption.image, []).append(caption.text)
     for image, found in captions.items():
-        yield _listed(image, photos, Text(captions=tuple(found)))
+        yield _listed(image, photos, SampleText(captions=tuple(found)))
 
 
-def _of_table(path: Path, photos: Path) -> Iterator[Sample]:
-    """The rows of a table; those of one photo that follow one another are one sample."""
+def _of_table(path: Path, photos: Path) -> Iterator[SourceSample]:
+    """The samples of a table; consecutive rows with the same photo are one sample."""
     base = None
-    for image, rows in groupby(enumerate(read_table(path)), lambda row: path_of(row[1]) or row[0]):
+    for image, rows in groupby(enumerate(read_table(path)), lambda row: photo_path(row[1]) or row[0]):
         if isinstance(image, int):
             row = next(rows)[1]
-            yield Sample("", None, reason=row if isinstance(row, str) else "no path")
+            yield SourceSample("", None, reason=row if isinstance(row, str) else "no path")
         else:
             base = base or (path.parent if _is_beside(image, path, photos) else photos)
-            yield _listed(image, base, _joined([Text.of(row) for _, row in rows]))
+            yield _listed(image, base, _joined([SampleText.of(row) for _, row in rows]))
 
 
 def _is_beside(image: str, table: Path, photos: Path) -> bool:
-    """Whether a table's paths are relative to its own folder, as its first one shows."""
+    """Whether a table's paths are relative to its own folder, decided by the first path."""
     return not (photos / image).exists() and (table.parent / image).exists()
 
 
-def _joined(texts: list[Text]) -> Text:
-    return Text(*(tuple(line for text in texts for line in text[kind]) for kind in range(2)))
+def _joined(texts: list[SampleText]) -> SampleText:
+    return SampleText(*(tuple(line for text in texts for line in text[kind]) for kind in range(2)))
 
 
-def _listed(image: str, photos: Path, text: Text) -> Sample:
-    """A photo that a list names by its path; its key is that, without the suffix."""
+def _listed(image: str, photos: Path, text: SampleText) -> SourceSample:
+    """The sample of a photo that is listed by its path; its key is the path without the suffix."""
     path = photos / image
     inside = path.relative_to(photos) if path.is_relative_to(photos) else path
     key = PurePosixPath(inside.as_posix()).with_suffix("").as_posix()
-    return Sample(key, PhotoFile(path.stem, str(path)), text, "" if any(text) else "no tags or captions")
+    return SourceSample(key, PhotoFile(path.stem, str(path)), text, "" if any(text) else "no tags or captions")
 
 
-def _of_tar(path: Path) -> Iterator[Sample]:
+def _of_tar(path: Path) -> Iterator[SourceSample]:
     for key, parts in groupby(_parts(path), lambda part: part[0]):
         found: dict[str, PhotoFile] = {}
         for _, suffix, part in parts:
             if isinstance(part, str):
-                yield Sample(key, None, reason=part)
+                yield SourceSample(key, None, reason=part)
             elif suffix in (".json", ".txt") or (suffix in SUFFIXES and not found.keys() & SUFFIXES):
                 found[suffix] = part
         if found:
@@ -217,53 +231,60 @@ def _of_tar(path: Path) -> Iterator[Sample]:
 
 
 def _parts(path: Path) -> Iterator[tuple[str, str, PhotoFile | str]]:
-    """Key, suffix and place of each file in a tar; at the end, if it is damaged, why."""
+    """Key, suffix and place of each file in a tar; at the end a description of the damage, if there is any."""
     try:
         for member in members(path):
-            # as WebDataset cuts names: the suffix begins at the first dot
+            # as in WebDataset, the suffix begins at the first dot
             stem, dot, suffix = PurePosixPath(member.name).name.partition(".")
             if stem:
                 key = PurePosixPath(member.name).with_name(stem).as_posix()
                 yield key, (dot + suffix).lower(), PhotoFile(key, str(path), member.offset_data, member.size)
     except InputError as error:
-        yield "", "", f"{DAMAGED}: {str(error).removeprefix(f'{path} is ')}; what stands before is kept"
+        yield "", "", f"{DAMAGED}: {str(error).removeprefix(f'{path} is ')}; the files before it are kept"
 
 
-def _packed(key: str, files: dict[str, PhotoFile]) -> Sample:
+def _packed(key: str, files: dict[str, PhotoFile]) -> SourceSample:
     photo = next((files[suffix] for suffix in files if suffix in SUFFIXES), None)
     if photo is None:
-        return Sample(key, None, reason="no photo")
+        return SourceSample(key, None, reason="no photo")
     try:
-        text = _read_json(files[".json"]) if ".json" in files else Text()
+        text = _read_json(files[".json"]) if ".json" in files else SampleText()
         if not any(text) and ".txt" in files:
-            text = Text.of({"caption": _read(files[".txt"]).decode("utf-8-sig", "replace")})
+            text = SampleText.of({"caption": _read(files[".txt"]).decode("utf-8-sig", "replace")})
     except InputError as error:
-        return Sample(key, photo, reason=str(error))
-    return Sample(key, photo, text, "" if any(text) else "no tags or captions")
+        return SourceSample(key, photo, reason=str(error))
+    return SourceSample(key, photo, text, "" if any(text) else "no tags or captions")
 
 
-def _read_json(file: PhotoFile) -> Text:
+def _read_json(file: PhotoFile) -> SampleText:
     found = parse_object(_read(file), "JSON")
     if isinstance(found, str):
         raise InputError(found)
-    return Text.of(found)
+    return SampleText.of(found)
 
 
 def _read(file: PhotoFile) -> bytes:
     if file.size > MAX_TEXT:
-        raise InputError(f"too long a text: {file.size} bytes")
+        raise InputError(f"text too long: {file.size} bytes")
     return read_photo(file)
 
 
 def read_photo(file: PhotoFile) -> bytes:
-    """A file's bytes.
+    """Reads the bytes of a photo or a text.
+
+    Args:
+        file: where it is.
+
+    Returns:
+        The bytes.
 
     Raises:
-        InputError: it cannot be read; the message does not say where it lies, so that it is the same everywhere.
+        InputError: the file cannot be read. The message does not contain its path, so that it is the same on every
+            machine.
     """
     try:
         return file.read()
     except InputError as error:
         raise InputError(f"unreadable file: {str(error).removeprefix(f'{file} ')}") from error
-    except ValueError as error:  # a path that no system can have
-        raise InputError("unreadable file: its name is none") from error
+    except ValueError as error:  # a path that no system accepts
+        raise InputError("unreadable file: invalid name") from error

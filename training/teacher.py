@@ -1,4 +1,4 @@
-"""Teacher: the network as it was, for what it knew and the training's photos have no tags for (Hinton et al. 2015)."""
+"""The teacher: a frozen copy of the initial network, for tags that the training photos lack (Hinton et al. 2015)."""
 
 import copy
 
@@ -9,11 +9,11 @@ from grounding.tagger.tagger import TagClassifier
 
 
 class Teacher(nn.Module):
-    """Answers for the inherited tags as the network did at the start.
+    """Predicts the inherited tags as the network did at the start of the training.
 
     Args:
-        tagger: as the training starts from it; it is copied. known: how many of its tags are the photos' own; the
-            others are inherited.
+        tagger: the tagger at the start of the training; its weights are copied.
+        known: number of its tags that the training photos have. These come first; the others are inherited.
     """
 
     def __init__(self, tagger: TagClassifier, known: int):
@@ -27,19 +27,28 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Preprocessed (n, 3, 224, 224) to the logits of the inherited tags (n, inherited)."""
+        """The logits of the inherited tags.
+
+        Args:
+            images: ``(n, 3, 224, 224)`` float, preprocessed.
+
+        Returns:
+            ``(n, inherited)`` float.
+        """
         return self.classifier(self.trunk(images)).flatten(1)
 
 
 @torch.no_grad()
 def calibrate(tagger: TagClassifier, images: Tensor, known: int) -> None:
-    """Moves the inherited biases by one number, so that a tag's logit is about the log of its softmax.
+    """Adds one constant to the biases of the inherited tags, so that a logit is about the log of its softmax.
 
-    A softmax does not see the move; but beside tags that are asked one by one, each of a thousand classes would else
-    seem likely.
+    The inherited tags come from a softmax over classes, which does not change with such a constant. The other tags
+    have a sigmoid each. Without the constant, each of the thousand classes would look likely beside them.
 
     Args:
-        images: preprocessed (n, 3, 224, 224), of which the mean is taken.
+        tagger: the tagger to change.
+        images: ``(n, 3, 224, 224)`` float, preprocessed; the constant is a mean over them.
+        known: number of tags that are not inherited; they come first.
     """
     logits = tagger.eval()(images).flatten(1)[:, known:]
     tagger.classifier.bias[known:] -= logits.logsumexp(1).mean()

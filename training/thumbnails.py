@@ -1,4 +1,4 @@
-"""Thumbnails: a photo's bytes -> a small upright JPEG, or why there is none."""
+"""Thumbnails: the bytes of a photo -> a small upright JPEG, or the reason why there is none."""
 
 import re
 import warnings
@@ -11,36 +11,49 @@ from grounding.images import MAX_ASPECT, MAX_PIXELS, read_image
 from proposals.errors import InputError
 
 QUALITY = 90
-GAP = 2.0  # Pillow shrinks in whole steps to this many times the size before it filters: nothing is seen of it
-MAX_MARKERS = 4096  # bytes of a JPEG's markers (EXIF, colour profile) that are copied along
-ORIENTATION = 0x0112
+GAP = 2.0  # Pillow first shrinks by a whole factor to at least GAP times the size; this is fast and cannot be seen
+MAX_MARKERS = 4096  # bytes of markers (EXIF, colour profile) in a JPEG that is copied
+ORIENTATION = 0x0112  # the EXIF tag
 
 
 class Thumbnail(NamedTuple):
-    """The bytes of a JPEG, RGB or grey, and its size in pixels."""
+    """A JPEG, RGB or grey.
+
+    Attributes:
+        data: bytes of the file.
+        width: width in pixels.
+        height: height in pixels.
+    """
 
     data: bytes
     width: int
     height: int
 
 
-def thumbnail(data: bytes, side: int = 200, min_side: int = 32) -> Thumbnail:
-    """A photo at no more than ``side`` pixels.
+def make_thumbnail(data: bytes, side: int = 200, min_side: int = 32) -> Thumbnail:
+    """Makes a photo at most ``side`` pixels wide and high.
 
-    A plain JPEG that is small enough already is copied, so that it loses nothing a second time. Others are turned
-    upright, made smaller (Lanczos) and encoded at quality 90. The bytes depend on ``data`` (and on the Pillow at hand).
+    A plain JPEG that is small enough is copied, so that it is not compressed a second time. Other photos are turned
+    upright, made smaller (Lanczos) and encoded with quality 90. The result depends only on ``data`` and on the version
+    of Pillow.
 
     Args:
-        data: a photo's file; side: of the thumbnail, the longer one; min_side: the least shorter side of the photo.
+        data: bytes of an image file.
+        side: longer side of the thumbnail, in pixels, at most.
+        min_side: shorter side of the photo, in pixels, at least.
+
+    Returns:
+        The thumbnail.
 
     Raises:
-        InputError: an empty, broken, truncated, animated, CMYK or tiny photo, one of sides that differ more than 8:1 or
-            of more than ``grounding.images.MAX_PIXELS`` pixels. The message is the kind, a colon, and the details.
+        InputError: the photo is empty, broken, truncated, animated, CMYK or too small, its sides differ by more than
+            8:1, or it has more than ``grounding.images.MAX_PIXELS`` pixels. The message is the kind of reason, a colon,
+            and details.
     """
     if not data:
         raise InputError("empty file")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what Pillow thinks of a crawl's EXIF
+        warnings.simplefilter("ignore")  # Pillow warns of bad EXIF, which is common on the web
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with _open(data) as image:
             try:
@@ -48,21 +61,21 @@ def thumbnail(data: bytes, side: int = 200, min_side: int = 32) -> Thumbnail:
                 return _copy(image, data, side) or _encode(_shrink(image, data, side))
             except (InputError, MemoryError):
                 raise
-            except Exception as error:  # Pillow's readers may raise anything on a broken file
-                raise InputError(f"truncated or corrupt image: {_plain(error)}") from error
+            except Exception as error:  # Pillow may raise any exception on a broken file
+                raise InputError(f"truncated or corrupt image: {_one_line(error)}") from error
 
 
 def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(BytesIO(data))
     except UnidentifiedImageError as error:
-        raise InputError("broken image: no format that is known") from error
+        raise InputError("broken image: unknown format") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"more than {MAX_PIXELS} pixels") from error
     except MemoryError:
         raise
     except Exception as error:  # as above
-        raise InputError(f"broken image: {_plain(error)}") from error
+        raise InputError(f"broken image: {_one_line(error)}") from error
 
 
 def _check(image: Image.Image, min_side: int) -> None:
@@ -72,16 +85,16 @@ def _check(image: Image.Image, min_side: int) -> None:
     if min(width, height) < min_side:
         raise InputError(f"below {min_side} pixels: {width}x{height}")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise InputError(f"sides that differ more than {MAX_ASPECT} to 1: {width}x{height}")
+        raise InputError(f"sides differ by more than {MAX_ASPECT} to 1: {width}x{height}")
     if image.mode == "CMYK":
         raise InputError("CMYK")
-    # a camera's JPEG may carry a second picture, which is no animation
+    # MPO: the JPEG of a camera with a second picture in it, which is not an animation
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise InputError(f"animated: {image.n_frames} frames")
 
 
 def _copy(image: Image.Image, data: bytes, side: int) -> Thumbnail | None:
-    """The photo as it is, None where it must be encoded."""
+    """The photo as it is; None if it must be encoded."""
     if image.format != "JPEG" or max(image.size) > side or image.mode not in ("RGB", "L"):
         return None
     markers = sum(len(content) for _, content in image.applist)
@@ -89,25 +102,25 @@ def _copy(image: Image.Image, data: bytes, side: int) -> Thumbnail | None:
         return None
     if image.getexif().get(ORIENTATION, 1) != 1:
         return None
-    image.load()  # which finds out whether it is whole
+    image.load()  # raises if the file is truncated
     return Thumbnail(data, *image.size)
 
 
 def _shrink(image: Image.Image, data: bytes, side: int) -> Image.Image:
     if image.mode not in ("RGB", "L") or image.has_transparency_data:
-        # Lanczos needs plain channels
+        # Lanczos needs RGB or grey without transparency
         image = Image.fromarray(read_image(BytesIO(data)))
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=GAP)
     return ImageOps.exif_transpose(image)
 
 
 def _encode(image: Image.Image) -> Thumbnail:
-    image.info.clear()  # comments and profiles would be written along
+    image.info.clear()  # otherwise comments and colour profiles are written, too
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY)
     return Thumbnail(buffer.getvalue(), *image.size)
 
 
-def _plain(error: Exception) -> str:
-    """One line, without the addresses of objects, which differ from run to run."""
+def _one_line(error: Exception) -> str:
+    """The message on one line, without addresses of objects, which differ between runs."""
     return " ".join(re.sub(" at 0x[0-9a-f]+", "", str(error)).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Validation: how well a tagger knows the tags of photos that it did not learn from."""
+"""Validation: how well the tagger predicts the tags of photos that it was not trained on."""
 
 import logging
 from collections.abc import Iterable
@@ -7,74 +7,94 @@ import torch
 from torch import Tensor
 
 from proposals.errors import InputError
-from training.data import Batch
+from training.dataset import TrainingBatch
+from training.distributed import RankGroup
 from training.loss import tag_loss
-from training.network import Network
-from training.world import World
+from training.model import TrainableTagger
 
 log = logging.getLogger(__name__)
 
-# of the average precision: positives that a tag must have, and what fits into memory
-ENOUGH, MOST_TAGS, MOST_PHOTOS = 10, 1000, 50_000
+MIN_POSITIVES = 10  # photos that must have a tag for its average precision to count
+MAX_TAGS, MAX_PHOTOS = 1000, 50_000  # for the average precision, so that the scores fit into memory
 BLOCK = 50  # tags that are ranked at a time
 
 
+class _Sums:
+    """Sums over the validation photos of one rank, and the scores for the average precision."""
+
+    def __init__(self, model: TrainableTagger, max_photos: float):
+        self.model, self.max_photos = model, max_photos
+        self.values = torch.zeros(4, dtype=torch.float64)  # photos, loss, precision at 5, names kept
+        columns = min(model.known, MAX_TAGS)
+        self.scores = [torch.zeros(0, columns).half()]
+        self.truths = [torch.zeros(0, columns, dtype=torch.bool)]
+
+    def add(self, batch: TrainingBatch) -> None:
+        logits, taught = self.model.predict(batch)
+        known, (rows, columns) = logits[:, : self.model.known], self.model.positives(batch)
+        truth = torch.zeros_like(known, dtype=torch.bool)
+        truth[rows, columns] = True
+        hits = truth.gather(1, known.topk(min(5, known.shape[1])).indices).float().mean(1).sum()
+        kept = 0 if taught is None else (logits[:, self.model.known :].argmax(1) == taught.argmax(1)).sum()
+        self.values += torch.tensor([len(known), tag_loss(known, rows, columns, 1), hits, kept], dtype=torch.float64)
+        if self.values[0] <= self.max_photos:
+            self.scores.append(known[:, :MAX_TAGS].half().cpu())
+            self.truths.append(truth[:, :MAX_TAGS].cpu())
+
+
 @torch.no_grad()
-def validate(network: Network, batches: Iterable[Batch], world: World) -> dict[str, float]:
-    """What the held-out photos show, the same on every rank.
+def validate(model: TrainableTagger, batches: Iterable[TrainingBatch], ranks: RankGroup) -> dict[str, float]:
+    """Measures the published tagger on the validation photos.
+
+    Args:
+        model: the model in training.
+        batches: this rank's validation photos.
+        ranks: the ranks that train together.
 
     Returns:
-        ``loss`` a photo; percent: ``precision_at_5``, the share of each photo's five most probable tags that it
-        carries; ``tag_map``, the mean average precision of the tags that at least ``ENOUGH`` photos carry, among the
-        ``MOST_TAGS`` most frequent and on ``MOST_PHOTOS`` (none where there is no such tag); ``names_kept``, where tags
-        are inherited, on how many photos the likeliest of them is the teacher's.
+        Measurements by name, equal on all ranks: ``loss``, mean loss of a photo; ``precision_at_5``, in percent, the
+        share of each photo's five most probable tags that it has; ``tag_map``, in percent, the mean average precision
+        over tags with at least ``MIN_POSITIVES`` photos, among the ``MAX_TAGS`` most frequent tags and the first
+        ``MAX_PHOTOS`` photos, missing if there is no such tag; ``names_kept``, in percent, with a teacher only, photos
+        whose most probable inherited tag is that of the teacher.
 
     Raises:
-        InputError: no photo could be read, or the shards are gone.
+        InputError: no photo could be read, or the shards cannot be read any more.
     """
-    sums, scores, truths = torch.zeros(4, dtype=torch.float64), [], []
-    world.agree(network.judged)
+    sums = _Sums(model, MAX_PHOTOS / ranks.size)
+    ranks.broadcast_buffers(model.published)
     for batch in batches:
-        if batch.gone:
-            raise InputError(batch.gone)
+        if batch.error:
+            raise InputError(batch.error)
         for photo in batch.skipped:
-            log.warning("skipped %s, held out", photo)
-        logits, taught = network.answers(batch)
-        ours, (rows, columns) = logits[:, : network.known], network.placed(batch)
-        truth = torch.zeros_like(ours, dtype=torch.bool)
-        truth[rows, columns] = True
-        hits = truth.gather(1, ours.topk(min(5, ours.shape[1])).indices).float().mean(1).sum()
-        kept = 0 if taught is None else (logits[:, network.known :].argmax(1) == taught.argmax(1)).sum()
-        sums += torch.tensor([len(ours), tag_loss(ours, rows, columns, 1), hits, kept], dtype=torch.float64)
-        if sums[0] <= MOST_PHOTOS / world.size:
-            scores.append(ours[:, :MOST_TAGS].half().cpu())
-            truths.append(truth[:, :MOST_TAGS].cpu())
-    photos, loss, hits, kept = world.sum(sums.tolist())
+            log.warning("skipped validation %s", photo)
+        sums.add(batch)
+    photos, loss, hits, kept = ranks.sum(sums.values.tolist())
     if not photos:
-        raise InputError("no held-out photo could be read: make the shards with a larger held_out=")
+        raise InputError("no validation photo could be read: make the shards with a larger step.held_out=")
     measured = {"loss": loss / photos, "precision_at_5": 100 * hits / photos}
-    columns = min(network.known, MOST_TAGS)
-    all_scores = world.gather(torch.cat([torch.zeros(0, columns).half(), *scores]))
-    all_truths = world.gather(torch.cat([torch.zeros(0, columns, dtype=torch.bool), *truths]))
-    precisions = average_precisions(all_scores, all_truths)
+    precisions = average_precisions(ranks.gather(torch.cat(sums.scores)), ranks.gather(torch.cat(sums.truths)))
     if len(precisions):
         measured["tag_map"] = 100 * precisions.mean().item()
-    return measured | ({"names_kept": 100 * kept / photos} if network.teacher is not None else {})
+    return measured | ({"names_kept": 100 * kept / photos} if model.teacher is not None else {})
 
 
 def average_precisions(scores: Tensor, truths: Tensor) -> Tensor:
-    """The average precision of each tag that at least ``ENOUGH`` photos carry: the mean, over these photos, of the
-    precision down to where they stand. Of equal scores the earlier photo's stands first.
+    """The average precision of each tag with at least ``MIN_POSITIVES`` photos.
+
+    Photos are ranked by score; of equal scores the earlier photo comes first. The average precision is the mean, over
+    the photos that have the tag, of the precision among the photos down to that rank.
 
     Args:
-        scores: (photos, tags); truths: (photos, tags) bool.
+        scores: ``(photos, tags)`` float.
+        truths: ``(photos, tags)`` bool, whether a photo has a tag.
 
     Returns:
-        (tags with enough positives,) in 0..1.
+        ``(tags with enough photos,)`` float64 in [0, 1].
     """
-    enough = (truths.sum(0) >= ENOUGH).nonzero()[:, 0]
-    found = [_precisions(scores[:, tags], truths[:, tags]) for tags in enough.split(BLOCK)]
-    return torch.cat([torch.zeros(0, dtype=torch.float64), *found])
+    enough = (truths.sum(0) >= MIN_POSITIVES).nonzero()[:, 0]
+    blocks = [_precisions(scores[:, tags], truths[:, tags]) for tags in enough.split(BLOCK)]
+    return torch.cat([torch.zeros(0, dtype=torch.float64), *blocks])
 
 
 def _precisions(scores: Tensor, truths: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Watch: what a training shows while it runs: a bar, ``metrics.jsonl``, TensorBoard, maps of one photo, a report."""
+"""Monitoring: a progress bar, ``metrics.jsonl``, TensorBoard, maps of one photo, and a report at the end."""
 
 import json
 import logging
@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -16,39 +17,46 @@ from grounding.draw import heated
 from grounding.runtime.artefacts import atomic_path
 from grounding.tagger.tagger import TagClassifier
 from proposals.errors import InputError
-from training.checkpoint import Progress
-from training.data import Batch
+from training.dataset import TrainingBatch
+from training.state import Progress
 
 log = logging.getLogger(__name__)
 
-EVERY = 20  # steps between two lines of metrics.jsonl
-MAPS = 5  # tags of the photo whose maps are drawn
+EVERY = 20  # steps per line of metrics.jsonl
+MAPS = 5  # tags whose maps are drawn
 
 
-class Watch:
-    """Shows a training; on all ranks but the first it does nothing.
+class Monitor:
+    """Shows the progress of a training; on ranks other than 0 it does nothing.
 
-    Lines of ``metrics.jsonl`` that an earlier part of the run wrote after its last checkpoint are taken back, so that
-    each step stands there once.
+    It removes lines of ``metrics.jsonl`` that an earlier run wrote after its last checkpoint, so that each step occurs
+    once.
 
     Args:
-        output: the folder; progress: where the training stands; total: its steps; photos: of a step; tensorboard:
-            whether to write for it, too; active: False does nothing.
+        output: folder of the training.
+        progress: how far the training has come.
+        total: number of steps of the training.
+        photos: photos per step.
+        tensorboard: whether to write TensorBoard files as well.
+        active: False on ranks that show nothing.
 
     Raises:
-        InputError: TensorBoard is wanted and not installed, or the folder cannot be written.
+        InputError: TensorBoard is not installed, or the folder cannot be written.
     """
 
     def __init__(self, output: Path, progress: Progress, total: int, photos: int, tensorboard: bool, active: bool):
         self.output, self.photos, self.active = output, photos, active
-        self._losses: list[float] = []
-        self._waited, self._since = 0.0, time.perf_counter()
-        self._board = _board(output, progress.step) if tensorboard and active else None
+        self._reset()
+        self._board = _tensorboard(output, progress.step) if tensorboard and active else None
         self._bar = tqdm(total=total, initial=progress.step, unit="step", disable=None if active else True)
         if active:
-            _take_back(output / "metrics.jsonl", progress)
+            _remove_later_lines(output / "metrics.jsonl", progress)
 
-    def __enter__(self) -> "Watch":
+    def _reset(self) -> None:
+        self._losses: list[float] = []
+        self._waited, self._since = 0.0, time.perf_counter()
+
+    def __enter__(self) -> "Monitor":
         return self
 
     def __exit__(
@@ -59,11 +67,17 @@ class Watch:
             self._board.close()
 
     def waited(self, seconds: float) -> None:
-        """The step waited so long for its photos."""
+        """Adds time that a step waited for its photos."""
         self._waited += seconds
 
     def step(self, progress: Progress, loss: float, rates: Sequence[float]) -> None:
-        """A step is done; ``loss`` is its mean over all ranks."""
+        """Shows a step.
+
+        Args:
+            progress: how far the training has come.
+            loss: loss of the step, averaged over ranks.
+            rates: learning rates of the trunk and of the tag layer.
+        """
         if not self.active:
             return
         self._losses.append(loss)
@@ -75,26 +89,26 @@ class Watch:
             mean = sum(self._losses) / len(self._losses)
             line = {"loss": mean, "photos_per_second": speed, "waiting": waiting, "trunk_lr": rates[0]}
             self._write(progress.step, line | {"tag_lr": rates[1]})
-            self._losses, self._waited, self._since = [], 0.0, time.perf_counter()
+            self._reset()
 
     def validated(self, progress: Progress, measured: dict[str, float]) -> None:
-        """A validation is done."""
+        """Shows the measurements of a validation."""
         if self.active:
             log.info("step %d: %s", progress.step, json.dumps({k: round(v, 3) for k, v in measured.items()}))
             self._write(progress.step, {"validation": measured})
-            self._losses, self._waited, self._since = [], 0.0, time.perf_counter()
+            self._reset()
 
-    def look(self, progress: Progress, tagger: TagClassifier, batch: Batch) -> None:
-        """Draws where the tagger sees the tags of the batch's first photo: ``maps/step-NNNNNNNNN.jpg``."""
+    def draw_maps(self, progress: Progress, tagger: TagClassifier, batch: TrainingBatch) -> None:
+        """Draws the c-MWP maps of the first tags of a batch's first photo: ``maps/step-NNNNNNNNN.jpg``."""
         if not self.active:
             return
-        picture = _maps(tagger, batch)
-        with atomic_path(self.output / "maps" / f"step-{progress.step:09d}.jpg") as aside:
-            picture.save(aside, "JPEG", quality=90)
+        picture = _draw_maps(tagger, batch)
+        with atomic_path(self.output / "maps" / f"step-{progress.step:09d}.jpg") as part:
+            picture.save(part, "JPEG", quality=90)
         if self._board:
             self._board.add_image("maps", np.asarray(picture), progress.step, dataformats="HWC")
 
-    def _write(self, step: int, line: dict) -> None:
+    def _write(self, step: int, line: dict[str, Any]) -> None:
         try:
             with (self.output / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step} | line) + "\n")
@@ -105,39 +119,39 @@ class Watch:
                 self._board.add_scalar(f"validation/{name}" if "validation" in line else name, value, step)
 
 
-def _board(output: Path, step: int):
+def _tensorboard(output: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise InputError(
-            "TensorBoard is not installed: .venv/bin/pip install -e '.[watch]', or step.tensorboard=false"
+            "TensorBoard is not installed: run .venv/bin/pip install -e '.[watch]', or set step.tensorboard=false"
         ) from error
     return SummaryWriter(str(output), purge_step=step)
 
 
-def _take_back(path: Path, progress: Progress) -> None:
-    """Leaves the lines of what is done; one that was cut off goes, too."""
+def _remove_later_lines(path: Path, progress: Progress) -> None:
+    """Keeps the lines up to the present step; a line that was cut off is removed, too."""
     kept = []
     for text in path.read_text("utf-8", "replace").splitlines() if path.exists() else []:
         try:
             line = json.loads(text)
-            again = line["step"] == progress.step and "validation" in line and progress.steps > 0
-            if line["step"] <= progress.step and not again:
+            repeated = line["step"] == progress.step and "validation" in line and progress.steps > 0
+            if line["step"] <= progress.step and not repeated:
                 kept.append(text + "\n")
         except (ValueError, KeyError, TypeError):
             continue
-    with atomic_path(path) as aside:
-        aside.write_text("".join(kept), "utf-8")
+    with atomic_path(path) as part:
+        part.write_text("".join(kept), "utf-8")
 
 
-def _maps(tagger: TagClassifier, batch: Batch) -> Image.Image:
-    """The photo, and beside it the maps of its first tags."""
+def _draw_maps(tagger: TagClassifier, batch: TrainingBatch) -> Image.Image:
+    """The batch's first photo, and beside it the maps of its first tags."""
     image = batch.images[:1]
     tags = batch.columns[batch.rows == 0][:MAPS].tolist()
-    was = tagger.training
+    was_training = tagger.training
     prepared = tagger.preprocessing(image.to(next(tagger.parameters()).device))
     maps = TopDown(tagger.eval(), tagger.target).look(prepared).attend(tags, "c-mwp")[0] if tags else []
-    tagger.train(was)
+    tagger.train(was_training)
     pixels = image[0].permute(1, 2, 0).numpy()
     pictures = [Image.fromarray(pixels), *(heated(pixels, attention.float().cpu().numpy(), 1) for attention in maps)]
     sheet = Image.new("RGB", (sum(picture.width for picture in pictures), pixels.shape[0]))
@@ -150,7 +164,12 @@ def _maps(tagger: TagClassifier, batch: Batch) -> Image.Image:
 
 
 def write_report(output: Path, progress: Progress, seconds: float) -> None:
-    """``report.md``: the recipe, and what each validation measured.
+    """Writes ``report.md``: the recipe, and the measurements of each validation.
+
+    Args:
+        output: folder of the training.
+        progress: how far the training has come.
+        seconds: duration of this run.
 
     Raises:
         InputError: the file cannot be written.
@@ -162,13 +181,13 @@ def write_report(output: Path, progress: Progress, seconds: float) -> None:
     ]
     recipe = [f"- {name}: {value}" for name, value in json.loads(progress.identity).items()]
     lines = [
-        "# A training of a tagger\n",
-        f"{progress.step} steps; this part took {seconds:.0f} s; {progress.skipped} broken photos were skipped.\n",
+        "# Training of a tagger\n",
+        f"{progress.step} steps; this run took {seconds:.0f} s; {progress.skipped} broken photos were skipped.\n",
         " | ".join(columns),
         " | ".join(["---"] * len(columns)),
         *rows,
         "\n## Recipe\n",
         *recipe,
     ]
-    with atomic_path(output / "report.md") as aside:
-        aside.write_text("\n".join(lines) + "\n", "utf-8")
+    with atomic_path(output / "report.md") as part:
+        part.write_text("\n".join(lines) + "\n", "utf-8")

@@ -1,0 +1,117 @@
+"""The training data: photos and their tags, read from shards into batches."""
+
+import random
+from collections.abc import Sequence
+from io import BytesIO
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from grounding.images import read_image
+from proposals.errors import InputError
+from training.order import PhotoPosition
+from training.shards import Shards, read_photo_bytes
+
+PADDED, CROP = 256, 224  # pixels, Sec. 4.3
+TRIES = 16  # photos in a row that may be broken
+
+
+class TrainingBatch(NamedTuple):
+    """Photos and their tags.
+
+    Attributes:
+        images: ``(n, 3, 224, 224)`` uint8 RGB.
+        rows: ``(P,)`` int64, the photo of each positive pair.
+        columns: ``(P,)`` int64, the tag of each positive pair.
+        skipped: a line for each broken photo; another photo of its shard replaces it.
+        error: why the shards cannot be read any more; ``""`` if they can.
+    """
+
+    images: Tensor
+    rows: Tensor
+    columns: Tensor
+    skipped: tuple[str, ...] = ()
+    error: str = ""
+
+
+class ShardDataset(torch.utils.data.Dataset):
+    """Batches of photos, indexed by lists of positions.
+
+    It is made for a ``DataLoader`` with ``batch_size=None`` whose sampler yields lists of positions.
+
+    Args:
+        shards: the shards to read.
+        tags_per_image: use only the first N tags of a photo. None: all.
+    """
+
+    def __init__(self, shards: Shards, tags_per_image: int | None = None):
+        self.shards, self.tags_per_image = shards, tags_per_image
+
+    def __getitem__(self, positions: Sequence[PhotoPosition]) -> TrainingBatch:
+        skipped: list[str] = []
+        try:
+            samples = [self._sample(position, skipped) for position in positions]
+        except InputError as error:
+            none = torch.zeros(0, dtype=torch.long)
+            return TrainingBatch(
+                torch.zeros(0, 3, CROP, CROP, dtype=torch.uint8), none, none, tuple(skipped), str(error)
+            )
+        images, tags = zip(*samples, strict=True)
+        rows = np.repeat(np.arange(len(tags)), [len(t) for t in tags])
+        columns = np.concatenate(tags).astype(np.int64)
+        return TrainingBatch(torch.stack(images), torch.from_numpy(rows), torch.from_numpy(columns), tuple(skipped))
+
+    def _sample(self, position: PhotoPosition, skipped: list[str]) -> tuple[Tensor, np.ndarray]:
+        """A crop ``(3, 224, 224)`` and the tags of a photo.
+
+        A broken photo is replaced by the next photo of its shard that can be read. So the order of the other photos
+        does not change, and every batch has its full size.
+        """
+        index = self.shards.index(position.shard)
+        rng = random.Random(position.crop_seed) if position.crop_seed else None
+        for row in range(position.row, position.row + TRIES):
+            row %= len(index)
+            data = read_photo_bytes(self.shards.root, position.shard, index, row)
+            try:
+                tags = index.tags[index.starts[row] : index.starts[row + 1]][: self.tags_per_image]
+                return crop(pad_to_square(read_image(BytesIO(data))), rng), tags
+            except InputError as error:
+                skipped.append(f"photo {row} of {position.shard}: {error}")
+        raise InputError(f"{position.shard} has {TRIES} broken photos in a row: make the shards again")
+
+
+def pad_to_square(image: np.ndarray, side: int = PADDED) -> Image.Image:
+    """Pads a photo to a square by mirroring, then resizes it (Sec. 4.3).
+
+    Args:
+        image: ``(H, W, 3)`` uint8 RGB.
+        side: side of the result, in pixels.
+
+    Returns:
+        An RGB image of ``side`` x ``side`` pixels.
+    """
+    height, width = image.shape[:2]
+    longest = max(height, width)
+    missing = [(longest - n) // 2 for n in (height, width)]
+    pads = [(before, longest - n - before) for before, n in zip(missing, (height, width), strict=True)]
+    padded = np.pad(image, (*pads, (0, 0)), mode="symmetric")
+    return Image.fromarray(padded).resize((side, side), Image.Resampling.BILINEAR)
+
+
+def crop(image: Image.Image, rng: random.Random | None) -> Tensor:
+    """Cuts 224 x 224 pixels out of a square photo.
+
+    Args:
+        image: an RGB image of 256 x 256 pixels.
+        rng: chooses the place and whether to flip. None: the centre, not flipped.
+
+    Returns:
+        ``(3, 224, 224)`` uint8.
+    """
+    spare = PADDED - CROP
+    x, y, flip = (rng.randint(0, spare), rng.randint(0, spare), rng.random() < 0.5) if rng else (spare // 2,) * 2 + (0,)
+    pixels = np.array(image)[y : y + CROP, x : x + CROP]
+    return torch.from_numpy((pixels[:, ::-1] if flip else pixels).copy()).permute(2, 0, 1)

@@ -1,0 +1,135 @@
+"""Initialization: the weights that a training starts from."""
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from grounding.tagger.architectures import ARCHITECTURES
+from grounding.tagger.googlenet import from_caffe
+from grounding.tagger.tagger import FORMAT, TagClassifier
+from grounding.tagger.tensors import read_tensors
+from grounding.text.vocabulary import Vocabulary
+from grounding.text.words import normalize, words
+from proposals.errors import InputError
+
+CLASSES = "loss3/classifier"  # the output layer of the BVLC GoogLeNet
+
+
+def initial_tagger(
+    init: str,
+    vocabulary: Vocabulary,
+    architecture: str = "googlenet",
+    names: str | Path | None = None,
+    inherit: bool = False,
+) -> TagClassifier:
+    """A tagger for a vocabulary, with the trunk of an existing network and its weights for the tags that it knows.
+
+    Args:
+        init: ``"embedded"``: the tagger of this package. ``"torchvision"``: ImageNet weights that torchvision
+            downloads. Otherwise a file: a tagger of this package, or the BVLC GoogLeNet as safetensors with Caffe's
+            names.
+        vocabulary: the tags of the training photos.
+        architecture: for ``init="torchvision"``: ``"googlenet"``, ``"vgg16"`` or ``"resnet50"``.
+        names: for the BVLC GoogLeNet: a file with the names of its classes, one class per line (synset_words.txt).
+        inherit: whether to add the tags that ``init`` knows and the vocabulary lacks, with their weights.
+
+    Returns:
+        The tagger. Its tags are those of the vocabulary, then the inherited ones.
+
+    Raises:
+        InputError: the file is neither kind of network, the download fails, or there is nothing to inherit.
+    """
+    if init == "torchvision":
+        if inherit:
+            raise _nothing_to_inherit("torchvision's classes have no names here")
+        tagger = TagClassifier(architecture, vocabulary)
+        tagger.trunk = ARCHITECTURES[architecture].trunk(pretrained=True)
+        return tagger
+    if init != "embedded" and read_tensors(init)[0].get("format") != FORMAT:
+        return _from_caffe(init, vocabulary, names, inherit)
+    known = TagClassifier.load(None if init == "embedded" else init)
+    inherited = [tag for tag in known.vocabulary if tag not in vocabulary] if inherit else []
+    tagger = TagClassifier(known.architecture, Vocabulary((*vocabulary, *inherited)), known.preprocessing)
+    tagger.trunk.load_state_dict(known.trunk.state_dict())
+    shared = [tag for tag in tagger.vocabulary if tag in known.vocabulary]
+    rows = [known.vocabulary.index(tag) for tag in shared]
+    _set_tags(tagger, shared, known.classifier.weight[rows], known.classifier.bias[rows])
+    return tagger
+
+
+def _from_caffe(path: str, vocabulary: Vocabulary, names: str | Path | None, inherit: bool) -> TagClassifier:
+    if inherit and names is None:
+        raise _nothing_to_inherit("the names of the classes are missing: set names=synset_words.txt")
+    _, tensors = read_tensors(path)
+    state = {name: tensor.float() for name, tensor in from_caffe(tensors).items()}
+    classes = _class_tags(names, vocabulary) if inherit else {}
+    tagger = TagClassifier("bvlc_googlenet", Vocabulary((*vocabulary, *classes)))
+    own = tagger.trunk.state_dict()
+    for name, tensor in state.items():
+        if own[name].shape != tensor.shape:
+            raise InputError(f"{path}: {name} has shape {tuple(tensor.shape)}, not {tuple(own[name].shape)}")
+    tagger.trunk.load_state_dict(state)
+    if classes:
+        rows = list(classes.values())
+        weight, bias = _caffe_classifier(path, tensors, max(rows))
+        _set_tags(tagger, list(classes), weight[rows, :, None, None], bias[rows])
+    return tagger
+
+
+def _caffe_classifier(path: str, tensors: dict[str, Tensor], last: int) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the output layer, which must have the row ``last``."""
+    weight, bias = (tensors.get(f"{CLASSES}.{kind}", torch.empty(0)).float() for kind in ("weight", "bias"))
+    if weight.ndim != 2 or len(weight) <= last or weight.shape[:1] != bias.shape:
+        raise InputError(
+            f"{path}: {CLASSES} has shape {tuple(weight.shape)}, but names= has {last + 1} classes or more"
+        )
+    return weight, bias
+
+
+def _nothing_to_inherit(reason: str) -> InputError:
+    return InputError(f"no tags can be inherited: {reason}, or set step.distillation_weight=0")
+
+
+def _class_tags(names: str | Path, vocabulary: Vocabulary) -> dict[str, int]:
+    """A tag for each class that the vocabulary lacks, and the class's row.
+
+    The tag is the first name of the class that is still free. A class without a free name (there are two cranes) is
+    left out.
+    """
+    tags: dict[str, int] = {}
+    for row, line in enumerate(_lines(names)):
+        synonyms = [normalize(name) for name in re.sub(r"^n\d{8}\s", "", line).split(",")]
+        free = [name for name in synonyms if words(name) and name not in vocabulary and name not in tags]
+        if free:
+            tags[free[0]] = row
+    return tags
+
+
+def _lines(path: str | Path) -> list[str]:
+    try:
+        return Path(path).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"names={path} cannot be read ({error}): use a text file with one class per line") from error
+
+
+def _set_tags(tagger: TagClassifier, tags: list[str], weight: Tensor, bias: Tensor) -> None:
+    rows = [tagger.vocabulary.index(tag) for tag in tags]
+    with torch.no_grad():
+        tagger.classifier.weight[rows] = weight
+        tagger.classifier.bias[rows] = bias
+
+
+def set_frequencies(tagger: TagClassifier, frequencies: Tensor) -> None:
+    """Sets the biases of the first tags to the log odds of their frequencies.
+
+    Otherwise a training would begin by learning how rare each tag is.
+
+    Args:
+        tagger: the tagger to change.
+        frequencies: ``(tags,)`` in [0, 1], the share of photos that have each tag.
+    """
+    p = frequencies.clamp(1e-6, 1 - 1e-6)
+    with torch.no_grad():
+        tagger.classifier.bias[: len(p)] = (p / (1 - p)).log()

@@ -1,0 +1,138 @@
+"""The model in training: a tagger with its teacher, its precision, its dropout and its averaged weights."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import SGD
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from grounding.tagger.tagger import TagClassifier
+from training.dataset import TrainingBatch
+from training.distributed import RankGroup
+from training.dropout import KeyedDropout
+from training.loss import distillation_loss, tag_loss
+from training.recipe import Recipe
+from training.teacher import Teacher
+
+
+class TrainableTagger:
+    """A tagger on one rank, with everything that its losses need.
+
+    Args:
+        tagger: the tagger to train; it is moved to the rank's device and changed.
+        known: number of its tags that the training photos have. These come first; the others are inherited.
+        recipe: the settings of the training.
+        ranks: the ranks that train together.
+
+    Attributes:
+        tagger: the tagger that learns.
+        known: see above.
+        share: photos per step on this rank.
+        teacher: predicts the inherited tags; None if there are none, or if the trunk is frozen, because then their
+            weights do not change.
+        average: exponential moving average of the weights, or None.
+    """
+
+    def __init__(self, tagger: TagClassifier, known: int, recipe: Recipe, ranks: RankGroup):
+        self.recipe, self.ranks, self.known = recipe, ranks, known
+        self.share = recipe.share(ranks.size)
+        tagger.trunk.requires_grad_(recipe.trunk_lr > 0)
+        tagger.dropout = self.dropout = KeyedDropout(tagger.dropout.p, recipe.seed)
+        self.tagger = tagger.to(ranks.device, memory_format=torch.channels_last)
+        distilled = known < len(tagger.vocabulary) and recipe.trunk_lr > 0
+        self.teacher = Teacher(tagger, known).to(ranks.device) if distilled else None
+        self.average = None
+        if recipe.ema_decay:
+            self.average = AveragedModel(tagger, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)
+        self._inherited = [part.detach()[known:].clone() for part in tagger.classifier.parameters()]
+        self._parallel = ranks.data_parallel(self.tagger)
+        self._model: nn.Module = torch.compile(self._parallel) if recipe.compile else self._parallel
+
+    @property
+    def published(self) -> TagClassifier:
+        """The tagger that is validated and saved: with the averaged weights if there are any."""
+        return self.tagger if self.average is None else self.average.module
+
+    def train(self) -> None:
+        """Sets training mode, to be called before each step; a frozen trunk stays in evaluation mode."""
+        self.tagger.train()
+        self.tagger.trunk.train(self.recipe.trunk_lr > 0)
+
+    def optimizer(self) -> SGD:
+        """SGD with one learning rate for the trunk and one for the tag layer."""
+        groups = [
+            {"params": list(self.tagger.trunk.parameters()), "lr": self.recipe.trunk_lr},
+            {"params": list(self.tagger.classifier.parameters()), "lr": self.recipe.tag_lr},
+        ]
+        return SGD(groups, momentum=self.recipe.momentum, weight_decay=self.recipe.weight_decay)
+
+    def loss(self, batch: TrainingBatch, step: int, first: int) -> Tensor:
+        """The loss of a part of the rank's share, divided by the size of the whole share.
+
+        So the gradients of all parts add up to the gradient of the mean over the share.
+
+        Args:
+            batch: the photos of this part.
+            step: step of the training, from 0.
+            first: place of the batch's first photo among the step's photos of all ranks.
+
+        Returns:
+            A float32 scalar.
+        """
+        self.dropout.at(step, self.recipe.batch, first)
+        images, rows, columns = self.preprocess(batch.images), *self.positives(batch)
+        logits = self._logits(self._model, images)
+        loss = tag_loss(logits[:, : self.known], rows, columns, self.share)
+        if self.teacher is not None:
+            taught = self._logits(self.teacher, images)
+            distilled = distillation_loss(logits[:, self.known :], taught, self.share)
+            loss = loss + self.recipe.distillation_weight * distilled
+        return loss
+
+    def predict(self, batch: TrainingBatch) -> tuple[Tensor, Tensor | None]:
+        """The logits of the published tagger and of the teacher.
+
+        Args:
+            batch: n photos.
+
+        Returns:
+            ``(n, tags)`` float32, and ``(n, inherited)`` float32 or None without a teacher.
+        """
+        images = self.preprocess(batch.images)
+        taught = None if self.teacher is None else self._logits(self.teacher, images)
+        return self._logits(self.published.eval(), images), taught
+
+    def accumulate(self) -> AbstractContextManager[None]:
+        """A context for all parts of a share but the last: gradients are added, and not yet averaged over ranks."""
+        return self._parallel.no_sync() if isinstance(self._parallel, DistributedDataParallel) else nullcontext()
+
+    def after_step(self) -> None:
+        """To be called after each optimizer step: restores inherited tags that have no teacher, updates the average."""
+        if self.teacher is None:
+            with torch.no_grad():
+                for part, start in zip(self.tagger.classifier.parameters(), self._inherited, strict=True):
+                    part[self.known :] = start
+        if self.average is not None:
+            self.average.update_parameters(self.tagger)
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Moves crops to the rank's device and normalises them.
+
+        Args:
+            images: ``(n, 3, 224, 224)`` uint8 RGB.
+
+        Returns:
+            ``(n, 3, 224, 224)`` float32 in channels-last memory format.
+        """
+        images = self.tagger.preprocessing(images.to(self.ranks.device, non_blocking=True))
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def positives(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+        """The rows and columns of a batch, ``(P,)`` each, on the rank's device."""
+        return batch.rows.to(self.ranks.device), batch.columns.to(self.ranks.device)
+
+    def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+            return model(images).flatten(1).float()

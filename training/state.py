@@ -1,0 +1,129 @@
+"""The state of a training: everything that changes from step to step."""
+
+import json
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from torch.optim import SGD
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from grounding.tagger.tagger import EMBEDDED, TagClassifier
+from proposals.errors import InputError
+from training.dataset import ShardDataset
+from training.distributed import RankGroup
+from training.initialization import initial_tagger, set_frequencies
+from training.model import TrainableTagger
+from training.order import count_photos, validation_positions
+from training.recipe import Recipe
+from training.shards import Shards
+from training.teacher import calibrate
+
+CALIBRATION_PHOTOS = 64
+
+
+@dataclass
+class Progress:
+    """How far a training has come. Checkpoints store it by these names.
+
+    Attributes:
+        identity: JSON of the recipe, the shards and the initial tagger; two runs with equal identities are parts of
+            one training.
+        step: the next step, from 0, counted over all epochs.
+        loss: sum of the steps' losses since the last validation.
+        steps: number of steps since the last validation.
+        history: measurements of each validation.
+        skipped: number of broken photos so far.
+    """
+
+    identity: str
+    step: int = 0
+    loss: float = 0.0
+    steps: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    skipped: int = 0
+
+    def add(self, loss: float, skipped: int) -> None:
+        """Records a step.
+
+        Args:
+            loss: loss of the step.
+            skipped: number of its photos that were broken.
+        """
+        self.skipped += skipped
+        self.step, self.loss, self.steps = self.step + 1, self.loss + loss, self.steps + 1
+
+    def validated(self, measured: dict[str, float]) -> None:
+        """Records a validation."""
+        self.history.append(measured)
+        self.loss, self.steps = 0.0, 0
+
+
+@dataclass
+class TrainingState:
+    """What a checkpoint stores and restores.
+
+    Attributes:
+        model: the tagger, and the average of its weights.
+        optimizer: SGD with its momentum.
+        scheduler: lowers the learning rates when the validation loss does not fall.
+        progress: how far the training has come.
+    """
+
+    model: TrainableTagger
+    optimizer: SGD
+    scheduler: ReduceLROnPlateau
+    progress: Progress
+
+
+def initial_state(
+    recipe: Recipe, shards: Shards, ranks: RankGroup, init: str, architecture: str, names: str | Path | None
+) -> TrainingState:
+    """The state before the first step, equal on all ranks.
+
+    Args:
+        recipe: the settings of the training.
+        shards: the photos and their tags.
+        ranks: the ranks that train together.
+        init: what to start from, see ``initial_tagger``.
+        architecture: see ``initial_tagger``.
+        names: see ``initial_tagger``.
+
+    Returns:
+        The state.
+
+    Raises:
+        InputError: the initial tagger or the shards cannot be read.
+    """
+    torch.manual_seed(recipe.seed)
+    tagger = initial_tagger(init, shards.vocabulary, architecture, names, recipe.distillation_weight > 0)
+    known = len(shards.vocabulary)
+    set_frequencies(tagger, torch.from_numpy(shards.counts) / count_photos(shards.train))
+    if known < len(tagger.vocabulary):
+        _calibrate(tagger, shards, known)
+    model = TrainableTagger(tagger, known, recipe, ranks)
+    optimizer = model.optimizer()
+    content = json.dumps([list(tagger.vocabulary), shards.train, shards.val])
+    identity = recipe.identity() | {
+        "init": _describe(init, architecture),
+        "shards": sha256(content.encode()).hexdigest()[:12],
+    }
+    factor = recipe.lr_factor if recipe.lr_factor < 1 else 0.1  # torch refuses 1; the loop then never uses it
+    scheduler = ReduceLROnPlateau(optimizer, factor=factor, patience=0)
+    return TrainingState(model, optimizer, scheduler, Progress(json.dumps(identity)))
+
+
+def _calibrate(tagger: TagClassifier, shards: Shards, known: int) -> None:
+    batch = ShardDataset(shards)[next(validation_positions(shards.train, 0, 1, CALIBRATION_PHOTOS))]
+    if batch.error:
+        raise InputError(batch.error)
+    calibrate(tagger, tagger.preprocessing(batch.images), known)
+
+
+def _describe(init: str, architecture: str) -> str:
+    """The initial weights in words, with a digest of their file."""
+    if init == "torchvision":
+        return f"torchvision {architecture}"
+    path = EMBEDDED if init == "embedded" else Path(init)
+    return f"{path.name} {sha256(path.read_bytes()).hexdigest()[:12]}"
