@@ -1,11 +1,12 @@
 #!/bin/bash
-# No test of pytest: a training on a Slurm of one node is preempted, requeued, loses a rank, and ends with the weights
-# of one that nothing happened to. Needs root on Debian; installs slurm-wlm and munge, and leaves no daemon behind.
+# Tests a training on a Slurm cluster of one node (not part of pytest). The training is preempted and queued again, one
+# of its ranks is killed, and it must end with the same weights as a training without interruption. The script needs
+# root on Debian. It installs slurm-wlm and munge, and stops all daemons at its end.
 #
-#     tests/slurm.sh PYTHON        # one that has grounding[slurm]; some minutes on two cores
+#     tests/slurm.sh PYTHON        # a Python with the extra slurm (pip install -e '.[slurm]'); takes some minutes
 set -euo pipefail
 
-PYTHON=$(realpath -s "${1:?give the Python that has grounding[slurm]}")
+PYTHON=$(realpath -s "${1:?name a Python with the extra slurm}")
 TESTS=$(dirname "$(realpath "$0")")
 export PYTHONPATH=$(dirname "$TESTS"):$TESTS OMP_NUM_THREADS=1
 LAB=$(mktemp -d /tmp/slurm.XXXXXX)
@@ -13,11 +14,11 @@ TRAIN=(step=train "data.root=$LAB/shards" init=embedded step.trunk_lr=0 step.bat
 TRAIN+=(step.workers=0)
 STARTED=()
 
-# tell WORDS: what is reached, so many seconds after the start
-tell() { printf '%4d s  %s\n' $SECONDS "$*"; }
+# print_step WORDS: prints the seconds since the start, and WORDS
+print_step() { printf '%4d s  %s\n' $SECONDS "$*"; }
 
 fail() {
-    tell "FAILED: $*"
+    print_step "FAILED: $*"
     tail -n 20 "$LAB"/*.log "$LAB"/preempted/.submitit/*/*_log.* 2>/dev/null || true
     exit 1
 }
@@ -32,7 +33,7 @@ finish() {
 } 2>/dev/null
 trap finish EXIT
 
-# reach SECONDS WHAT COMMAND...: waits at most so long for the command to succeed
+# reach SECONDS WHAT COMMAND...: repeats COMMAND until it succeeds; fails after SECONDS
 reach() {
     local end=$((SECONDS + $1)) what=$2
     shift 2
@@ -40,10 +41,10 @@ reach() {
         ((SECONDS < end)) || fail "no $what in time"
         sleep 0.2
     done
-    tell "$what"
+    print_step "$what"
 }
 
-# start LOG COMMAND...: in the background, until the script ends
+# start LOG COMMAND...: runs COMMAND in the background until the script ends
 start() {
     local log=$1
     shift
@@ -58,7 +59,7 @@ install() {
 
 configure() {
     mkdir -m 711 "$LAB/munge" "$LAB/state" "$LAB/spool"
-    chmod 711 "$LAB"  # munged wants every user to come to its socket
+    chmod 711 "$LAB"  # munged requires that every user can reach its socket
     head -c 1024 /dev/urandom >"$LAB/munge/key"
     chmod 600 "$LAB/munge/key"
     export SLURM_CONF=$LAB/slurm.conf
@@ -99,8 +100,8 @@ serve() {
 
 requeued() { squeue --noheader --format=%T | grep -qx PENDING && scontrol update JobId="$JOB" StartTime=now; }
 checkpoint_of() { ls "$1"/checkpoints/step-*.safetensors; }
-# told TIMES WORDS: so many lines of the ranks' log have them
-told() { (($(grep -c "$2" "$LAB/preempted/0/train.log") >= $1)); }
+# logged TIMES WORDS: succeeds if at least TIMES lines of the ranks' log contain WORDS
+logged() { (($(grep -c "$2" "$LAB/preempted/0/train.log") >= $1)); }
 ended() { ! kill -0 "${STARTED[-1]}"; }
 
 install >"$LAB/apt.log" 2>&1 || fail "apt-get"
@@ -110,28 +111,28 @@ serve
 cd "$LAB"
 
 srun -n 2 "$PYTHON" -m grounding "${TRAIN[@]}" "hydra.run.dir=$LAB/whole" >whole.log 2>&1 || fail "the training by srun"
-tell "trained without interruption, by srun alone"
+print_step "trained without interruption, by srun alone"
 
 start preempted "$PYTHON" -m grounding cluster=slurm "${TRAIN[@]}" "hydra.sweep.dir=$LAB/preempted" \
     hydra.launcher.tasks_per_node=2 hydra.launcher.gpus_per_node=null hydra.launcher.cpus_per_task=1
 reach 100 "submitted, and the first checkpoint is there" checkpoint_of preempted/0
 JOB=$(squeue --noheader --format=%i)
 scancel --signal=USR2 "$JOB"
-reach 60 "preempted by a signal, and saved" told 2 "a signal came"
-reach 60 "requeued" requeued  # Slurm lets it wait for two minutes, we do not
-reach 100 "resumed" told 2 "resumed after step"
-reach 100 "and some steps further" told 1 "step 6:"
+reach 60 "preempted by a signal, and saved" logged 2 "received a signal"
+reach 60 "requeued" requeued  # Slurm would wait two minutes
+reach 100 "resumed" logged 2 "resumed after step"
+reach 100 "and some steps further" logged 1 "step 6:"
 
 kill -KILL "$(scontrol listpids "$JOB" | awk '$5 == 1 {print $1; exit}')"
-tell "killed the second rank"
-reach 100 "restarted and resumed" told 4 "resumed after step"
+print_step "killed the second rank"
+reach 100 "restarted and resumed" logged 4 "resumed after step"
 
 reach 150 "ended" ended
 wait "${STARTED[-1]}" || fail "the job ended with an error"
 "$PYTHON" -c "
 from safetensors.torch import load_file
 a, b = (load_file(f'{run}/tagger.safetensors') for run in ('whole', 'preempted/0'))
-assert a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)" || fail "other weights than without interruption"
-tell "the weights are those of the training without interruption"
-grep -h "a signal came\|resumed after" preempted/0/train.log | sort | uniq -c
+assert a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)" || fail "the weights differ from those without interruption"
+print_step "the weights equal those of the training without interruption"
+grep -h "received a signal\|resumed after" preempted/0/train.log | sort | uniq -c
 echo OK
