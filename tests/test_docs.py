@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from grounding.attention.methods import METHODS
+from grounding.runtime.renamed import RENAMED
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -65,6 +66,12 @@ def behind(page: Path, link: str) -> Path:
         return path
     name = path.relative_to(ROOT / "docs").as_posix()
     return ROOT / COPIED.get(name, name)
+
+
+def test_the_changelog_has_every_renamed_setting():
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    for old, new in RENAMED.items():
+        assert f"| `{old.rpartition(':')[2]}` | `{new}` |" in text, old
 
 
 def test_the_readme_is_short():
