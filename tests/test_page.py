@@ -1,4 +1,4 @@
-"""The page, in a browser: a server of its own process, as a user starts it, and what a visitor does."""
+"""The page in a browser, with a server in a process of its own, as a user starts it."""
 
 import os
 import re
@@ -22,14 +22,14 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> Iterator[str]:
-    """Where the step serves; it has to stop in good order."""
+    """The address of a server; at the end, the server must stop with status 0."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-m", "grounding", "step=serve", "step.port=0"]
     folder = tmp_path_factory.mktemp("served")
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        told = next(line for line in process.stdout if line.startswith("open "))
+        first = next(line for line in process.stdout if line.startswith("open "))
         try:
-            yield told.split()[1]
+            yield first.split()[1]
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
@@ -48,44 +48,44 @@ def browser() -> Iterator:
 @pytest.fixture
 def page(browser, address) -> Iterator:
     page = browser.new_page(viewport={"width": 390, "height": 844})
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    urls: list[str] = []
+    page.on("request", lambda request: urls.append(request.url))
     page.goto(address)
     page.wait_for_selector("#samples button")
     yield page
     page.close()
-    assert [fault for fault in faults if "status of 422" not in fault] == []  # a refusal is one on purpose
-    assert all(url.startswith((address, "blob:")) for url in asked)
+    assert [error for error in errors if "status of 422" not in error] == []  # one request is refused on purpose
+    assert all(url.startswith((address, "blob:")) for url in urls)
 
 
-def test_the_server_tells_its_address_and_stops_in_good_order(address):
+def test_the_server_prints_its_address_and_stops_on_sigterm(address):
     with urlopen(f"{address}/api/about") as reply:
         assert reply.status == 200
 
 
 def shown(page) -> list[list[float]]:
-    """The boxes on the photo, x y width height in its pixels."""
+    """The boxes on the photo: x, y, width, height in its pixels."""
     read = "all => all.map(r => ['x', 'y', 'width', 'height'].map(name => Number(r.getAttribute(name))))"
     return page.locator("#boxes .best").evaluate_all(read)
 
 
 def until(page, condition) -> None:
-    """Waits; the page's own policy forbids Playwright's way of it, which evaluates text."""
+    """Waits for a condition. Playwright's own function evaluates text, which the page's content policy forbids."""
     for _ in range(400):
         if condition():
             return
         page.wait_for_timeout(25)
-    raise AssertionError("it did not come to pass")
+    raise AssertionError("the condition did not hold within 10 seconds")
 
 
 def fits(page) -> bool:
     return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_a_visitor_uploads_asks_slides_and_takes_away(page, astronaut, tmp_path):
+def test_upload_ground_change_settings_and_download(page, astronaut, tmp_path):
     page.set_input_files("#file", astronaut)
     page.fill("#text", "a smiling woman\nan orange suit")
     page.click("#find:enabled")
@@ -104,7 +104,7 @@ def test_a_visitor_uploads_asks_slides_and_takes_away(page, astronaut, tmp_path)
     page.locator("#gamma").fill("1")
     until(page, lambda: shown(page)[1][2] < before[1][2])
     page.locator("#count").fill("3")
-    assert page.locator("#boxes .box").count() == 4  # of the other phrase the best alone
+    assert page.locator("#boxes .box").count() == 4  # three of the selected phrase, and the best of the other one
     page.locator("#opacity").fill("20")
     assert page.locator("#heat").evaluate("image => image.style.opacity") == "0.2"
 
@@ -119,10 +119,10 @@ def test_a_visitor_uploads_asks_slides_and_takes_away(page, astronaut, tmp_path)
     assert coco.loadAnns(coco.getAnnIds(catIds=2))[0]["bbox"] == pytest.approx(shown(page)[1], abs=0.02)
 
 
-def test_a_visitor_tries_a_sample_and_everything_else(page, address):
+def test_sample_methods_words_of_a_box_caption_and_error(page, address):
     page.click("#samples button")
     page.wait_for_selector("#answers li:nth-child(3)")
-    assert re.search("not groundable.*dictionary", page.locator("#answers li:nth-child(3)").inner_text())
+    assert re.search("not groundable.*vocabulary", page.locator("#answers li:nth-child(3)").inner_text())
     assert len(shown(page)) == 2
     page.check("input[value=cam]", force=True)
     until(page, lambda: "method=cam" in page.locator("#heat").get_attribute("src"))

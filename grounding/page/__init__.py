@@ -1,1 +1,1 @@
-"""The step ``serve``: a page to try phrases on, and the same as HTTP JSON. Its libraries are the extra ``demo``."""
+"""The step ``serve``: a web page and an HTTP API for grounding phrases. It needs the extra ``demo``."""

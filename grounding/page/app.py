@@ -1,4 +1,4 @@
-"""The application: the API, the page's own files by name, errors as JSON, and the gate before them."""
+"""The web application: the API, the files of the page, and errors as JSON."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -11,63 +11,76 @@ from starlette.exceptions import HTTPException
 
 from grounding.grounder import Grounder
 from grounding.page.api import Api
-from grounding.page.gate import FAULT, Gate, Refused
 from grounding.page.limits import Limits
+from grounding.page.middleware import INTERNAL_ERROR, CheckRequests, RequestRefused
 from proposals.errors import InputError
 
-SHORT = 300  # characters of an error message
+MAX_MESSAGE = 300  # characters of each part of an error message
 PAGE = {"/": "index.html"} | {
-    f"/{name}": name for name in ("page.css", "page.js", "asking.js", "common.js", "drawing.js", "icon.svg")
+    f"/{name}": name for name in ("page.css", "page.js", "client.js", "common.js", "drawing.js", "icon.svg")
 }
-TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
-def build(
+def build_app(
     grounder: Grounder,
     limits: Limits,
     methods: Sequence[str],
     samples: Mapping[str, Mapping[str, Any]],
     hosts: Sequence[str],
-) -> Gate:
-    """The server's application, behind its gate; one sample has been answered, so that what compiles has compiled.
+) -> CheckRequests:
+    """Builds the application. It grounds one sample first, so that all functions are compiled before the first request.
 
     Args:
-        grounder, limits, methods, samples, hosts: see ``grounding.page.serve.serve``.
+        grounder: finds the phrases.
+        limits: the bounds of the server.
+        methods: attention methods that clients may use.
+        samples: see :func:`grounding.page.serve.serve`.
+        hosts: accepted host names, without ports.
+
+    Returns:
+        The application, with the checks of its requests.
 
     Raises:
-        InputError: there is no such sample or method.
+        InputError: a sample or a method does not exist.
     """
     api = Api(grounder, limits, methods, samples)
     app = FastAPI(
         title="grounding",
         description="Finds in a photo what a phrase names.",
         version="1",
-        docs_url=None,  # FastAPI's pages load their programs from elsewhere
+        docs_url=None,  # the documentation pages of FastAPI load scripts from other sites
         redoc_url=None,
         lifespan=api.lifespan,
     )
     app.include_router(api.routes())
     for path, name in PAGE.items():
-        app.add_api_route(path, _page(name), include_in_schema=False)
-    app.add_exception_handler(Refused, lambda _, refused: _told(refused.status, str(refused), refused.retry))
-    app.add_exception_handler(InputError, lambda _, error: _told(422, str(error)))
-    app.add_exception_handler(RequestValidationError, lambda _, error: _told(422, _first(error)))
-    app.add_exception_handler(HTTPException, lambda _, error: _told(error.status_code, error.detail))
-    app.add_exception_handler(Exception, lambda _, error: _told(500, FAULT))
-    return Gate(app, limits, hosts, {"/api/photos", "/api/ground"})
+        app.add_api_route(path, _static_file(name), include_in_schema=False)
+    _add_error_handlers(app)
+    return CheckRequests(app, limits, hosts, {"/api/photos", "/api/ground"})
 
 
-def _page(name: str) -> Callable[[], Response]:
+def _add_error_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(
+        RequestRefused, lambda _, refused: _error(refused.status, str(refused), refused.retry_after)
+    )
+    app.add_exception_handler(InputError, lambda _, error: _error(422, str(error)))
+    app.add_exception_handler(RequestValidationError, lambda _, error: _error(422, _first_message(error)))
+    app.add_exception_handler(HTTPException, lambda _, error: _error(error.status_code, error.detail))
+    app.add_exception_handler(Exception, lambda _, error: _error(500, INTERNAL_ERROR))
+
+
+def _static_file(name: str) -> Callable[[], Response]:
     content = (files("grounding.page") / "static" / name).read_bytes()
-    return lambda: Response(content, media_type=TYPES[name.rpartition(".")[2]])
+    return lambda: Response(content, media_type=MEDIA_TYPES[name.rpartition(".")[2]])
 
 
-def _told(status: int, message: str, retry: int | None = None) -> Response:
-    headers = None if retry is None else {"retry-after": str(retry)}
-    # escaped: what a client sent may be no text that UTF-8 has
+def _error(status: int, message: str, retry_after: int | None = None) -> Response:
+    headers = None if retry_after is None else {"retry-after": str(retry_after)}
+    # escaped as ASCII, because the text of a client may not be encodable as UTF-8
     return Response(json.dumps({"error": message}), status, headers, "application/json")
 
 
-def _first(invalid: RequestValidationError) -> str:
+def _first_message(invalid: RequestValidationError) -> str:
     error = invalid.errors()[0]
-    return f"{'.'.join(map(str, error['loc']))[:SHORT]}: {error['msg'][:SHORT]}"
+    return f"{'.'.join(map(str, error['loc']))[:MAX_MESSAGE]}: {error['msg'][:MAX_MESSAGE]}"

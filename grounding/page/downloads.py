@@ -1,4 +1,4 @@
-"""The files that answers can be taken away as, by their endings."""
+"""The file types in which the page exports answers."""
 
 import json
 import math
@@ -10,50 +10,52 @@ from PIL import Image
 
 from grounding.answers import Answers, Grounding
 from grounding.exports import as_coco, image_record
-from grounding.page.photos import Kept
+from grounding.page.store import StoredPhoto
 from grounding.svg import svg
 from proposals.errors import InputError
 
-WIDEST = 1600  # pixels of a picture of several phrases
+MAX_WIDTH = 1600  # of a picture of several phrases, in pixels
 
 
 class Download(NamedTuple):
-    """A kind of file: its name on the page, its media type, and (photo, answers, boxes of a phrase) -> its bytes."""
+    """A file type.
+
+    Attributes:
+        title: its name on the page.
+        media_type: its media type.
+        make: makes the bytes of a file from the photo, the answers, and the maximum number of boxes for each phrase.
+    """
 
     title: str
     media_type: str
-    make: Callable[[Kept, Sequence[Grounding], int], bytes]
+    make: Callable[[StoredPhoto, Sequence[Grounding], int], bytes]
 
 
-def _answers(kept: Kept, answers: Sequence[Grounding]) -> Answers:
-    height, width = kept.scene.image.shape[:2]
-    return Answers(kept.name, (height, width), answers)
+def _answers(photo: StoredPhoto, answers: Sequence[Grounding]) -> Answers:
+    height, width = photo.scene.image.shape[:2]
+    return Answers(photo.name, (height, width), answers)
 
 
-def _json(kept: Kept, answers: Sequence[Grounding], boxes: int) -> bytes:
-    return json.dumps(image_record(_answers(kept, answers), boxes), indent=1, ensure_ascii=False).encode()
+def _json(photo: StoredPhoto, answers: Sequence[Grounding], boxes: int) -> bytes:
+    return json.dumps(image_record(_answers(photo, answers), boxes), indent=1, ensure_ascii=False).encode()
 
 
-def _coco(kept: Kept, answers: Sequence[Grounding], boxes: int) -> bytes:
-    return json.dumps(as_coco([_answers(kept, answers)], boxes), indent=1, ensure_ascii=False).encode()
+def _coco(photo: StoredPhoto, answers: Sequence[Grounding], boxes: int) -> bytes:
+    return json.dumps(as_coco([_answers(photo, answers)], boxes), indent=1, ensure_ascii=False).encode()
 
 
-def _svg(kept: Kept, answers: Sequence[Grounding], boxes: int) -> bytes:
-    return svg(kept.scene.image, answers, boxes).encode()
+def _svg(photo: StoredPhoto, answers: Sequence[Grounding], boxes: int) -> bytes:
+    return svg(photo.scene.image, answers, boxes).encode()
 
 
-def _png(kept: Kept, answers: Sequence[Grounding], _: int) -> bytes:
-    """One overlay a groundable phrase, in rows.
-
-    Raises:
-        InputError: none is groundable.
-    """
+def _png(photo: StoredPhoto, answers: Sequence[Grounding], _: int) -> bytes:
+    """A grid with one overlay for each groundable phrase."""
     overlays = [answer.overlay() for answer in answers if answer.groundable]
     if not overlays:
-        raise InputError("no phrase is groundable: there is nothing to draw")
+        raise InputError("no phrase is groundable: use words that are in the vocabulary")
     columns = math.ceil(math.sqrt(len(overlays)))
     for picture in overlays:
-        picture.thumbnail((WIDEST // columns, WIDEST // columns))
+        picture.thumbnail((MAX_WIDTH // columns, MAX_WIDTH // columns))
     width, height = overlays[0].size
     sheet = Image.new("RGB", (columns * width, math.ceil(len(overlays) / columns) * height))
     for i, picture in enumerate(overlays):

@@ -1,4 +1,4 @@
-"""What a client may ask of the server, and how long it may take; the values are those of conf/step/serve.yaml."""
+"""Limits: the bounds of the server, with the values of conf/step/serve.yaml."""
 
 from dataclasses import dataclass, fields
 
@@ -7,21 +7,36 @@ from proposals.errors import InputError
 
 @dataclass(frozen=True)
 class Limits:
-    """Every bound of the server; all are above 0.
+    """The bounds of the server. All are greater than 0.
 
     Attributes:
-        upload_bytes, pixels, aspect: of a photo's file, of the photo, and of its longer side over the shorter.
-        scans: of a progressive JPEG over the photo.
-        json_bytes: of any other body.
-        phrases, phrase_length, caption_length: how many, and their characters; words: different known ones together.
-        slow_words: the same for methods that go down to the image, such as Grad.
-        boxes: of a phrase, in an answer.
-        workers, queue: requests that are worked on, and that wait; more are told to come back in retry_seconds.
-        connections: open ones; held_bytes: of the bodies that have arrived, of all together.
-        header_seconds, body_seconds, send_seconds: until a request's head and its body are there, and until a client
-            takes more of an answer.
-        photos, photos_bytes, photo_seconds: kept photos, their bytes, and how long one is kept after it was last asked.
-        scenes: photos whose values in the network stay, for a new word to need no forward pass.
+        upload_bytes: size of a photo's file.
+        pixels: number of pixels of a photo.
+        aspect: longer side of a photo divided by its shorter side.
+        scans: number of scans of a progressive JPEG.
+        json_bytes: size of a request body other than a photo.
+        phrases: number of phrases in a request.
+        phrase_length: number of characters of a phrase.
+        caption_length: number of characters of a caption.
+        words: number of different known words in a request.
+        slow_words: the same for methods that propagate down to the image, such as Grad.
+        boxes: number of boxes for each phrase in a response.
+        workers: number of requests that are processed at the same time.
+        queue: number of requests that wait. Further requests are refused with status 503.
+        retry_seconds: seconds after which a refused client may try again.
+        connections: number of open connections.
+        held_bytes: size of all request bodies in memory together.
+        header_seconds: seconds until the headers of a request have arrived.
+        body_seconds: seconds until the body of a request has arrived.
+        send_seconds: seconds that a client may take to read the next part of a response.
+        photos: number of photos in memory.
+        photos_bytes: size of all photos in memory together, in bytes.
+        photo_seconds: seconds for which a photo stays in memory after the last request for it.
+        scenes: number of photos whose network activations stay in memory. For these photos, a new word needs no forward
+            pass.
+
+    Raises:
+        InputError: a bound is not a number greater than 0.
     """
 
     upload_bytes: int
@@ -48,8 +63,8 @@ class Limits:
     photo_seconds: float
     scenes: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise InputError(f"step.limits.{field.name}={value} must be a number above 0")
+                raise InputError(f"step.limits.{field.name}={value} must be a number greater than 0")

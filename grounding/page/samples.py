@@ -1,4 +1,4 @@
-"""Photos to try, of those that scikit-image ships on disk."""
+"""Sample photos, from those that scikit-image installs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,17 @@ MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png"}
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A photo and what to ask of it.
+class SamplePhoto:
+    """A photo to try, with phrases for it.
 
     Attributes:
-        name: in addresses; file: in ``skimage/data``; title: what it shows; phrases: to try.
+        name: its name in URLs.
+        file: its file in ``skimage/data``.
+        title: what it shows.
+        phrases: phrases to try.
 
     Raises:
-        InputError: scikit-image ships no such photo.
+        InputError: scikit-image does not install such a photo.
     """
 
     name: str
@@ -26,16 +29,19 @@ class Sample:
     title: str
     phrases: Sequence[str]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if "/" in self.file or self.file[-3:] not in MEDIA_TYPES or not (files("skimage.data") / self.file).is_file():
-            raise InputError(f"step.samples.{self.name}.file={self.file} is no photo that scikit-image ships")
+            raise InputError(
+                f"step.samples.{self.name}.file={self.file} is not a photo of scikit-image: use a .jpg or .png file in "
+                "skimage/data, such as astronaut.png"
+            )
 
     @property
     def media_type(self) -> str:
-        """Of the file."""
+        """The media type of the file, such as ``image/png``."""
         return MEDIA_TYPES[self.file[-3:]]
 
     @cached_property
     def data(self) -> bytes:
-        """The file's bytes."""
+        """The bytes of the file."""
         return (files("skimage.data") / self.file).read_bytes()

@@ -1,10 +1,10 @@
-"""The step ``serve``: a page to try phrases on, and the same as HTTP JSON, on this machine alone unless told otherwise.
+"""The step ``serve``: a web page and an HTTP API for grounding phrases. By default only this machine can reach it.
 
     grounding step=serve                     # http://127.0.0.1:8000
     grounding step=serve step.port=9000 attention=mwp tagger.path=runs/train/tagger.safetensors
 
-FastAPI and uvicorn, and a page without a framework: an API with its OpenAPI description is wanted beside the page, and
-neither may fetch a thing from elsewhere. They are 14 packages; Gradio 6.31 would be 52, with its own idea of both.
+It uses FastAPI and uvicorn, and a page without a JavaScript framework, because the API needs an OpenAPI description and
+the page must not load anything from other sites. These are 14 packages; Gradio 6.31 would be 52.
 """
 
 import ipaddress
@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from grounding.grounder import Grounder
 from grounding.page.limits import Limits
@@ -28,55 +29,67 @@ def serve(
     hosts: Sequence[str],
     limits: Limits,
     methods: Sequence[str],
-    samples: Mapping[str, Mapping],
+    samples: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Serves until SIGINT or SIGTERM; prints the address once the first question can be answered.
+    """Serves until SIGINT or SIGTERM. Prints the address when it is ready for the first request.
 
     Args:
-        grounder: answers; host, port: to listen on, 0 takes a free port; hosts: names that the server answers to.
-        limits: of requests; methods: of attention that may be asked for.
-        samples: by name, a photo's ``file`` among those of scikit-image, its ``title``, and ``phrases`` to try.
+        grounder: finds the phrases.
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one.
+        hosts: host names that requests may use, without ports.
+        limits: the bounds of the server.
+        methods: attention methods that clients may use.
+        samples: sample photos by name, each with ``file`` (a photo of scikit-image), ``title`` and ``phrases``.
 
     Raises:
-        InputError: the extra ``demo`` is not installed, the port cannot be had, or there is no such sample or method.
+        InputError: the extra ``demo`` is not installed, the port is not available, or a sample or a method does not
+            exist.
     """
     try:
-        from grounding.page.app import build
-        from grounding.page.protocol import server
+        from grounding.page.app import build_app
+        from grounding.page.protocol import make_server
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("grounding", "proposals"):
             raise
         raise InputError("step=serve needs an extra: run make page, or .venv/bin/pip install -e '.[demo]'") from error
     with listening(host, port) as listener:
-        app = build(grounder, limits, methods, samples, hosts)
+        app = build_app(grounder, limits, methods, samples, hosts)
         name = f"[{host}]" if ":" in host else host
-        print(f"open http://{name}:{listener.getsockname()[1]}  (Ctrl-C stops)", flush=True)
+        print(f"open http://{name}:{listener.getsockname()[1]}  (press Ctrl-C to stop)", flush=True)
         with _stopped_by_sigterm():
-            server(app, limits).run(sockets=[listener])
+            make_server(app, limits).run(sockets=[listener])
 
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket that listens, until the block ends.
+    """Opens a socket that listens until the end of the block.
+
+    Args:
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one.
+
+    Yields:
+        The socket.
 
     Raises:
-        InputError: the address cannot be had.
+        InputError: the address or the port is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=256)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot listen on {host}, port {port} ({reason}): say step.port=ANOTHER") from error
+        raise InputError(f"cannot listen on {host}, port {port} ({reason}): use another step.port") from error
     with listener:
         if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
-            log.warning("listening beyond this machine: whoever reaches %s may ask, without a password or TLS", host)
+            log.warning("other machines can reach %s and use the server without a password or encryption", host)
         yield listener
 
 
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
-    """uvicorn stops in good order, then raises the signal anew: that must not end the process by force."""
+    """Ignores SIGTERM itself: uvicorn handles it, shuts down, then raises it again, which would kill the process."""
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         yield

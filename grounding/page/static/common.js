@@ -1,37 +1,37 @@
-// What all parts of the page share.
+// State and functions that all parts of the page use.
 
-export const MOST = 10; // boxes a phrase
+export const MAX_BOXES = 10; // for each phrase
 export const $ = (id) => document.getElementById(id);
 export const colour = (i) => state.about.colours[i % state.about.colours.length];
 
 export const state = {
-  about: null, blob: null, url: null, photo: null, sample: null, // the photo as a file, and as the server knows it
-  question: null, answers: [], // what was asked last, and what came
-  selected: -1, hovered: -1, drawn: null, // which answer is lit, and the box that was drawn
+  about: null, blob: null, url: null, photo: null, sample: null, // blob: the file; photo: the server's reply
+  question: null, answers: [], // the last question and its answers
+  selected: -1, hovered: -1, drawn: null, // indices of answers (-1: none), and the box that the user has drawn
 };
 
-export class Refusal extends Error {
+export class RequestError extends Error {
   constructor(status, message) { super(message); this.status = status; }
 }
 
-export function say(text) { $('status').textContent = text; }
+export function showStatus(text) { $('status').textContent = text; }
 
-export function complain(error) {
+export function showError(error) {
   $('problem').hidden = !error;
   $('problem').textContent = error ? error.message : '';
-  if (error) say('');
-  if (error && !(error instanceof Refusal)) throw error;
+  if (error) showStatus('');
+  if (error && !(error instanceof RequestError)) throw error;
 }
 
-export function make(tag, properties = {}, ...children) {
+export function createElement(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children);
   return element;
 }
 
-// A busy server gives no picture at first.
+// Tries again if the picture fails to load, because the server may be busy.
 export function heatMap(src, alt = '') {
-  const image = make('img', { src, alt, className: 'heat' });
+  const image = createElement('img', { src, alt, className: 'heat' });
   let tries = 5;
   image.addEventListener('error', () => { if (tries--) setTimeout(() => { image.src = image.src; }, 1000); });
   return image;

@@ -1,10 +1,10 @@
-// Drawing on the photo what is known; nobody is asked.
+// Draws the boxes, labels and heat map of the current answers on the photo. Sends no requests.
 
-import { $, colour, make, state } from './common.js';
+import { $, colour, createElement, state } from './common.js';
 
-const CROWD = 4; // phrases whose names can stand on a photo together
+const MAX_LABELS = 4; // if there are more phrases, only the label of the active one is shown
 
-export const lit = () => (state.hovered >= 0 ? state.hovered : state.selected);
+export const activeAnswer = () => (state.hovered >= 0 ? state.hovered : state.selected);
 
 export function rectangle([x1, y1, x2, y2], stroke, className) {
   const element = document.createElementNS('http://www.w3.org/2000/svg', 'rect');
@@ -15,7 +15,7 @@ export function rectangle([x1, y1, x2, y2], stroke, className) {
 }
 
 export function draw() {
-  const one = lit(), count = Number($('count').value), shapes = [];
+  const one = activeAnswer(), count = Number($('count').value), shapes = [];
   state.answers.forEach((answer, i) => {
     const faint = one >= 0 && one !== i ? ' faint' : '';
     answer.boxes.slice(0, faint ? 1 : count).reverse().forEach((box, k, all) => {
@@ -43,12 +43,12 @@ export function drawHeat(answer) {
   if (answer?.heat && heat.getAttribute('src') !== answer.heat) heat.src = answer.heat;
 }
 
-// At the upper left corner of a box, inside of it; where two would lie on one another, the second goes lower.
+// A label is inside the upper left corner of its box. Where two labels would overlap, the second is moved down.
 export function drawLabels(one) {
   const { clientWidth: width, clientHeight: height } = $('frame');
-  const taken = [], crowded = one >= 0 && state.answers.length > CROWD;
+  const taken = [], crowded = one >= 0 && state.answers.length > MAX_LABELS;
   const labels = state.answers.map((answer, i) => {
-    const label = make('span', { textContent: answer.phrase });
+    const label = createElement('span', { textContent: answer.phrase });
     if (!answer.groundable || (crowded && i !== one)) return null;
     const left = answer.boxes[0][0] / state.photo.width * width;
     let top = answer.boxes[0][1] / state.photo.height * height;

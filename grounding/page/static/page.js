@@ -1,7 +1,7 @@
-// The page of step=serve: a photo, what is asked of it, and what is answered.
+// The page of step=serve: choose a photo, type phrases, see the answers.
 
-import { ask, askPhoto, send } from './asking.js';
-import { $, MOST, Refusal, colour, complain, heatMap, make, say, seconds, state } from './common.js';
+import { request, requestPhoto, uploadPhoto } from './client.js';
+import { $, MAX_BOXES, RequestError, colour, showError, heatMap, createElement, showStatus, seconds, state } from './common.js';
 import { draw, rectangle } from './drawing.js';
 
 const NAMES = {
@@ -11,10 +11,10 @@ const NAMES = {
 
 // ---- the photo ----
 
-async function take(blob, sample = null) {
-  complain(null);
-  const { upload_bytes: most } = state.about.limits;
-  if (blob.size > most) return complain(new Refusal(413, `the photo has more than ${most / 1e6} MB; make it smaller`));
+async function openPhoto(blob, sample = null) {
+  showError(null);
+  const { upload_bytes: maxBytes } = state.about.limits;
+  if (blob.size > maxBytes) return showError(new RequestError(413, `the photo has more than ${maxBytes / 1e6} MB: choose a smaller one`));
   const since = performance.now();
   if (state.url) URL.revokeObjectURL(state.url);
   Object.assign(state, { blob, sample, photo: null, url: URL.createObjectURL(blob), answers: [], question: null, drawn: null });
@@ -28,34 +28,34 @@ async function take(blob, sample = null) {
   showSamples();
   if (sample) $('text').value = mode() === 'caption' ? sample.phrases.join(' and ') : sample.phrases.join('\n');
   showAnswers();
-  say('looking …');
+  showStatus('analysing the photo …');
   try {
-    await send();
+    await uploadPhoto();
   } catch (error) {
-    forget();
-    return complain(error);
+    closePhoto();
+    return showError(error);
   }
   $('name').textContent = `${blob.name || 'photo'}, ${state.photo.width} × ${state.photo.height}`;
   $('controls').hidden = false;
   $('find').disabled = false;
-  say(`looked in ${seconds(since)}`);
+  showStatus(`analysed in ${seconds(since)}`);
   if (hasText()) await find();
   else $('text').focus();
 }
 
-function forget() {
+function closePhoto() {
   Object.assign(state, { blob: null, photo: null, sample: null, answers: [], question: null });
   $('drop').hidden = false;
   for (const id of ['view', 'controls', 'panels', 'words']) $(id).hidden = true;
   $('find').disabled = true;
   showSamples();
   showAnswers();
-  say('');
+  showStatus('');
 }
 
-async function takeSample(sample) {
-  const blob = await (await ask(`/api/samples/${sample.name}.jpg`)).blob();
-  await take(new File([blob], `${sample.name}.${blob.type.split('/')[1]}`, { type: blob.type }), sample);
+async function openSample(sample) {
+  const blob = await (await request(`/api/samples/${sample.name}.jpg`)).blob();
+  await openPhoto(new File([blob], `${sample.name}.${blob.type.split('/')[1]}`, { type: blob.type }), sample);
 }
 
 function showSamples() {
@@ -73,30 +73,30 @@ const hasText = () => lines().length > 0;
 
 function question(more = {}) {
   const what = mode() === 'caption' ? { caption: lines().join(' ') } : { phrases: lines() };
-  return { ...what, method: method(), gamma: Number($('gamma').value), boxes: MOST, ...more };
+  return { ...what, method: method(), gamma: Number($('gamma').value), boxes: MAX_BOXES, ...more };
 }
 
-let asked = 0; // answers to an older question are not shown
+let lastQuestion = 0; // answers to an earlier question are not shown
 async function find(quiet = false) {
   if (!state.photo || !hasText()) return;
-  const number = ++asked, since = performance.now(), wanted = question();
-  if (!quiet) say('finding …');
+  const number = ++lastQuestion, since = performance.now(), current = question();
+  if (!quiet) showStatus('searching …');
   try {
-    const { answers } = await (await askPhoto('ground', wanted)).json();
-    if (number !== asked) return;
+    const { answers } = await (await requestPhoto('ground', current)).json();
+    if (number !== lastQuestion) return;
     const same = answers.length === state.answers.length && answers.every((a, i) => a.phrase === state.answers[i].phrase);
-    Object.assign(state, { answers, question: wanted });
+    Object.assign(state, { answers, question: current });
     if (!same || !answers[state.selected]?.groundable) state.selected = answers.findIndex((answer) => answer.groundable);
-    complain(null);
+    showError(null);
     if (same && quiet) showScores(); else showAnswers();
-    say(`${answers.length} ${answers.length === 1 ? 'phrase' : 'phrases'} in ${seconds(since)}`);
+    showStatus(`${answers.length} ${answers.length === 1 ? 'phrase' : 'phrases'} in ${seconds(since)}`);
     if (!$('panels').hidden && !quiet) comparePanels();
   } catch (error) {
-    if (number === asked) complain(error);
+    if (number === lastQuestion) showError(error);
   }
 }
 
-// One request at a time, and the last wish wins.
+// Moving the slider sends one request at a time, and at the end one for the last value.
 let scoring = false, again = false;
 async function score() {
   if (scoring) { again = true; return; }
@@ -123,12 +123,12 @@ function showScores() {
 const scored = (answer) => `score ${answer.scores[0].toFixed(3)}`;
 
 function answerItem(answer, i) {
-  const item = make('li');
+  const item = createElement('li');
   item.style.setProperty('--colour', colour(i));
-  const phrase = make('button', { type: 'button', className: 'phrase', textContent: answer.phrase });
+  const phrase = createElement('button', { type: 'button', className: 'phrase', textContent: answer.phrase });
   phrase.addEventListener('click', () => { state.selected = state.selected === i ? -1 : i; draw(); });
   phrase.disabled = !answer.groundable;
-  const about = make('div', { className: 'about' }, make('p', {}, phrase), ...notes(answer));
+  const about = createElement('div', { className: 'about' }, createElement('p', {}, phrase), ...notes(answer));
   if (answer.groundable) about.append(wordsLink(i));
   item.append(thumb(answer), about);
   for (const [event, hovered] of [['pointerenter', i], ['pointerleave', -1], ['focusin', i], ['focusout', -1]]) {
@@ -138,29 +138,29 @@ function answerItem(answer, i) {
 }
 
 function thumb(answer) {
-  if (!answer.groundable) return make('div', { className: 'thumb none', textContent: '?' });
+  if (!answer.groundable) return createElement('div', { className: 'thumb none', textContent: '?' });
   const heat = heatMap(answer.heat, `heat map of ${answer.phrase}`);
-  return make('div', { className: 'thumb' }, make('img', { src: state.url, alt: '' }), heat);
+  return createElement('div', { className: 'thumb' }, createElement('img', { src: state.url, alt: '' }), heat);
 }
 
 function notes(answer) {
   const notes = [];
-  if (answer.groundable) notes.push(make('small', { className: 'score', textContent: scored(answer) }));
-  else notes.push(make('small', { textContent: 'not groundable: none of its words is in the dictionary' }));
+  if (answer.groundable) notes.push(createElement('small', { className: 'score', textContent: scored(answer) }));
+  else notes.push(createElement('small', { textContent: 'not groundable: none of its words is in the vocabulary' }));
   if (answer.groundable && answer.skipped.length) {
-    const words = answer.skipped.flatMap((word, i) => [i ? ', ' : '', make('span', { className: 'skipped', textContent: word })]);
-    notes.push(make('small', {}, 'not known: ', ...words));
+    const words = answer.skipped.flatMap((word, i) => [i ? ', ' : '', createElement('span', { className: 'skipped', textContent: word })]);
+    notes.push(createElement('small', {}, 'not in the vocabulary: ', ...words));
   }
   return notes;
 }
 
 function wordsLink(i) {
-  const link = make('button', { type: 'button', className: 'link', textContent: 'what else is in this box?' });
+  const link = createElement('button', { type: 'button', className: 'link', textContent: 'which words describe this box?' });
   link.addEventListener('click', () => { state.drawn = null; showWords(state.answers[i].boxes[0]); });
   return link;
 }
 
-// The caption again, each of its phrases in the colour of its box.
+// Shows the caption with each phrase in the colour of its box.
 function showCaption() {
   const text = state.question?.caption;
   $('caption').hidden = !text || !state.answers.length;
@@ -170,7 +170,7 @@ function showCaption() {
   state.answers.forEach((answer, i) => {
     const start = text.indexOf(answer.phrase, at);
     if (start < 0) return;
-    const mark = make('mark', { textContent: answer.phrase });
+    const mark = createElement('mark', { textContent: answer.phrase });
     mark.style.borderColor = answer.groundable ? colour(i) : 'var(--line)';
     parts.push(text.slice(at, start), mark);
     at = start + answer.phrase.length;
@@ -181,22 +181,22 @@ function showCaption() {
 // ---- words of a box ----
 
 async function showWords(box) {
-  if ($('words').hidden) $('found').replaceChildren(make('li', { className: 'quiet', textContent: 'looking closer, for some seconds …' }));
+  if ($('words').hidden) $('found').replaceChildren(createElement('li', { className: 'quiet', textContent: 'computing all words, this takes some seconds …' }));
   $('words').hidden = false;
   $('words').classList.add('waiting');
   draw();
   try {
-    const { words } = await (await askPhoto('words', { box, count: 8 })).json();
+    const { words } = await (await requestPhoto('words', { box, count: 8 })).json();
     $('found').replaceChildren(...words.map(wordItem));
   } catch (error) {
     $('words').hidden = true;
-    complain(error);
+    showError(error);
   }
   $('words').classList.remove('waiting');
 }
 
 function wordItem({ word, share }) {
-  const button = make('button', { type: 'button', className: 'link', textContent: word });
+  const button = createElement('button', { type: 'button', className: 'link', textContent: word });
   button.addEventListener('click', () => {
     document.querySelector('input[value=phrases]').checked = true;
     if (state.question?.caption) $('text').value = '';
@@ -204,9 +204,9 @@ function wordItem({ word, share }) {
     changeMode();
     find();
   });
-  const bar = make('i');
+  const bar = createElement('i');
   bar.style.width = `${Math.max(2, 100 * share)}%`;
-  return make('li', {}, button, make('div', {}, bar), make('span', { textContent: `${(100 * share).toFixed(0)} %` }));
+  return createElement('li', {}, button, createElement('div', {}, bar), createElement('span', { textContent: `${(100 * share).toFixed(0)} %` }));
 }
 
 function place(event) {
@@ -215,7 +215,7 @@ function place(event) {
   return [clamp((event.clientX - left) / width) * state.photo.width, clamp((event.clientY - top) / height) * state.photo.height];
 }
 
-// A drag is a box; a click is the smallest answer's box there, or what is around the place.
+// A drag selects a box. A click selects the smallest answer's box there, or else a region around the place.
 let start = null;
 function press(event) {
   if (!state.photo || event.button) return;
@@ -237,8 +237,8 @@ function release(event) {
   if (!start) return;
   const box = between(start, place(event)), [x, y] = start, { width, height } = state.photo;
   start = null;
-  const least = 0.015 * Math.max(width, height);
-  if (box[2] - box[0] > least && box[3] - box[1] > least) state.drawn = box;
+  const minSide = 0.015 * Math.max(width, height);
+  if (box[2] - box[0] > minSide && box[3] - box[1] > minSide) state.drawn = box;
   else {
     state.selected = smallestAt(x, y);
     const reach = 0.1 * Math.max(width, height);
@@ -266,10 +266,10 @@ async function comparePanels() {
   try {
     const asked = { gamma: Number($('gamma').value), boxes: 1, phrases: [phrase] };
     const replies = [];
-    for (const name of state.about.methods) replies.push(await (await askPhoto('ground', { ...asked, method: name })).json());
-    if (url === state.url) $('panels').replaceChildren(make('h2', { textContent: phrase }), ...replies.map((reply) => panel(reply, shade)));
+    for (const name of state.about.methods) replies.push(await (await requestPhoto('ground', { ...asked, method: name })).json());
+    if (url === state.url) $('panels').replaceChildren(createElement('h2', { textContent: phrase }), ...replies.map((reply) => panel(reply, shade)));
   } catch (error) {
-    complain(error);
+    showError(error);
   }
   $('panels').classList.remove('waiting');
 }
@@ -280,31 +280,31 @@ function panel({ method: name, answers: [answer], photo }, shade) {
   svg.append(rectangle(answer.boxes[0], '#000a', 'under'), rectangle(answer.boxes[0], shade, ''));
   const heat = heatMap(answer.heat);
   const [title, about] = NAMES[name] || [name, ''];
-  const caption = make('figcaption', {}, make('b', { textContent: title }), make('span', { textContent: about }));
-  return make('figure', {}, make('div', {}, make('img', { src: state.url, alt: `${answer.phrase} by ${title}` }), heat, svg), caption);
+  const caption = createElement('figcaption', {}, createElement('b', { textContent: title }), createElement('span', { textContent: about }));
+  return createElement('figure', {}, createElement('div', {}, createElement('img', { src: state.url, alt: `${answer.phrase} by ${title}` }), heat, svg), caption);
 }
 
-// ---- taking away ----
+// ---- downloads ----
 
 async function download(kind) {
-  if (!hasText()) return complain(new Refusal(422, 'type a phrase first'));
+  if (!hasText()) return showError(new RequestError(422, 'type a phrase first'));
   try {
-    const response = await askPhoto(`exports/${kind}`, question({ boxes: Number($('count').value) }));
+    const response = await requestPhoto(`exports/${kind}`, question({ boxes: Number($('count').value) }));
     const url = URL.createObjectURL(await response.blob());
     const stem = state.photo.name.replace(/\.[^.]*$/, '') || 'photo';
-    make('a', { href: url, download: `${stem}.${kind}` }).click();
+    createElement('a', { href: url, download: `${stem}.${kind}` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10000);
   } catch (error) {
-    complain(error);
+    showError(error);
   }
 }
 
-// ---- beginning ----
+// ---- setup ----
 
 function changeMode() {
   const caption = mode() === 'caption';
   $('text').placeholder = caption ? 'A man in a red shirt rides a brown horse past a white house.' : 'a man in a red shirt\nhis horse';
-  document.querySelector('label[for=text]').textContent = caption ? 'A caption' : 'Phrases, one a line';
+  document.querySelector('label[for=text]').textContent = caption ? 'A caption' : 'Phrases, one on each line';
 }
 
 function showValues() {
@@ -313,25 +313,25 @@ function showValues() {
   $('opacity-value').textContent = `${$('opacity').value} %`;
 }
 
-function offer(about) {
+function showOptions(about) {
   state.about = about;
   const { limits, samples } = about;
-  $('terms').textContent = `JPEG, PNG or WebP, up to ${limits.upload_bytes / 1e6} MB. It goes to this server only, is never `
-    + `written to its disk, and is forgotten ${Math.round(limits.photo_seconds / 60)} minutes after you last asked.`;
+  $('terms').textContent = `JPEG, PNG or WebP, up to ${limits.upload_bytes / 1e6} MB. The photo is sent to this server only, is never `
+    + `written to its disk, and is deleted ${Math.round(limits.photo_seconds / 60)} minutes after your last request.`;
   for (const sample of samples) {
-    const picture = make('img', { src: `/api/samples/${sample.name}.jpg`, alt: sample.title, width: 58, height: 58 });
-    const button = make('button', { type: 'button', title: sample.title }, picture);
+    const picture = createElement('img', { src: `/api/samples/${sample.name}.jpg`, alt: sample.title, width: 58, height: 58 });
+    const button = createElement('button', { type: 'button', title: sample.title }, picture);
     button.dataset.name = sample.name;
-    button.addEventListener('click', () => takeSample(sample).catch(complain));
+    button.addEventListener('click', () => openSample(sample).catch(showError));
     $('samples').append(button);
   }
   for (const name of about.methods) {
-    const input = make('input', { type: 'radio', name: 'method', value: name, checked: name === about.method });
+    const input = createElement('input', { type: 'radio', name: 'method', value: name, checked: name === about.method });
     input.addEventListener('change', () => find());
-    $('methods').append(make('label', {}, input, make('span', { textContent: (NAMES[name] || [name])[0] })));
+    $('methods').append(createElement('label', {}, input, createElement('span', { textContent: (NAMES[name] || [name])[0] })));
   }
   for (const [kind, title] of Object.entries(about.exports)) {
-    const button = make('button', { type: 'button', className: 'plain', textContent: title });
+    const button = createElement('button', { type: 'button', className: 'plain', textContent: title });
     button.addEventListener('click', () => download(kind));
     $('downloads').append(button);
   }
@@ -340,7 +340,7 @@ function offer(about) {
   showValues();
 }
 
-function listen() {
+function addListeners() {
   $('form').addEventListener('submit', (event) => { event.preventDefault(); find(); });
   $('text').addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) { event.preventDefault(); find(); }
@@ -348,7 +348,7 @@ function listen() {
   $('text').addEventListener('input', (event) => { if (event.inputType === 'insertLineBreak') find(); });
   for (const input of document.querySelectorAll('input[name=mode]')) input.addEventListener('change', changeMode);
   for (const id of ['choose', 'another']) $(id).addEventListener('click', () => $('file').click());
-  $('file').addEventListener('change', () => { if ($('file').files[0]) take($('file').files[0]); $('file').value = ''; });
+  $('file').addEventListener('change', () => { if ($('file').files[0]) openPhoto($('file').files[0]); $('file').value = ''; });
   for (const id of ['gamma', 'count', 'opacity']) $(id).addEventListener('input', showValues);
   for (const id of ['count', 'opacity']) $(id).addEventListener('input', draw);
   $('gamma').addEventListener('input', score);
@@ -358,22 +358,22 @@ function listen() {
     comparePanels();
   });
   $('close').addEventListener('click', () => { $('words').hidden = true; state.drawn = null; draw(); });
-  listenForPhotos();
-  listenOnFrame();
+  addPhotoListeners();
+  addFrameListeners();
 }
 
-function listenForPhotos() {
+function addPhotoListeners() {
   for (const event of ['dragover', 'dragleave', 'drop']) {
     document.addEventListener(event, (moved) => {
       moved.preventDefault();
       $('stage').classList.toggle('over', event === 'dragover');
     });
   }
-  document.addEventListener('drop', (event) => { if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]); });
-  document.addEventListener('paste', (event) => { if (event.clipboardData.files[0]) take(event.clipboardData.files[0]); });
+  document.addEventListener('drop', (event) => { if (event.dataTransfer.files[0]) openPhoto(event.dataTransfer.files[0]); });
+  document.addEventListener('paste', (event) => { if (event.clipboardData.files[0]) openPhoto(event.clipboardData.files[0]); });
 }
 
-function listenOnFrame() {
+function addFrameListeners() {
   const frame = $('frame');
   frame.addEventListener('pointerdown', press);
   frame.addEventListener('pointermove', drag);
@@ -383,7 +383,7 @@ function listenOnFrame() {
   new ResizeObserver(draw).observe(frame);
 }
 
-listen();
+addListeners();
 changeMode();
 $('find').disabled = true;
-ask('/api/about').then((response) => response.json()).then(offer).catch(complain);
+request('/api/about').then((response) => response.json()).then(showOptions).catch(showError);

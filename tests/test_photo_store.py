@@ -1,0 +1,54 @@
+"""The limits of what the page's server keeps in memory: activations and photos."""
+
+from types import SimpleNamespace
+
+import pytest
+from page_server import LIMITS
+
+from grounding.page.limits import Limits
+from grounding.page.scenes import LazyScene, SceneCache
+from grounding.page.store import PhotoStore
+
+
+def test_activations_are_kept_for_the_last_photos_only():
+    passes: list[str] = []
+    topdown = SimpleNamespace(look=lambda _, method: passes.append(method) or SimpleNamespace())
+    tagger = SimpleNamespace(prepare=lambda *_: None)
+    cache = SceneCache(SimpleNamespace(settings=SimpleNamespace(side=300), tagger=tagger, topdown=topdown), size=2)
+    first, second, third = (LazyScene(cache, None) for _ in range(3))
+    assert cache.activations(first, "c-mwp") is cache.activations(first, "mwp")
+    cache.activations(second, "cam")
+    cache.activations(first, "c-mwp")
+    assert passes == ["c-mwp"] * 2
+    cache.activations(third, "c-mwp")
+    cache.activations(second, "c-mwp")
+    assert passes == ["c-mwp"] * 4
+    cache.activations(second, "grad")
+    cache.activations(second, "c-mwp")
+    assert passes[4:] == ["grad"] and len(cache._recent) == 2
+    del first, second, third
+    assert len(cache._recent) == 0
+
+
+def scene(size: int) -> SimpleNamespace:
+    return SimpleNamespace(nbytes=size)
+
+
+def test_photos_are_bounded_in_number_bytes_and_time():
+    now = [0.0]
+    photos = PhotoStore(Limits(**LIMITS | {"photos": 3, "photos_bytes": 100, "photo_seconds": 60}), lambda: now[0])
+    first, second, third = (photos.add(name, scene(20)).token for name in "abc")
+    assert photos.get(first).name == "a"
+    photos.add("d", scene(20))
+    with pytest.raises(KeyError):
+        photos.get(second)
+    photos.get(third).scene.nbytes = 70
+    assert {photos.get(third).name} == {"c"} and len(photos) == 2
+    photos.add("e", scene(101))
+    assert len(photos) == 0
+    last = photos.add("f", scene(1)).token
+    now[0] = 61
+    photos.evict()
+    with pytest.raises(KeyError):
+        photos.get(last)
+    assert len({photos.add("g", scene(1)).token for _ in range(100)}) == 100
