@@ -1,4 +1,4 @@
-"""A photo and its phrases from pixels to boxes: our settings beside the paper's.
+"""The time from a photo's pixels to the boxes of its phrases: our settings beside the paper's.
 
 grounding step=benchmark benchmark=grounding
 """
@@ -17,16 +17,17 @@ from grounding.tagger.tagger import TagClassifier
 
 
 def measure(rounds: int = 7) -> tuple[list[Row], dict]:
-    """One row each for the paper's settings, for what is added to them one by one, and for ours.
+    """Measures the paper's settings, each of our changes to them alone, and our settings.
 
     Args:
-        rounds: turns, of which the medians are taken.
+        rounds: number of measurements; the median counts.
 
     Returns:
-        The rows: seconds from a photo of 512 x 512 pixels to the boxes of 15 phrases, and how many times the paper's.
+        For each of these a row with the seconds from a photo of 512 x 512 pixels to the boxes of 15 phrases, and the
+        ratio to the paper's settings; and the phrases.
 
     Raises:
-        InputError: there is no round.
+        InputError: ``rounds`` is below 1.
     """
     check_counts(1, rounds=rounds)
     paper, ours, tagger, photo = Settings.paper(), Settings(), TagClassifier.load(), data.astronaut()

@@ -1,8 +1,8 @@
-"""Our proposals beside OpenCV's, on the same photos in the same run: seconds, recall, average best overlap.
+"""Our proposals beside OpenCV's, on the same photos in the same run: seconds, recall, average best overlap (ABO).
 
     grounding step=benchmark benchmark=proposals
 
-Every proposer gets the photo as it is and makes it small itself: the seconds hold that too.
+Each proposer gets the original photo; the seconds include resizing it.
 """
 
 import logging
@@ -20,7 +20,7 @@ from eval.benchmark_table import Row
 from eval.checks import check_counts
 from eval.coco import Coco, CocoImage
 from eval.gammas import GAMMAS
-from eval.proposal_recall import best_among, box_overlap, figures, region_overlap
+from eval.proposal_recall import best_among, box_overlap, recall_metrics, region_overlap
 from grounding.images import read_image
 from grounding.rescoring import rescore
 from grounding.runtime.artefacts import atomic_path
@@ -29,7 +29,7 @@ from proposals import InputError, Proposals, Proposer, SegmentProposer, Segments
 
 log = logging.getLogger(__name__)
 
-# Arbelaez et al., CVPR 2014 and the MCG site: COCO 2014 train, 450 proposals. Other photos than ours.
+# Arbelaez et al., CVPR 2014, and the MCG web page: COCO 2014 train, 450 proposals. These are not our photos.
 PUBLISHED = [
     {"proposer": "MCG, published", "as": "boxes", "count": 450.0, "R@.5": 0.585, "R@.7": 0.379},
     {"proposer": "MCG, published", "as": "segments", "count": 450.0, "R@.5": 0.498, "R@.7": 0.272, "ABO": 0.482},
@@ -37,7 +37,8 @@ PUBLISHED = [
 SEGMENTS, MAPS = 500, 30
 LEVELS = np.linspace(0.5, 1, 51)
 
-Overlaps = dict[tuple[str, str], list[np.ndarray]]  # of proposer and kind: (objects, proposals) a photo
+# (proposer, kind): for each photo its IoUs, (objects, proposals)
+Overlaps = dict[tuple[str, str], list[np.ndarray]]
 
 
 def measure(
@@ -48,25 +49,31 @@ def measure(
     counts: Sequence[int] = (100, 500, 1000),
     limit: int | None = None,
 ) -> tuple[list[Row], dict]:
-    """One row a proposer, kind (boxes, segments) and count; ``recall.png`` has the curves.
+    """Measures proposers, and draws ``recall.png``.
 
     Args:
-        root, splits: of COCO; limit: the first so many photos of a split.
-        proposers: by name; one whose package is missing is left out with a warning.
-        output: the folder that is written to.
+        root: the folder of COCO.
+        splits: the names of the splits.
+        proposers: by name; a proposer whose package is not installed is left out with a warning.
+        output: the folder for the picture.
+        counts: numbers of proposals to measure recall at.
+        limit: use only the first ``limit`` photos of each split; None for all.
+
+    Returns:
+        A row for each proposer, kind (boxes or segments) and count; and what the rows have in common.
 
     Raises:
-        InputError: the folder is no COCO, or has no object; or the limit is below 1.
+        InputError: the folder is not COCO or has no object, or ``limit`` is below 1.
     """
     check_counts(limit=limit)
     images = [image for split in splits for image in islice(Coco(root, split), limit)]
     overlaps, seconds = _run(images, proposers)
     shares = np.array([thing.mask().mean() for image in images for thing in _objects(image)])
     if not len(shares):
-        raise InputError(f"{root} has no object in {', '.join(splits)}: give photos with annotations")
+        raise InputError(f"{root} has no object in {', '.join(splits)}: use photos with annotations")
     rows = [
         {"proposer": name, "as": kind, "count": float(count)}
-        | figures(np.concatenate([best_among(o, [count])[:, 0] for o in found]), shares)
+        | recall_metrics(np.concatenate([best_among(o, [count])[:, 0] for o in found]), shares)
         | {"seconds": median(seconds[name])}
         for (name, kind), found in overlaps.items()
         for count in counts
@@ -84,7 +91,7 @@ def measure(
 
 
 def _integration_seconds(image: CocoImage) -> float:
-    """From maps on the grid to scores under each gamma: the median of five."""
+    """The median time from maps on the grid to the scores under each gamma."""
     found = SegmentProposer(SEGMENTS)(read_image(image.path))
     maps = np.random.default_rng(0).random((MAPS, *found.shape))
 
@@ -116,7 +123,7 @@ def _run(images: Sequence[CocoImage], proposers: dict[str, Proposer]) -> tuple[O
 
 
 def _works(name: str, proposer: Proposer) -> bool:
-    """Whether its package is there; and what it compiles on first use is compiled."""
+    """Whether a proposer's package is installed. The call also compiles what is compiled on first use."""
     try:
         proposer(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8), None)
     except InputError as error:
@@ -134,15 +141,15 @@ def _compare(found: Proposals, things: list) -> dict[str, np.ndarray]:
     return overlaps
 
 
-def _plot(overlaps: Overlaps, most: int, path: Path) -> None:
-    """Recall over the number of proposals (at IoU .5 and .7) and over IoU (at 500)."""
+def _plot(overlaps: Overlaps, max_count: int, path: Path) -> None:
+    """Draws recall over the number of proposals (at IoU .5 and .7) and over IoU (at 500 proposals)."""
     figure = Figure((11, 4.5), layout="constrained")
     number, level = figure.subplots(1, 2)
-    curve = np.unique(np.geomspace(1, most, 60).round().astype(int))
+    curve = np.unique(np.geomspace(1, max_count, 60).round().astype(int))
     drawn: set[bytes] = set()
     for (name, kind), found in overlaps.items():
         best = np.concatenate([best_among(o, curve) for o in found])
-        if best.tobytes() in drawn:  # the same proposals, made on other threads
+        if best.tobytes() in drawn:  # the same proposals, with another number of threads
             continue
         drawn.add(best.tobytes())
         label, style = f"{name}, {kind}", "-" if kind == "boxes" else "--"

@@ -1,4 +1,4 @@
-"""COCO (Lin et al., 2014): photos, and the boxes and masks of their objects."""
+"""Reads COCO (Lin et al., 2014): photos, and the boxes and masks of their objects."""
 
 import json
 import warnings
@@ -11,20 +11,16 @@ import numpy as np
 
 from proposals.errors import InputError
 
-try:
-    from pycocotools import mask as rle
-except ModuleNotFoundError as error:
-    raise InputError("COCO needs pycocotools: .venv/bin/pip install -e '.[eval]'") from error
-
 
 @dataclass(frozen=True, eq=False)
 class CocoObject:
     """An annotated object.
 
     Attributes:
-        category: its class's name; crowd: whether it stands for a group that nobody counted.
-        box: (4,) float64 half-open xyxy in pixels.
-        outline: polygons [[x1, y1, ...], ...], or the run lengths of a mask, as COCO has them.
+        category: the name of its class.
+        crowd: whether it is a group of objects that are not annotated one by one.
+        box: ``(4,)`` float64, half-open xyxy in pixels.
+        outline: polygons [[x1, y1, ...], ...], or the run lengths of a mask, in COCO's format.
         size: (height, width) of the photo.
     """
 
@@ -35,17 +31,35 @@ class CocoObject:
     size: tuple[int, int]
 
     def mask(self) -> np.ndarray:
-        """Its pixels, as COCO's own program draws them: (H, W) bool."""
+        """The object's pixels, drawn with COCO's own program.
+
+        Returns:
+            ``(H, W)`` bool.
+
+        Raises:
+            InputError: pycocotools is not installed.
+        """
+        try:
+            from pycocotools import mask as rle
+        except ImportError as error:
+            raise InputError("COCO's masks need pycocotools: .venv/bin/pip install -e '.[eval]'") from error
         runs = self.outline if isinstance(self.outline, list) else [self.outline]
         with warnings.catch_warnings():
-            # pycocotools 2.0.11 and NumPy 2: "__array__ must implement 'dtype' and 'copy'"
+            # pycocotools 2.0.11 with NumPy 2 warns that "__array__ must implement 'dtype' and 'copy'"
             warnings.simplefilter("ignore", DeprecationWarning)
             return rle.decode(rle.merge(rle.frPyObjects(runs, *self.size))).astype(bool)
 
 
 @dataclass(frozen=True, eq=False)
 class CocoImage:
-    """A photo and its objects; ``size`` is (height, width) as its annotation says."""
+    """A photo and its objects.
+
+    Attributes:
+        id: the name of the file without its suffix.
+        path: of the file.
+        size: (height, width), from the annotation.
+        objects: the annotated objects.
+    """
 
     id: str
     path: Path
@@ -54,17 +68,18 @@ class CocoImage:
 
     @property
     def classes(self) -> list[str]:
-        """The classes that it shows, in the order of the alphabet."""
+        """The classes of its objects, in alphabetical order."""
         return sorted({thing.category for thing in self.objects})
 
 
 class Coco:
-    """The annotated photos of a split whose files are at hand, in the order of their ids.
+    """The annotated photos of a split whose files exist, in the order of their ids.
+
+    Iterating yields a :class:`CocoImage` for each photo.
 
     Args:
-        root: the folder with ``SPLIT`` (photos) and ``annotations/instances_SPLIT.json``; split: ``val2017``.
-
-    Iteration gives a :class:`CocoImage` each.
+        root: the folder with ``SPLIT/`` (the photos) and ``annotations/instances_SPLIT.json``.
+        split: the name of the split, for example ``val2017``.
 
     Raises:
         InputError: a part of the folder is missing, or the annotations are malformed.
@@ -75,7 +90,7 @@ class Coco:
         self.path = self.root / "annotations" / f"instances_{split}.json"
         for path in (self.root / split, self.path):
             if not path.exists():
-                raise InputError(f"there is no {path}: give the root of COCO, with {split}/ and annotations/")
+                raise InputError(f"{path} does not exist: set data.root (or benchmark.root) to the folder of COCO")
         try:
             self._images = self._read(json.loads(self.path.read_bytes()))
         except InputError:
@@ -108,13 +123,13 @@ class Coco:
         x, y, width, height = map(float, thing["bbox"])
         outline, where = thing["segmentation"], f"{self.path}, annotation {thing['id']}"
         polygons = isinstance(outline, list)
-        # a drawing program in C reads these: what it is given is checked here
+        # pycocotools is written in C and does not check its input
         if polygons and not outline:
-            raise InputError(f"{where}: there is no polygon")
+            raise InputError(f"{where}: the list of polygons is empty")
         if polygons and not all(
             len(p) >= 6 and len(p) % 2 == 0 and np.isfinite(np.array(p, float)).all() for p in outline
         ):
-            raise InputError(f"{where}: a polygon needs three points or more, x1, y1, x2, y2, ...")
+            raise InputError(f"{where}: a polygon needs three or more points: x1, y1, x2, y2, ...")
         if not polygons and (list(outline["size"]) != list(size) or not _fits(outline["counts"], size)):
             raise InputError(f"{where}: the run lengths must be a list of numbers that add up to {size[0]} x {size[1]}")
         return CocoObject(category, bool(thing["iscrowd"]), np.array([x, y, x + width, y + height]), outline, size)

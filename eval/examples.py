@@ -1,4 +1,4 @@
-"""The step ``examples``: photos, and the maps of the words of one of their captions, as one picture (Fig. 7).
+"""The step ``examples``: photos, and the maps of the words of a caption, as one picture (Fig. 7).
 
 grounding step=examples data.root=flickr30k_entities data.split=val
 """
@@ -23,14 +23,22 @@ MARGIN, LINE = 6, 22
 def examples(
     grounder: Grounder, root: str, split: str, output: str, rows: int = 6, columns: int = 5, seed: int = 0
 ) -> Path:
-    """Draws ``examples.png``: a row a photo, the photo and the maps of words of its first caption, which stands below.
+    """Draws ``examples.png``. Each row shows a photo, the maps of words of its first caption, and the caption below.
 
     Args:
-        root, split: of Flickr30k Entities; rows: photos, drawn by ``seed``; columns: the most words of each.
-        output: the folder that is written to.
+        grounder: computes the maps.
+        root: the folder of Flickr30k Entities.
+        split: the name of the split.
+        output: the folder for the picture.
+        rows: number of photos, drawn at random.
+        columns: maximum number of words of each photo.
+        seed: of the random numbers.
+
+    Returns:
+        The path of the picture.
 
     Raises:
-        InputError: the folder is no Flickr30k Entities, a photo cannot be read, or rows or columns is below 1.
+        InputError: the folder is not Flickr30k Entities, a photo cannot be read, or rows or columns is below 1.
     """
     check_counts(rows=rows, columns=columns)
     data = Flickr30kEntities(root, split)
@@ -43,7 +51,7 @@ def examples(
 
 
 def _row(grounder: Grounder, data: Flickr30kEntities, name: str, columns: int) -> tuple[str, list[Image.Image]]:
-    """A caption, and its photo plain and under the maps of its known words, each once, in their order."""
+    """The caption, the photo, and the photo under the map of each known word, without repetitions."""
     image = data.read(name)
     caption = next(iter(data.captions(name)), "")
     tags = list(dict.fromkeys(Phrase.parse(caption, grounder.tagger.vocabulary).tags)) if caption else []

@@ -1,4 +1,4 @@
-"""Flickr30k Entities (Plummer et al., 2015): photos, captions, and the boxes of their phrases."""
+"""Reads Flickr30k Entities (Plummer et al., 2015): photos, captions, and the boxes of their phrases."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,10 +17,11 @@ class Entity:
     """A phrase that has at least one box.
 
     Attributes:
-        sentence, phrase: its caption, and its place among all marked phrases of it, both from 0.
-        text: as annotated; types: one or more of people, clothing, bodyparts, animals, vehicles, instruments, scene,
-            other.
-        boxes: (K, 4) float64 of its chain, half-open xyxy in pixels.
+        sentence: the index of its caption, from 0.
+        phrase: its index among all marked phrases of the caption, from 0.
+        text: the phrase as annotated.
+        types: one or more of people, clothing, bodyparts, animals, vehicles, instruments, scene, other.
+        boxes: ``(K, 4)`` float64, the boxes of its coreference chain, half-open xyxy in pixels.
     """
 
     sentence: int
@@ -31,7 +32,7 @@ class Entity:
 
     @property
     def union(self) -> np.ndarray:
-        """(4,): the smallest box around all of them, the ground truth of the paper."""
+        """The smallest box around all boxes, ``(4,)``: the paper's ground truth."""
         return np.concatenate([self.boxes[:, :2].min(0), self.boxes[:, 2:].max(0)])
 
 
@@ -40,8 +41,11 @@ class EntityImage:
     """A photo and its phrases.
 
     Attributes:
-        size: (height, width) as its annotation says; entities: its phrases with a box.
-        marked: of each caption, how many phrases it marks, those without a box included.
+        id: the name of the file without its suffix.
+        path: of the file.
+        size: (height, width), from the annotation.
+        entities: the phrases that have a box.
+        marked: for each caption, the number of its marked phrases, including those without a box.
     """
 
     id: str
@@ -52,25 +56,25 @@ class EntityImage:
 
 
 class Flickr30kEntities:
-    """The photos of a split, in the order of its file.
+    """The photos of a split, in the order of the split's file.
+
+    Iterating yields an :class:`EntityImage` for each photo. A phrase is kept if its chain has a box, which excludes
+    ``notvisual`` (chain 0), ``nobox`` and scene chains without a box. ``UNRELATED_CAPTIONS`` is not used, because the
+    protocol includes every caption (14,481 phrases in the test split).
 
     Args:
-        root: the folder with ``images``, ``Annotations``, ``Sentences`` and the split's file; split: ``val`` for
-            ``val.txt``.
-
-    Iteration gives an :class:`EntityImage` each. A phrase is kept if its chain has a box; ``notvisual`` (chain 0),
-    ``nobox`` and box-less scene chains drop out. ``UNRELATED_CAPTIONS`` is not applied: the protocol counts every
-    caption (14,481 phrases on the test split).
+        root: the folder with ``images``, ``Annotations``, ``Sentences`` and ``SPLIT.txt``.
+        split: the name of the split, for example ``val``.
 
     Raises:
-        InputError: a part of the folder is missing; while iterating, a malformed or hostile annotation.
+        InputError: a part of the folder is missing; while iterating, an annotation is malformed.
     """
 
     def __init__(self, root: str | Path, split: str):
         self.root = Path(root)
         for name in ("images", "Annotations", "Sentences", f"{split}.txt"):
             if not (self.root / name).exists():
-                raise InputError(f"{self.root} has no {name}: set data.root to a folder of Flickr30k Entities")
+                raise InputError(f"{self.root} has no {name}: set data.root to the folder of Flickr30k Entities")
         self.ids = (self.root / f"{split}.txt").read_text("utf-8").split()
 
     def __len__(self) -> int:
@@ -80,7 +84,14 @@ class Flickr30kEntities:
         return map(self.read, self.ids)
 
     def read(self, image: str) -> EntityImage:
-        """One photo by its id."""
+        """Reads one photo's annotation and captions.
+
+        Args:
+            image: the photo's id.
+
+        Raises:
+            InputError: a file cannot be read, or is malformed.
+        """
         size, chains = read_boxes(self.root / "Annotations" / f"{image}.xml")
         captions = list(self._marked(self.root / "Sentences" / f"{image}.txt"))
         entities = tuple(
@@ -92,7 +103,14 @@ class Flickr30kEntities:
         return EntityImage(image, self.root / "images" / f"{image}.jpg", size, entities, tuple(map(len, captions)))
 
     def captions(self, image: str) -> list[str]:
-        """The captions of a photo, without their marks."""
+        """The captions of a photo as plain text, without the markup of the phrases.
+
+        Args:
+            image: the photo's id.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
         return [plain_sentence(line) for line in _text(self.root / "Sentences" / f"{image}.txt").splitlines()]
 
     def _marked(self, path: Path) -> Iterator[list[Markup]]:
@@ -111,13 +129,20 @@ def _text(path: Path) -> str:
 
 
 def read_boxes(path: Path) -> tuple[tuple[int, int], dict[str, np.ndarray]]:
-    """The size (height, width) of an annotated photo and the boxes (K, 4) of each chain, half-open xyxy from 0.
+    """Reads the boxes of a photo.
 
-    The file counts pixels from 1 and includes the last; an object may belong to several chains (``<name>``), a chain
-    may have several objects, and an object may be a flag (``<scene>``, ``<nobndbox>``) without a box.
+    The file counts pixels from 1 and includes the last one. An object may belong to several chains (``<name>``), a
+    chain may have several objects, and an object may be a flag (``<scene>``, ``<nobndbox>``) without a box.
+
+    Args:
+        path: the XML file.
+
+    Returns:
+        The photo's size (height, width), and for each chain its boxes, ``(K, 4)`` half-open xyxy in pixels from 0.
 
     Raises:
-        InputError: no such file, over 1 MB, with a DTD or entities, malformed, or a box that is turned or outside.
+        InputError: the file cannot be read, is larger than 1 MB, has a DTD or entities, is malformed, or a box is
+            inverted or outside the photo.
     """
     root, size = open_annotation(path, whole)
     chains: dict[str, list[np.ndarray]] = defaultdict(list)

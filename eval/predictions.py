@@ -1,9 +1,10 @@
-"""Predictions of any system, a JSON line a phrase, and their judgement as they stand.
+"""The file format of predictions, of our own answers or of another system: one JSON object per line and phrase.
 
     {"image": "36979", "sentence": 0, "phrase": 1, "boxes": [[x1, y1, x2, y2], ...], "scores": [...]}
 
-Boxes are inclusive xyxy in pixels from 0, best first. They are judged as given: no NMS, clipping, sorting or removal,
-and they may leave the image. Phrases are numbered as all that a caption marks, those without a box included.
+Boxes are inclusive xyxy in pixels from 0, best first. They are evaluated as they are, without NMS, clipping or sorting,
+and may extend beyond the image. ``phrase`` is the index among all marked phrases of the caption, from 0, including
+those without a box.
 """
 
 import json
@@ -18,15 +19,17 @@ from proposals.errors import InputError
 
 Place = tuple[str, int, int]  # image, sentence, phrase
 
-MAX_LINE = 1 << 24  # characters; 500 boxes take some 30,000
+MAX_LINE = 1 << 24  # characters; 500 boxes take about 30,000
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a system answered to one phrase.
+    """The prediction for one phrase.
 
     Attributes:
-        place: image, sentence, phrase; boxes: (K, 4) float64; scores: (K,) float64, both finite.
+        place: (image, sentence, phrase).
+        boxes: ``(K, 4)`` float64, inclusive xyxy, best first, finite.
+        scores: ``(K,)`` float64, finite.
     """
 
     place: Place
@@ -34,23 +37,34 @@ class Prediction:
     scores: np.ndarray
 
     def as_record(self) -> dict:
-        """As a line of the file has it; boxes to a hundredth of a pixel."""
+        """The object of its line; boxes are rounded to a hundredth of a pixel."""
         image, sentence, phrase = self.place
         boxes, scores = self.boxes.round(2).tolist(), self.scores.tolist()
         return {"image": image, "sentence": sentence, "phrase": phrase, "boxes": boxes, "scores": scores}
 
 
 def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:
-    """Writes predictions, a line each; the file appears whole or not at all."""
+    """Writes a file of predictions. The file appears only when it is complete.
+
+    Args:
+        path: the file.
+        predictions: one for each phrase.
+    """
     write_json_lines(path, (prediction.as_record() for prediction in predictions))
 
 
 def read_predictions(path: str | Path) -> Iterator[Prediction]:
-    """The predictions of a file, one at a time.
+    """Reads a file of predictions, one line at a time.
+
+    Args:
+        path: the file.
+
+    Yields:
+        The prediction of each line.
 
     Raises:
-        InputError: the file cannot be read; a line that is malformed, or a phrase that was predicted before, with the
-            line's number.
+        InputError: the file cannot be read, a line is malformed, or a phrase is predicted twice. The message has the
+            number of the line.
     """
     seen: dict[Place, int] = {}
     try:
@@ -64,7 +78,7 @@ def read_predictions(path: str | Path) -> Iterator[Prediction]:
                     raise InputError(f"{path}:{number}: {_reason(error)}") from error
                 first = seen.setdefault(prediction.place, number)
                 if first != number:
-                    raise InputError(f"{path}:{number}: {prediction.place} was predicted in line {first}; keep one")
+                    raise InputError(f"{path}:{number}: {prediction.place} is already in line {first}: keep one")
                 yield prediction
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as lines of text ({error})") from error
@@ -73,16 +87,16 @@ def read_predictions(path: str | Path) -> Iterator[Prediction]:
 def _parse(line: str) -> Prediction:
     found = json.loads(line)
     if not isinstance(found, dict):
-        raise ValueError("a line must be an object")  # noqa: TRY004, for it is the file's fault
+        raise ValueError("a line must be a JSON object")  # noqa: TRY004, the caller handles ValueError
     image, sentence, phrase = found["image"], found["sentence"], found["phrase"]
     if not isinstance(image, str) or not all(type(n) is int and n >= 0 for n in (sentence, phrase)):
-        raise ValueError("image must be a string, sentence and phrase whole numbers from 0")
+        raise ValueError("image must be a string, sentence and phrase must be whole numbers from 0")
     boxes, scores = (np.asarray(found[name]) for name in ("boxes", "scores"))
     if not boxes.size and not scores.size:
         return Prediction((image, sentence, phrase), np.zeros((0, 4)), np.zeros(0))
     if boxes.ndim != 2 or boxes.shape != (len(boxes), 4) or scores.shape != (len(boxes),):
         raise ValueError(
-            f"boxes {boxes.shape} and scores {scores.shape} must be lists of N boxes of 4 and of N numbers"
+            f"boxes {boxes.shape} must be a list of N boxes of 4 numbers, scores {scores.shape} a list of N numbers"
         )
     if any(array.dtype.kind not in "iuf" or not np.isfinite(array).all() for array in (boxes, scores)):
         raise ValueError("boxes and scores must be finite numbers")
@@ -91,5 +105,5 @@ def _parse(line: str) -> Prediction:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
-        return f"there is no {error}; give image, sentence, phrase, boxes, scores"
+        return f"{error} is missing: a line needs image, sentence, phrase, boxes and scores"
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""PASCAL VOC (Everingham et al., 2010), and the boxes of ILSVRC, which are written the same way."""
+"""Reads PASCAL VOC (Everingham et al., 2010) and ILSVRC, whose boxes have the same format."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ class VocObject:
     """An annotated object.
 
     Attributes:
-        name: its class (of ILSVRC: its WordNet id).
-        box: (4,) float64, half-open xyxy in pixels from 0, inside the photo.
-        difficult: whether the annotators thought it too hard to be judged.
+        name: its class; in ILSVRC its WordNet id.
+        box: ``(4,)`` float64, half-open xyxy in pixels from 0, inside the photo.
+        difficult: whether it is marked as difficult, which excludes it from VOC's evaluation.
     """
 
     name: str
@@ -28,7 +28,14 @@ class VocObject:
 
 @dataclass(frozen=True, eq=False)
 class VocImage:
-    """A photo and its objects; ``size`` is (height, width) as its annotation says."""
+    """A photo and its objects.
+
+    Attributes:
+        id: the name of the file without its suffix.
+        path: of the file.
+        size: (height, width), from the annotation.
+        objects: the annotated objects.
+    """
 
     id: str
     path: Path
@@ -37,21 +44,22 @@ class VocImage:
 
     @property
     def classes(self) -> list[str]:
-        """The classes that it shows, in the order of the alphabet; one whose objects are all difficult is none."""
+        """The classes of its objects, in alphabetical order, without those whose objects are all difficult."""
         return sorted({thing.name for thing in self.objects if not thing.difficult})
 
 
 class Voc:
-    """The photos of a split, in the order of its file.
+    """The photos of a split of PASCAL VOC, in the order of the split's file.
+
+    Iterating yields a :class:`VocImage` for each photo.
 
     Args:
-        root: the folder with ``JPEGImages``, ``Annotations`` and ``ImageSets/Main/SPLIT.txt``; split: ``val``.
-
-    Iteration gives a :class:`VocImage` each.
+        root: the folder with ``JPEGImages``, ``Annotations`` and ``ImageSets/Main/SPLIT.txt``.
+        split: the name of the split, for example ``val``.
 
     Raises:
-        InputError: a part of the folder is missing, or the split's file names no photo; while iterating, a malformed or
-            hostile annotation.
+        InputError: a part of the folder is missing, or the split's file lists no photo; while iterating, an annotation
+            is malformed.
     """
 
     def __init__(self, root: str | Path, split: str):
@@ -59,7 +67,7 @@ class Voc:
         listed = f"ImageSets/Main/{split}.txt"
         for name in ("JPEGImages", "Annotations", listed):
             if not (self.root / name).exists():
-                raise InputError(f"{self.root} has no {name}: set data.root to a folder of PASCAL VOC")
+                raise InputError(f"{self.root} has no {name}: set data.root to the folder of PASCAL VOC")
         self.ids = _ids(self.root / listed)
 
     def __len__(self) -> int:
@@ -69,7 +77,14 @@ class Voc:
         return map(self.read, self.ids)
 
     def read(self, image: str) -> VocImage:
-        """One photo by its id."""
+        """Reads one photo's annotation.
+
+        Args:
+            image: the photo's id.
+
+        Raises:
+            InputError: the annotation cannot be read, or is malformed.
+        """
         size, objects = read_objects(self.root / "Annotations" / f"{image}.xml")
         return VocImage(image, self.root / "JPEGImages" / f"{image}.jpg", size, objects)
 
@@ -77,13 +92,14 @@ class Voc:
 class Ilsvrc:
     """The photos of ILSVRC's localization task that have boxes, in the order of their names.
 
-    Args:
-        root: the folder with ``Data/CLS-LOC/SPLIT/*.JPEG`` and ``Annotations/CLS-LOC/SPLIT/*.xml``; split: ``val``.
+    Iterating yields a :class:`VocImage` for each photo. All objects of a photo are of the photo's label.
 
-    Iteration gives a :class:`VocImage` each, whose objects are all of the photo's label.
+    Args:
+        root: the folder with ``Data/CLS-LOC/SPLIT/*.JPEG`` and ``Annotations/CLS-LOC/SPLIT/*.xml``.
+        split: the name of the split, for example ``val``.
 
     Raises:
-        InputError: as :class:`Voc` does.
+        InputError: a part of the folder is missing; while iterating, an annotation is malformed.
     """
 
     def __init__(self, root: str | Path, split: str = "val"):
@@ -91,7 +107,7 @@ class Ilsvrc:
         self._photos, self._boxes = (self.root / name / "CLS-LOC" / split for name in ("Data", "Annotations"))
         for folder in (self._photos, self._boxes):
             if not folder.is_dir():
-                raise InputError(f"there is no {folder}: set data.root to the folder ILSVRC, with Data and Annotations")
+                raise InputError(f"{folder} does not exist: set data.root to the folder ILSVRC")
         self.ids = sorted(path.stem for path in self._boxes.glob("*.xml"))
 
     def __len__(self) -> int:
@@ -101,30 +117,46 @@ class Ilsvrc:
         return map(self.read, self.ids)
 
     def read(self, image: str) -> VocImage:
-        """One photo by its id."""
+        """Reads one photo's annotation.
+
+        Args:
+            image: the photo's id.
+
+        Raises:
+            InputError: the annotation cannot be read, or is malformed.
+        """
         size, objects = read_objects(self._boxes / f"{image}.xml")
         return VocImage(image, self._photos / f"{image}.JPEG", size, objects)
 
 
 def _ids(path: Path) -> list[str]:
-    """The first word of each line: the lists of one class have its label behind it."""
+    """The first word of each line; the files of one class have a label after it."""
     try:
         ids = [line.split()[0] for line in path.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error})") from error
-    odd = [image for image in ids if Path(image).name != image]
-    if odd or not ids:
-        raise InputError(f"{path}: {f'{odd[0]!r} is' if odd else 'there is'} no name of a photo; list one id a line")
+    if not ids:
+        raise InputError(f"{path} is empty: list one photo id per line")
+    if odd := [image for image in ids if Path(image).name != image]:
+        raise InputError(f"{path}: {odd[0]!r} is not a photo id: list one id per line, without a folder")
     return ids
 
 
 def read_objects(path: Path) -> tuple[tuple[int, int], tuple[VocObject, ...]]:
-    """The size (height, width) of an annotated photo and its objects.
+    """Reads an annotation.
 
-    The file counts pixels from 1 and includes the last; VOC2011 has fractions of pixels. What leaves the photo is cut.
+    The file counts pixels from 1 and includes the last one; VOC2011 has fractions of pixels. Boxes are clipped to the
+    photo.
+
+    Args:
+        path: the XML file.
+
+    Returns:
+        The photo's size (height, width), and its objects.
 
     Raises:
-        InputError: no such file, over 1 MB, with a DTD or entities, malformed, or a box that is turned or outside.
+        InputError: the file cannot be read, is larger than 1 MB, has a DTD or entities, is malformed, or a box is
+            inverted or outside the photo.
     """
     root, size = open_annotation(path, finite)
     things = enumerate(root.findall("object"), 1)
@@ -134,7 +166,7 @@ def read_objects(path: Path) -> tuple[tuple[int, int], tuple[VocObject, ...]]:
 def _object(thing: Element, size: tuple[int, int], where: str) -> VocObject:
     name, difficult = (thing.findtext("name") or "").strip(), (thing.findtext("difficult") or "0").strip()
     if not name or difficult not in ("0", "1"):
-        raise InputError(f"{where}: an object needs a name, and a difficult of 0 or 1, not {name!r} and {difficult!r}")
+        raise InputError(f"{where}: an object needs a name and difficult=0 or 1, but has {name!r} and {difficult!r}")
     height, width = size
     box = np.clip(read_box(thing, size, where, finite), 0, [width, height, width, height])
     return VocObject(name, box, difficult == "1")

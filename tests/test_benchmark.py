@@ -1,4 +1,4 @@
-"""The benchmark measures what it says, and leaves out a peer that cannot do the work."""
+"""The benchmarks: counts, times, memory, tables, and implementations that are missing or fail."""
 
 import json
 import mmap
@@ -15,7 +15,7 @@ from grounding.runtime.timing import interleaved, peak_memory
 from proposals.errors import InputError
 
 
-def test_the_connections_of_googlenet_above_pool2_are_counted():
+def test_number_of_connections_of_googlenet_above_pool2():
     contest = CONTESTS["bvlc_googlenet"]()
     topdown, image = TopDown(contest.model, contest.target, contest.classifier), contest.image((224, 224))
     # 1.10 of GoogLeNet's 1.58 billion multiply-adds lie above pool2
@@ -23,7 +23,7 @@ def test_the_connections_of_googlenet_above_pool2_are_counted():
     assert 0.05 < winning_connections(topdown, image) / 1_103_972_352 < 0.12
 
 
-def test_a_row_of_the_table_and_its_file(tmp_path, monkeypatch):
+def test_row_of_the_table_and_file(tmp_path, monkeypatch):
     def refuses(*_):
         raise ValueError("not this network\nat all")
 
@@ -44,7 +44,7 @@ def test_a_row_of_the_table_and_its_file(tmp_path, monkeypatch):
 
 
 class _Here:
-    """A pool of this process alone."""
+    """Replaces a pool of processes by this process."""
 
     Pool = staticmethod(lambda _: _Here())
 
@@ -58,14 +58,14 @@ class _Here:
         return float(len(arguments))
 
 
-def test_works_take_turns_and_the_median_counts():
+def test_interleaved_measures_the_median():
     seconds = interleaved({"short": lambda: time.sleep(0.002), "long": lambda: time.sleep(0.02)}, 3)
     assert 0.002 <= seconds["short"] < seconds["long"]
 
 
-def test_peak_memory_sees_what_was_held_and_freed():
+def test_peak_memory_includes_freed_memory():
     def work():
-        # straight from the system, for the allocator may have as much at hand
+        # directly from the system, because the allocator may have free memory
         with mmap.mmap(-1, 80 * 2**20) as block:
             for page in range(0, len(block), mmap.PAGESIZE):
                 block[page] = 1
@@ -74,7 +74,7 @@ def test_peak_memory_sees_what_was_held_and_freed():
     assert 75 < peak_memory(work) < 200
 
 
-def test_a_table_has_a_column_a_key_and_a_dash_for_none():
+def test_table_has_a_column_for_each_key_and_a_dash_for_none():
     rows = [{"network": "a", "seconds": 0.01234}, {"network": "bb", "seconds": None, "ratio": 12345.0}]
     assert table(rows).splitlines() == [
         "network  seconds  ratio",
@@ -83,12 +83,12 @@ def test_a_table_has_a_column_a_key_and_a_dash_for_none():
     ]
 
 
-def test_an_unknown_network_is_told():
+def test_unknown_network_is_an_error():
     with pytest.raises(InputError, match="unknown network 'lenet': choose among bvlc_googlenet"):
         benchmark_attention.measure(["lenet"])
 
 
-def test_ours_stands_beside_the_papers(monkeypatch):
+def test_our_settings_beside_the_papers(monkeypatch):
     monkeypatch.setattr(benchmark_grounding, "PHRASES", ["a woman"])
     monkeypatch.setattr(benchmark_grounding, "OTHER_PHRASES", [])
     monkeypatch.setattr(benchmark_grounding, "interleaved", lambda works, _: {n: len(w()) for n, w in works.items()})

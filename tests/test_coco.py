@@ -1,4 +1,4 @@
-"""COCO: objects are read as annotated, masks as COCO's own program draws them, and bad annotations are told."""
+"""The reader of COCO: objects, masks, and errors in annotations."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def write(root: Path, *objects: dict, **changes) -> Path:
 
 
 def test_objects_are_read_as_annotated(tmp_path):
-    (image,) = Coco(write(tmp_path, SQUARE | {"segmentation": POLYGONS}), "val")  # 9 has no file
+    (image,) = Coco(write(tmp_path, SQUARE | {"segmentation": POLYGONS}), "val")  # photo 9 has no file
     (thing,) = image.objects
     assert image.id == "000007" and image.size == (5, 8) and image.path.is_file()
     assert thing.category == "dog" and not thing.crowd and thing.box.tolist() == [1, 2, 4, 4]
@@ -44,10 +44,10 @@ def test_run_lengths_go_down_the_columns(tmp_path):
 @pytest.mark.parametrize(
     ("outline", "reason"),
     [
-        ([], "annotation 1: there is no polygon"),
-        ([[1, 2, 3, 4]], "annotation 1: a polygon needs three points"),
-        ([[1, 2, 3, 4, 5, 6, 7]], "a polygon needs three points"),
-        ([[1, 2, 3, 4, 5, float("nan")]], "a polygon needs three points"),
+        ([], "annotation 1: the list of polygons is empty"),
+        ([[1, 2, 3, 4]], "annotation 1: a polygon needs three or more points"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "a polygon needs three or more points"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "a polygon needs three or more points"),
         ({"size": [5, 8], "counts": [3, 2, 36]}, "add up to 5 x 8"),
         ({"size": [5, 8], "counts": [41, -1]}, "add up to 5 x 8"),
         ({"size": [8, 5], "counts": [40]}, "add up to 5 x 8"),
@@ -55,21 +55,21 @@ def test_run_lengths_go_down_the_columns(tmp_path):
         ("text", "cannot be read as COCO instances"),
     ],
 )
-def test_bad_outlines_are_told(tmp_path, outline, reason):
+def test_invalid_outlines_are_errors(tmp_path, outline, reason):
     with pytest.raises(InputError, match=reason) as caught:
         Coco(write(tmp_path, SQUARE | {"segmentation": outline}), "val")
-    assert caught.value.__cause__ is not caught.value  # the command line follows causes to their end
+    assert caught.value.__cause__ is not caught.value  # the command line follows the chain of causes
 
 
 @pytest.mark.parametrize("changes", [{"images": []}, {"categories": []}, {"annotations": [1]}, {"images": None}])
-def test_other_annotations_are_told(tmp_path, changes):
+def test_invalid_annotations_are_errors(tmp_path, changes):
     root = write(tmp_path, SQUARE | {"segmentation": POLYGONS}, **changes)
     with pytest.raises(InputError, match=r"instances_val\.json cannot be read as COCO instances"):
         Coco(root, "val")
 
 
-def test_a_missing_part_is_told(tmp_path):
-    with pytest.raises(InputError, match="give the root of COCO"):
+def test_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"set data\.root \(or benchmark\.root\) to the folder of COCO"):
         Coco(tmp_path, "val")
 
 
@@ -79,5 +79,5 @@ def test_real_annotations(data):
     assert len(images) == 50 and len(things) > 100
     for thing in things[:50]:
         y, x = np.nonzero(thing.mask())
-        # drawn outline and annotated box agree to a pixel or two
+        # the mask and the annotated box differ by at most two pixels
         assert np.abs(np.array([x.min(), y.min(), x.max() + 1, y.max() + 1]) - thing.box).max() <= 2

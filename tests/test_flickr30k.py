@@ -15,7 +15,7 @@ def root(tmp_path) -> Path:
     return write_entities(tmp_path)
 
 
-def test_phrases_with_a_box_are_kept_under_their_numbers(root):
+def test_phrases_with_a_box_keep_their_numbers(root):
     (image,) = Flickr30kEntities(root, "toy")
     assert (image.id, image.size) == ("7", (80, 100))
     found = [(e.sentence, e.phrase, e.text, e.types) for e in image.entities]
@@ -32,7 +32,7 @@ def test_phrases_with_a_box_are_kept_under_their_numbers(root):
 
 
 @pytest.mark.parametrize("part", ["images", "Annotations", "Sentences", "other.txt"])
-def test_missing_part_of_the_folder_is_reported(root, part):
+def test_missing_part_of_the_folder_is_an_error(root, part):
     split = "toy"
     if part == "other.txt":
         split = "other"
@@ -56,7 +56,7 @@ ANNOTATIONS = {
 
 
 @pytest.mark.parametrize("name", ANNOTATIONS)
-def test_hostile_and_broken_annotations_are_refused(tmp_path, name):
+def test_malicious_and_malformed_annotations_are_errors(tmp_path, name):
     content, message = ANNOTATIONS[name]
     (tmp_path / f"{name}.xml").write_text(content)
     with pytest.raises(InputError, match=message) as caught:
@@ -64,13 +64,13 @@ def test_hostile_and_broken_annotations_are_refused(tmp_path, name):
     assert f"{name}.xml" in str(caught.value)
 
 
-def test_broken_markup_is_reported_with_its_line(root):
+def test_malformed_markup_is_an_error_with_its_line(root):
     (root / "Sentences" / "7.txt").write_text("[/EN#1/people A dog] .\n[/EN#1/people A dog\n")
     with pytest.raises(InputError, match=r"7\.txt:2: "):
         list(Flickr30kEntities(root, "toy"))
 
 
-def test_the_real_split_has_its_phrases(data):
+def test_real_split_has_all_phrases(data):
     images = list(Flickr30kEntities(data / "flickr30k_entities", "val"))
     assert len(images) == 247
     assert sum(len(image.entities) for image in images) == 3239

@@ -26,7 +26,7 @@ def test_overlap_counts_pixels(ours, theirs):
 
 
 @given(boxes, boxes)
-def test_the_first_correct_box_has_its_rank(ours, truth):
+def test_rank_of_the_first_correct_box(ours, truth):
     expected = MISS
     for rank, a in enumerate(ours, 1):
         if any(2 * len(pixels(a) & pixels(b)) >= len(pixels(a) | pixels(b)) for b in truth):
@@ -36,18 +36,18 @@ def test_the_first_correct_box_has_its_rank(ours, truth):
 
 
 @given(boxes)
-def test_half_open_boxes_lose_nothing_as_inclusive_ones(rows):
+def test_inclusive_boxes_match_half_open_ones(rows):
     half_open = rows + np.array([0, 0, 1, 1])
     np.testing.assert_array_equal(inclusive(half_open), rows)
 
 
-def test_no_box_is_a_miss():
+def test_no_box_and_invalid_boxes_are_misses():
     assert first_correct(np.zeros((0, 4)), np.array([[0.0, 0, 5, 5]])) == MISS
-    # turned and degenerate predictions are judged as they stand
+    # inverted boxes are evaluated as they are
     assert first_correct(np.array([[9.0, 9, 2, 2]]), np.array([[0.0, 0, 5, 5]])) == MISS
 
 
-def test_a_point_lies_in_a_half_open_box():
+def test_point_in_half_open_boxes():
     truth = np.array([[2.0, 3, 5, 6]])
     assert contains(truth, (2, 3))
     assert contains(truth, (4.99, 5.99))

@@ -37,18 +37,24 @@ def test_file_of_our_own_predictions_gives_our_own_metrics(two, grounder, tmp_pa
     ("line", "reason"),
     [
         ("{", "p.jsonl:2: Expecting property name"),
-        ("[]", "p.jsonl:2: a line must be an object"),
-        ('{"image": "7"}', "p.jsonl:2: there is no 'sentence'"),
+        ("[]", "p.jsonl:2: a line must be a JSON object"),
+        ('{"image": "7"}', "p.jsonl:2: 'sentence' is missing"),
         ('{"image": 7, "sentence": 0, "phrase": 0, "boxes": [], "scores": []}', "image must be a string"),
         ('{"image": "7", "sentence": -1, "phrase": 0, "boxes": [], "scores": []}', "whole numbers from 0"),
         ('{"image": "7", "sentence": true, "phrase": 0, "boxes": [], "scores": []}', "whole numbers from 0"),
-        ('{"image": "7", "sentence": 1, "phrase": 1, "boxes": [[1, 2, 3]], "scores": [1]}', "must be lists of N boxes"),
-        ('{"image": "7", "sentence": 1, "phrase": 1, "boxes": [[1, 2, 3, 4]], "scores": []}', "must be lists of N box"),
+        (
+            '{"image": "7", "sentence": 1, "phrase": 1, "boxes": [[1, 2, 3]], "scores": [1]}',
+            "must be a list of N boxes",
+        ),
+        (
+            '{"image": "7", "sentence": 1, "phrase": 1, "boxes": [[1, 2, 3, 4]], "scores": []}',
+            "must be a list of N boxes",
+        ),
         ('{"image": "7", "sentence": 1, "phrase": 1, "boxes": [[1, 2, 3, NaN]], "scores": [1]}', "must be finite"),
         ('{"image": "7", "sentence": 1, "phrase": 1, "boxes": [[1, 2, 3, 4]], "scores": [Infinity]}', "must be finite"),
         ('{"image": "7", "sentence": 1, "phrase": 1, "boxes": [["1", 2, 3, 4]], "scores": [1]}', "must be finite"),
         ('{"image": "7", "sentence": 1, "phrase": 1, "boxes": [[1], [2, 3]], "scores": [1]}', "p.jsonl:2: "),
-        ('{"image": "7", "sentence": 0, "phrase": 0, "boxes": [], "scores": []}', "was predicted in line 1; keep one"),
+        ('{"image": "7", "sentence": 0, "phrase": 0, "boxes": [], "scores": []}', "is already in line 1: keep one"),
     ],
 )
 def test_malformed_line_is_reported_with_its_number(two, grounder, tmp_path, line, reason):
@@ -63,7 +69,7 @@ def test_boxes_are_compared_as_they_are(two, grounder, tmp_path):
     (image, _) = Flickr30kEntities(two, "toy")
     first = image.entities[0]
     whole = first.union - [0, 0, 1, 1]
-    boxes = np.array([[-500.0, -500, 900, 900], [50, 50, 20, 20], whole, whole])  # outside, turned, right, right
+    boxes = np.array([[-500.0, -500, 900, 900], [50, 50, 20, 20], whole, whole])
     predictions = [
         Prediction((image.id, first.sentence, first.phrase), boxes, np.array([0.1, 0.9, 0.2, 0.2])),
         Prediction((image.id, 0, image.marked[0]), boxes, np.ones(4)),

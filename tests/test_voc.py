@@ -1,4 +1,4 @@
-"""The VOC reader on hand-made folders and hostile files, and ILSVRC's, which is written the same way."""
+"""The readers of PASCAL VOC and ILSVRC, on small folders and on malformed and malicious files."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def folder(root: Path, **annotations: str) -> Path:
     return root
 
 
-def test_photos_come_in_the_order_of_the_split(tmp_path):
+def test_photos_are_in_the_order_of_the_split(tmp_path):
     two = annotation(thing("dog", 1, 1, 50, 40), thing("cat", 3, 5, 3, 5, difficult="1", more=PART))
     voc = Voc(folder(tmp_path, b=two, a=annotation()), "val")
     first, second = voc
@@ -42,12 +42,12 @@ def test_photos_come_in_the_order_of_the_split(tmp_path):
     assert first.path == tmp_path / "JPEGImages" / "b.jpg" and first.size == (40, 50)
     assert [(o.name, o.difficult, o.box.tolist()) for o in first.objects] == [
         ("dog", False, [0, 0, 50, 40]),
-        ("cat", True, [2, 4, 3, 5]),  # of one pixel; its parts are no objects
+        ("cat", True, [2, 4, 3, 5]),  # one pixel; the parts of an object are not objects
     ]
 
 
 @given(st.tuples(*[st.integers(-5, 60)] * 4), st.booleans())
-def test_a_box_holds_the_pixels_from_the_first_to_the_last(tmp_path_factory, corners, flagged):
+def test_box_contains_the_first_and_the_last_pixel(tmp_path_factory, corners, flagged):
     x1, y1, x2, y2 = corners
     path = tmp_path_factory.mktemp("voc") / "1.xml"
     path.write_text(annotation(thing("dog", *corners, difficult="1" if flagged else None)))
@@ -85,12 +85,12 @@ ANNOTATIONS = {
     "no number": (annotation(thing("dog", 1, 1, "nan", 5)), "object 1: a box needs four numbers"),
     "boxless": (annotation("<object><name>dog</name></object>"), "needs four numbers .no bndbox/xmin"),
     "nameless": (annotation(thing("", 1, 1, 5, 5)), "an object needs a name"),
-    "very difficult": (annotation(thing("dog", 1, 1, 5, 5, difficult="2")), "a difficult of 0 or 1"),
+    "very difficult": (annotation(thing("dog", 1, 1, 5, 5, difficult="2")), "needs a name and difficult=0 or 1"),
 }
 
 
 @pytest.mark.parametrize("name", ANNOTATIONS)
-def test_hostile_and_broken_annotations_are_refused(tmp_path, name):
+def test_malicious_and_malformed_annotations_are_errors(tmp_path, name):
     content, message = ANNOTATIONS[name]
     path = tmp_path / "1.xml"
     path.write_text(content)
@@ -99,7 +99,7 @@ def test_hostile_and_broken_annotations_are_refused(tmp_path, name):
     assert str(path) in str(refusal.value)
 
 
-def test_a_missing_annotation_is_told(tmp_path):
+def test_missing_annotation_is_an_error(tmp_path):
     root = folder(tmp_path, a=annotation())
     (root / "ImageSets/Main/val.txt").write_text("b\n")
     with pytest.raises(InputError, match=r"b\.xml cannot be read"):
@@ -107,7 +107,7 @@ def test_a_missing_annotation_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["JPEGImages", "Annotations", "ImageSets"])
-def test_a_missing_part_of_the_folder_is_told(tmp_path, part):
+def test_missing_part_of_the_folder_is_an_error(tmp_path, part):
     root = folder(tmp_path / "voc", a=annotation())
     (root / part).rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match=f"has no {part}.*: set data.root"):
@@ -115,7 +115,7 @@ def test_a_missing_part_of_the_folder_is_told(tmp_path, part):
 
 
 @pytest.mark.parametrize("text", ["", "../secret\n", b"\xff\xfe"])
-def test_a_split_without_names_is_told(tmp_path, text):
+def test_invalid_split_file_is_an_error(tmp_path, text):
     root = folder(tmp_path, a=annotation())
     path = root / "ImageSets/Main/val.txt"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -123,16 +123,16 @@ def test_a_split_without_names_is_told(tmp_path, text):
         Voc(root, "val")
 
 
-def test_the_lists_of_one_class_have_labels_behind_the_names(tmp_path):
+def test_split_file_of_one_class_has_labels_after_the_ids(tmp_path):
     root = folder(tmp_path, a=annotation(), b=annotation())
     (root / "ImageSets/Main/dog_val.txt").write_text("a  1\nb -1\n")
     assert [image.id for image in Voc(root, "dog_val")] == ["a", "b"]
 
 
-def test_ilsvrc_has_folders_of_its_own(tmp_path):
+def test_ilsvrc_has_its_own_folders(tmp_path):
     boxes = tmp_path / "Annotations/CLS-LOC/val"
     boxes.mkdir(parents=True)
-    with pytest.raises(InputError, match=r"there is no .*Data.*set data\.root"):
+    with pytest.raises(InputError, match=r"Data.* does not exist: set data\.root"):
         Ilsvrc(tmp_path)
     (tmp_path / "Data/CLS-LOC/val").mkdir(parents=True)
     (boxes / "ILSVRC2012_val_1.xml").write_text(annotation(thing("n02123045", 0, 1, 50, 9, difficult=None)))
@@ -141,7 +141,7 @@ def test_ilsvrc_has_folders_of_its_own(tmp_path):
     assert [(o.name, o.box.tolist()) for o in image.objects] == [("n02123045", [0, 0, 50, 9])]
 
 
-def test_the_real_split_is_read(data):
+def test_real_split_is_read(data):
     images = list(Voc(data / "voc2012", "val"))
     assert len(images) == 177 and sum(len(image.objects) for image in images) == 744
     assert all(image.path.is_file() for image in images)
