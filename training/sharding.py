@@ -70,7 +70,7 @@ def shard(
         min_images: number of photos that must have a tag.
         stop_words: a file of tags to drop, one per line; a line that starts with # is a comment.
         held_out: fraction of the photos for validation, in [0, 1).
-        images_per_shard: samples per shard, for a source that is not tars; a tar becomes one shard.
+        images_per_shard: samples per shard, for a source that is not tar files; a tar becomes one shard.
         workers: number of processes. None: the number of cores; 0: this process alone.
 
     Returns:

@@ -67,7 +67,7 @@ class WorkUnit:
         damage; the samples before it are complete.
         """
         seen: set[str] = set()
-        for sample in self.listed if self.tar is None else _of_tar(self.tar):
+        for sample in self.listed if self.tar is None else _tar_samples(self.tar):
             if sample.reason:
                 yield sample
             elif sample.key in seen:
@@ -83,8 +83,8 @@ class Source:
 
     Attributes:
         files: the files to read: tars, a table or captions.
-        size: samples per unit, for files that are not tars.
-        rows: reads the samples of files that are not tars; None for tars.
+        size: samples per unit, for files that are not tar files.
+        rows: reads the samples of files that are not tar files; None for tar files.
     """
 
     files: tuple[Path, ...]
@@ -130,7 +130,7 @@ def find_source(images: str | Path, captions: str | Path | None = None, size: in
     Args:
         images: a tar or a folder of them, a table, a folder of photos, or the folder of Flickr30k Entities.
         captions: a table, COCO captions, or a folder of Flickr30k Entities sentences. None if ``images`` has the texts.
-        size: samples per unit, for a source that is not tars.
+        size: samples per unit, for a source that is not tar files.
 
     Returns:
         The source.
@@ -146,17 +146,17 @@ def find_source(images: str | Path, captions: str | Path | None = None, size: in
         return _find_alone(images, size)
     captions = Path(captions)
     if captions.suffix.lower() in READERS:
-        return Source((captions,), size, lambda: _of_table(captions, images))
+        return Source((captions,), size, lambda: _table_samples(captions, images))
     if captions.is_dir():
         return _entities(captions, images / "images" if (images / "images").is_dir() else images, size)
     if captions.suffix.lower() == ".json":
-        return Source((captions,), size, lambda: _of_coco(captions, images))
+        return Source((captions,), size, lambda: _coco_samples(captions, images))
     raise InputError(f"captions={captions} is of an unknown kind: name {KINDS}")
 
 
 def _find_alone(images: Path, size: int) -> Source:
     if images.is_file() and images.suffix.lower() in READERS:
-        return Source((images,), size, lambda: _of_table(images, images.parent))
+        return Source((images,), size, lambda: _table_samples(images, images.parent))
     if images.is_file() and images.suffix.lower() == ".tar":
         return Source((images,), size)
     if (images / "Sentences").is_dir():
@@ -172,24 +172,24 @@ def _entities(sentences: Path, photos: Path, size: int) -> Source:
     files = tuple(sorted(folder.glob("*.txt")))
     if not files:
         raise InputError(f"{folder} has no .txt files: name a folder of Flickr30k Entities sentences")
-    return Source(files, size, lambda: _of_entities(folder, photos))
+    return Source(files, size, lambda: _entities_samples(folder, photos))
 
 
-def _of_entities(sentences: Path, photos: Path) -> Iterator[SourceSample]:
+def _entities_samples(sentences: Path, photos: Path) -> Iterator[SourceSample]:
     for image, found in groupby(read_captions(sentences), lambda caption: caption.image):
         text = SampleText(captions=tuple(plain_sentence(caption.text) for caption in found))
         yield SourceSample(image, PhotoFile(image, str(photos / f"{image}.jpg")), text)
 
 
-def _of_coco(path: Path, photos: Path) -> Iterator[SourceSample]:
+def _coco_samples(path: Path, photos: Path) -> Iterator[SourceSample]:
     captions: dict[str, list[str]] = {}
     for caption in read_captions(path):
         captions.setdefault(caption.image, []).append(caption.text)
     for image, found in captions.items():
-        yield _listed(image, photos, SampleText(captions=tuple(found)))
+        yield _sample_of_path(image, photos, SampleText(captions=tuple(found)))
 
 
-def _of_table(path: Path, photos: Path) -> Iterator[SourceSample]:
+def _table_samples(path: Path, photos: Path) -> Iterator[SourceSample]:
     """The samples of a table; consecutive rows with the same photo are one sample."""
     base = None
     for image, rows in groupby(enumerate(read_table(path)), lambda row: photo_path(row[1]) or row[0]):
@@ -198,7 +198,7 @@ def _of_table(path: Path, photos: Path) -> Iterator[SourceSample]:
             yield SourceSample("", None, reason=row if isinstance(row, str) else "no path")
         else:
             base = base or (path.parent if _is_beside(image, path, photos) else photos)
-            yield _listed(image, base, _joined([SampleText.of(row) for _, row in rows]))
+            yield _sample_of_path(image, base, _merge([SampleText.of(row) for _, row in rows]))
 
 
 def _is_beside(image: str, table: Path, photos: Path) -> bool:
@@ -206,11 +206,11 @@ def _is_beside(image: str, table: Path, photos: Path) -> bool:
     return not (photos / image).exists() and (table.parent / image).exists()
 
 
-def _joined(texts: list[SampleText]) -> SampleText:
+def _merge(texts: list[SampleText]) -> SampleText:
     return SampleText(*(tuple(line for text in texts for line in text[kind]) for kind in range(2)))
 
 
-def _listed(image: str, photos: Path, text: SampleText) -> SourceSample:
+def _sample_of_path(image: str, photos: Path, text: SampleText) -> SourceSample:
     """The sample of a photo that is listed by its path; its key is the path without the suffix."""
     path = photos / image
     inside = path.relative_to(photos) if path.is_relative_to(photos) else path
@@ -218,8 +218,8 @@ def _listed(image: str, photos: Path, text: SampleText) -> SourceSample:
     return SourceSample(key, PhotoFile(path.stem, str(path)), text, "" if any(text) else "no tags or captions")
 
 
-def _of_tar(path: Path) -> Iterator[SourceSample]:
-    for key, parts in groupby(_parts(path), lambda part: part[0]):
+def _tar_samples(path: Path) -> Iterator[SourceSample]:
+    for key, parts in groupby(_tar_files(path), lambda part: part[0]):
         found: dict[str, PhotoFile] = {}
         for _, suffix, part in parts:
             if isinstance(part, str):
@@ -227,10 +227,10 @@ def _of_tar(path: Path) -> Iterator[SourceSample]:
             elif suffix in (".json", ".txt") or (suffix in SUFFIXES and not found.keys() & SUFFIXES):
                 found[suffix] = part
         if found:
-            yield _packed(key, found)
+            yield _sample_of_files(key, found)
 
 
-def _parts(path: Path) -> Iterator[tuple[str, str, PhotoFile | str]]:
+def _tar_files(path: Path) -> Iterator[tuple[str, str, PhotoFile | str]]:
     """Key, suffix and place of each file in a tar; at the end a description of the damage, if there is any."""
     try:
         for member in members(path):
@@ -243,7 +243,7 @@ def _parts(path: Path) -> Iterator[tuple[str, str, PhotoFile | str]]:
         yield "", "", f"{DAMAGED}: {str(error).removeprefix(f'{path} is ')}; the files before it are kept"
 
 
-def _packed(key: str, files: dict[str, PhotoFile]) -> SourceSample:
+def _sample_of_files(key: str, files: dict[str, PhotoFile]) -> SourceSample:
     photo = next((files[suffix] for suffix in files if suffix in SUFFIXES), None)
     if photo is None:
         return SourceSample(key, None, reason="no photo")
