@@ -145,7 +145,7 @@ def _remove_later_lines(path: Path, progress: Progress) -> None:
 
 
 def _draw_maps(tagger: TagClassifier, batch: TrainingBatch) -> Image.Image:
-    """The batch's first photo, and beside it the maps of its first tags."""
+    """The batch's first photo, with the maps of its first tags to its right."""
     image = batch.images[:1]
     tags = batch.columns[batch.rows == 0][:MAPS].tolist()
     was_training = tagger.training

@@ -20,7 +20,7 @@ from training.thumbnails import Thumbnail, make_thumbnail
 
 @dataclass(frozen=True)
 class ShardSettings:
-    """The settings that decide the content of shards, beside their source.
+    """The settings that decide the content of shards, together with their source.
 
     Attributes:
         side: longer side of a thumbnail, in pixels, at most.
@@ -226,7 +226,7 @@ def remove_parts(path: Path) -> None:
 
 
 def read_unit(output: Path, number: int) -> dict[str, Any]:
-    """Reads what the index of a unit's shard stores beside its arrays: train, val, skipped, stats.
+    """Reads what the index of a unit's shard stores in addition to its arrays: train, val, skipped, stats.
 
     Args:
         output: folder of the shards.

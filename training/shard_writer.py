@@ -96,7 +96,7 @@ def write_index(path: Path, writer: ShardWriter, about: Mapping[str, Any]) -> No
     Args:
         path: the index, see ``training.shards.index_path``.
         writer: the writer of the tar.
-        about: JSON values to store beside the arrays.
+        about: JSON values to store in addition to the arrays.
 
     Raises:
         InputError: the index cannot be written.

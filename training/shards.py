@@ -232,7 +232,7 @@ def read_index(path: Path, shard: Shard, tags: int) -> ShardIndex:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Reads the JSON values that an index holds beside its arrays.
+    """Reads the JSON values that an index holds in addition to its arrays.
 
     Args:
         path: the index.
