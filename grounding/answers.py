@@ -1,4 +1,4 @@
-"""What is answered to phrases."""
+"""The answers to phrases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,17 +18,18 @@ from proposals.errors import InputError
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Grounding:
-    """The answer to one phrase. A terminal prints it in a line; a notebook shows its overlay.
+    """The answer to one phrase. A terminal prints it as one line, a notebook shows its overlay.
 
     Attributes:
-        phrase: the caller's text, its tags, and the words that no tag covers.
-        boxes: (K, 4) float64 xyxy, half-open, in pixels of the image, best first; empty if not groundable.
-        scores: (K,) of ``grounding.rescoring``, non-increasing: the mass that each box wins in the vote, f(R) without.
-        map: (h, w) the phrase's mass on the proposals' grid, None if not groundable.
-        size: (height, width) of the image.
-        image: (H, W, 3) uint8, the photo, shared with its scene; None from ``Grounder.ground_batch``, whose answers may
-            be kept by the thousand.
-        voted: whether the scores are mass won in a vote.
+        phrase: the phrase as the caller wrote it, its tags, and the words that no tag covers.
+        boxes: ``(K, 4)`` float64 xyxy, half-open, in pixels of the image, best first; empty if not groundable.
+        scores: ``(K,)``, non-increasing: the probability that each box wins in the vote, or f(R) without a vote (see
+            ``grounding.rescoring``).
+        map: ``(h, w)``, the mass of the phrase on the grid of the proposals; None if not groundable.
+        size: (height, width) of the image in pixels.
+        image: ``(H, W, 3)`` uint8 RGB, the photo; None in the answers of ``Grounder.ground_batch``, unless its
+            ``keep_images`` is set.
+        voted: whether the scores come from a vote.
     """
 
     phrase: Phrase
@@ -41,12 +42,12 @@ class Grounding:
 
     @property
     def groundable(self) -> bool:
-        """Whether the vocabulary knows any of the phrase's words."""
+        """Whether the vocabulary contains any word of the phrase."""
         return self.map is not None
 
     @cached_property
     def heatmap(self) -> NDArray[np.float64] | None:
-        """(H, W) float64, the map at the image's own pixels with its mass kept."""
+        """``(H, W)`` float64, the map at the resolution of the image, with the same mass; None if not groundable."""
         if self.map is None:
             return None
         resized: NDArray[np.float64] = resize_mass(torch.from_numpy(self.map)[None], self.size)[0].numpy()
@@ -54,10 +55,10 @@ class Grounding:
 
     @property
     def point(self) -> tuple[float, float] | None:
-        """(x, y) in pixels of the image, None if not groundable: where the map has its maximum.
+        """(x, y) in pixels of the image, the most likely point of the object; None if not groundable.
 
-        After a vote: where it has it in what the most mass of voted boxes covers, for a map's peak is a detail of the
-        thing, and at times one beside it.
+        Without a vote it is the maximum of the map. After a vote it is the maximum among those cells that the largest
+        total score of boxes covers, because the maximum of the whole map is sometimes beside the object.
         """
         if self.map is None:
             return None
@@ -68,7 +69,7 @@ class Grounding:
 
     @cached_property
     def _covering(self) -> NDArray[np.float64]:
-        """(h, w) the mass of the boxes over each cell of the map's grid."""
+        """``(h, w)``, the total score of the boxes that cover each cell of the map."""
         assert self.map is not None
         covering, (height, width) = np.zeros(self.map.shape), self.map.shape
         cells = self.boxes * np.array([width, height] * 2) / np.array(self.size[::-1] * 2)
@@ -77,12 +78,12 @@ class Grounding:
         return covering
 
     def __repr__(self) -> str:
-        found = "not groundable"
+        result = "not groundable"
         if self.groundable:
             box = ", ".join(f"{side:.0f}" for side in self.boxes[0])
-            found = f"box=({box}), score={self.scores[0]:.3f}, boxes={len(self.boxes)}"
+            result = f"box=({box}), score={self.scores[0]:.3f}, boxes={len(self.boxes)}"
         skipped = f", skipped={self.phrase.skipped}" if self.phrase.skipped else ""
-        return f"Grounding({self.phrase.text!r}: {found}{skipped})"
+        return f"Grounding({self.phrase.text!r}: {result}{skipped})"
 
     def overlay(self) -> Image.Image:
         """Draws the photo under the phrase's heat map, with the best box in white and the phrase above.
@@ -91,7 +92,7 @@ class Grounding:
             An RGB picture, see ``grounding.draw.overlay``.
 
         Raises:
-            InputError: the phrase is not groundable, or the answer does not hold its image.
+            InputError: the phrase is not groundable, or the answer does not contain its image.
         """
         # matplotlib takes a quarter of a second to import, and most answers are never shown
         from grounding.draw import overlay
@@ -99,12 +100,12 @@ class Grounding:
         if self.map is None:
             raise InputError(f"{self.phrase.text!r} is not groundable: there is nothing to draw")
         if self.image is None:
-            raise InputError("the answer does not hold its image: call ground_batch with keep_images=True")
+            raise InputError("the answer does not contain its image: call ground_batch with keep_images=True")
         skipped = f"   (not known: {', '.join(self.phrase.skipped)})" if self.phrase.skipped else ""
         return overlay(self.image, self.map, self.boxes[0], self.phrase.text + skipped)
 
     def _repr_png_(self) -> bytes | None:
-        """Returns the overlay as PNG, which a notebook shows; None without an overlay, so that it prints the line."""
+        """Returns the overlay as PNG for a notebook; None if there is nothing to draw, so that it prints the line."""
         if self.image is None or not self.groundable:
             return None
         self.overlay().save(png := BytesIO(), "PNG")
@@ -112,10 +113,12 @@ class Grounding:
 
 
 class Answers(NamedTuple):
-    """What is answered about one image.
+    """The answers about one image.
 
     Attributes:
-        image: its name; size: (height, width) in pixels; groundings: one a phrase, in the order asked.
+        image: the image's name.
+        size: (height, width) in pixels.
+        groundings: one for each phrase, in the order asked.
     """
 
     image: str

@@ -1,4 +1,4 @@
-"""Answers about many images, in a memory that does not grow with them."""
+"""Answers about many images, one image after another, in memory that does not grow with their number."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
@@ -16,36 +16,42 @@ from proposals.errors import InputError
 
 log = logging.getLogger(__name__)
 
-NAMED = 10  # images that are told by name at the end
+NAMED = 10  # skipped images that the warning names
 Phrases = Sequence[str] | Sequence[Sequence[str]]
 
 
 class Skipped(NamedTuple):
-    """An image that could not be used: its name, and why."""
+    """An image that could not be used.
+
+    Attributes:
+        image: its name.
+        reason: the error message.
+    """
 
     image: str
     reason: str
 
 
 class GroundingBatch(Iterator[Answers]):
-    """An iterator over the answers about images, each looked at when its turn has come and then let go.
+    """An iterator over the answers about images. Each image is read when its turn comes, and then released.
 
-    An image that cannot be used is skipped; when the last one is done, a warning counts and names them.
+    An image that cannot be used is skipped. After the last image a warning names the skipped ones.
 
     Args:
         ground: answers phrases about one image.
-        vocabulary: of the tagger; phrases that all images share are checked against it before the first image.
+        vocabulary: of the tagger; phrases that all images share are checked before the first image.
         images: see ``Grounder.ground_batch``.
         phrases: see ``Grounder.ground_batch``.
         progress: see ``Grounder.ground_batch``.
         keep_images: see ``Grounder.ground_batch``.
 
     Attributes:
-        skipped: the images that could not be used, so far; done: how many were answered.
+        skipped: the images that could not be used, so far.
+        done: the number of images that were answered, so far.
 
     Raises:
-        InputError: no phrase, an empty one, or lists of phrases that are not as many as the images; or a path in place
-            of the images.
+        InputError: there is no phrase, a phrase is empty, the number of lists of phrases differs from the number of
+            images, or ``images`` is a single path.
     """
 
     def __init__(
@@ -66,7 +72,7 @@ class GroundingBatch(Iterator[Answers]):
         total = len(images) if isinstance(images, Sized) else None
         if not self._common and total not in (None, len(phrases)):
             raise InputError(self._mismatch(f"{total} images"))
-        # without a terminal tqdm is silent by itself
+        # disable=None: tqdm is silent if the output is not a terminal
         self._answers = self._run(tqdm(images, total=total, unit="photo", disable=None if progress else True))
 
     def __next__(self) -> Answers:
@@ -75,7 +81,7 @@ class GroundingBatch(Iterator[Answers]):
     def _run(self, images: Iterable[Photo]) -> Iterator[Answers]:
         for number, image in enumerate(images):
             name = str(image) if isinstance(image, str | Path) else f"image {number}"
-            phrases = self._asked(number)
+            phrases = self._phrases_of(number)
             try:
                 groundings = self._ground(image, phrases)
             except InputError as error:
@@ -86,9 +92,10 @@ class GroundingBatch(Iterator[Answers]):
                 groundings = [replace(answer, image=None) for answer in groundings]
             yield Answers(name, groundings[0].size, groundings)
         if self.skipped:
-            log.warning("%d of %d images were skipped: %s", len(self.skipped), self.done + len(self.skipped), self.told)
+            count = len(self.skipped)
+            log.warning("%d of %d images were skipped: %s", count, self.done + count, self.reasons)
 
-    def _asked(self, number: int) -> Sequence[str]:
+    def _phrases_of(self, number: int) -> Sequence[str]:
         if self._common:
             return self._common
         if number >= len(self._phrases):
@@ -99,16 +106,16 @@ class GroundingBatch(Iterator[Answers]):
         return f"{len(self._phrases)} lists of phrases, but {images}: give one list for all, or one for each image"
 
     @property
-    def told(self) -> str:
-        """The skipped images by name with the reason, the first ``NAMED`` of them."""
-        # a reason that tells of a file names it
+    def reasons(self) -> str:
+        """The names of the skipped images and their error messages, at most ``NAMED`` of them."""
+        # some error messages contain the image's name already
         named = [reason if image in reason else f"{image}: {reason}" for image, reason in self.skipped[:NAMED]]
         more = f"; and {len(self.skipped) - NAMED} more" if len(self.skipped) > NAMED else ""
         return "; ".join(named) + more
 
 
 def _common(phrases: Phrases, vocabulary: Vocabulary) -> list[str]:
-    """The phrases that are asked of every image, each of them checked; none where each image has its own."""
+    """Returns the phrases that every image shares, after checking each; an empty list if each image has its own."""
     if isinstance(phrases, str) or not len(phrases):
         raise InputError("no phrase to ground: give a list of at least one")
     common = [phrase for phrase in phrases if isinstance(phrase, str) or not isinstance(phrase, Sequence)]

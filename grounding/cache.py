@@ -1,6 +1,6 @@
-"""A cache of what is dear: the words' maps and the proposals of photos, kept by what made them.
+"""Keeps expensive results in files: the attention maps of words and the proposals of photos.
 
-Whatever the gamma, the NMS or the phrases' grammar, a photo is looked at once: a second evaluation reads.
+A second evaluation, with another gamma, another NMS threshold or other phrases, reads them and needs no forward pass.
 """
 
 import json
@@ -10,10 +10,12 @@ from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from typing import cast
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from grounding.attention.topdown import Scene
@@ -25,7 +27,7 @@ from proposals import InputError, Proposals
 from proposals.provenance import code_of, settings_of
 from proposals.shards import ShardProposals, decode, encode
 
-# The modules whose code decides what a map is. Kept maps are computed again when one of them changes.
+# The modules whose code determines the maps: if one of them changes, maps are computed again.
 # tests/test_provenance.py compares the list with the imports.
 MODULES = (
     "grounding.attention.descent",
@@ -53,86 +55,111 @@ MODULES = (
 )
 
 
-class KeptScene:
-    """Stands for a ``Scene``: it has the raw maps of some tags, and asks the network for others when they are wanted.
+class CachedScene:
+    """A ``MapSource`` with the maps of some tags; it runs the network only for maps that it does not have.
 
     Args:
-        maps: by tag's number, (h, w) float32; look: gives the real scene; method: that the maps are of.
+        maps: ``(h, w)`` float32 by the tag's index.
+        look: runs the forward pass.
+        method: the attention method of the maps.
+
+    Attributes:
+        maps: the maps so far.
     """
 
-    def __init__(self, maps: dict[int, np.ndarray], look: Callable[[], Scene], method: str):
+    def __init__(self, maps: dict[int, NDArray[np.float32]], look: Callable[[], Scene], method: str) -> None:
         self.maps, self._look, self._method = maps, look, method
 
-    def attend(self, tags: Sequence[int], method: str) -> Tensor:
-        """(1, W, h, w) float32, as ``Scene.attend`` gives them; of another method, not kept."""
+    def attend(self, tags: Sequence[int], method: str, /) -> Tensor:
+        """Returns the maps of tags, as ``Scene.attend`` does.
+
+        Args:
+            tags: indices of tags.
+            method: the attention method; maps of another method than the cached one are not cached.
+
+        Returns:
+            ``(1, W, h, w)`` float32.
+        """
         if method != self._method:
-            return self._look().attend(tags, method)
+            return self._compute(tags, method)
         missing = [tag for tag in tags if tag not in self.maps]
         if missing:
-            self.maps |= zip(missing, self._look().attend(missing, method)[0].float().cpu().numpy(), strict=True)
+            self.maps |= zip(missing, self._compute(missing, method)[0].float().cpu().numpy(), strict=True)
         return torch.from_numpy(np.stack([self.maps[tag] for tag in tags]))[None]
+
+    def _compute(self, tags: Sequence[int], method: str) -> Tensor:
+        return cast(Tensor, self._look().attend(tags, method))  # one tensor, because there is one target
 
 
 class Cache:
-    """Looks at photos for a grounder, and keeps what it saw in files.
+    """Looks at photos for a grounder, and keeps the maps and the proposals in files.
 
-    A photo is known by its bytes, maps by the tagger, method, layer and size that they are of, proposals by the
-    proposer's settings, both by the code that made them; what has another key is made anew beside the old. Several
-    processes may share a folder; of two that add words to one photo at once, one may have to look again.
+    The key of a photo is its content; the key of a map is the tagger, method, target layer, size and the code that
+    computes maps; the key of proposals is the proposer's settings and code. Results with another key are computed and
+    kept beside the old ones. Several processes may share a folder. If two of them add words to one photo at the same
+    time, the words of one may be lost, and are computed again when they are needed.
 
     Args:
-        grounder: that would look; folder: of the cache, made when first written to.
+        grounder: computes what the cache does not contain.
+        folder: of the cache; it is created with the first file.
     """
 
-    def __init__(self, grounder: Grounder, folder: str | Path):
+    def __init__(self, grounder: Grounder, folder: str | Path) -> None:
         self.grounder, self.folder = grounder, Path(folder)
 
     def look(self, path: str | Path, tags: Sequence[str]) -> GroundingScene:
-        """As ``Grounder.look``, ready for words of these tags.
+        """Returns what ``Grounder.look`` returns, with the maps of some tags.
+
+        Args:
+            path: the photo.
+            tags: the tags whose maps are read or computed, and kept.
+
+        Returns:
+            The scene.
 
         Raises:
-            InputError: the photo cannot be read, the vocabulary has no such tag, or the folder cannot be written.
+            InputError: the photo cannot be read, the vocabulary does not contain a tag, or the folder cannot be
+                written.
         """
-        image = read_image(path)
+        image, grounder = read_image(path), self.grounder
         name = f"{Path(path).stem}-{sha256(Path(path).read_bytes()).hexdigest()[:16]}.npz"
-        found = self._proposals(self._proposed / name, image, Path(path).stem)
-        ids = sorted({self.grounder.tagger.vocabulary.index(tag) for tag in tags})
-        scene = self._maps(self._attended / name, ids, image)
-        grounder = self.grounder
-        return GroundingScene(image, found, scene, grounder.tagger, grounder.topdown, grounder.settings)
+        proposals = self._proposals(self._proposals_folder / name, image, Path(path).stem)
+        ids = sorted({grounder.tagger.vocabulary.index(tag) for tag in tags})
+        scene = self._maps(self._maps_folder / name, ids, image)
+        return GroundingScene(image, proposals, scene, grounder.tagger, grounder.topdown, grounder.settings)
 
     @cached_property
-    def _proposed(self) -> Path:
-        return self._place("proposals", settings_of(self.grounder.proposer))
+    def _proposals_folder(self) -> Path:
+        return self._folder("proposals", settings_of(self.grounder.proposer))
 
     @cached_property
-    def _attended(self) -> Path:
+    def _maps_folder(self) -> Path:
         settings, digest = self.grounder.settings, sha256()
         for name, tensor in sorted(self.grounder.tagger.state_dict().items()):
             digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
-        what = {"tagger": digest.hexdigest(), "method": settings.method, "target": settings.target}
-        return self._place(f"maps-{settings.method}", what | {"side": settings.side, "code": code_of(MODULES)})
+        key = {"tagger": digest.hexdigest(), "method": settings.method, "target": settings.target}
+        return self._folder(f"maps-{settings.method}", key | {"side": settings.side, "code": code_of(MODULES)})
 
-    def _place(self, kind: str, what: dict) -> Path:
-        key = json.dumps(what, sort_keys=True)
-        return self.folder / f"{kind}-{sha256(key.encode()).hexdigest()[:12]}"
+    def _folder(self, kind: str, key: dict[str, object]) -> Path:
+        digest = sha256(json.dumps(key, sort_keys=True).encode())
+        return self.folder / f"{kind}-{digest.hexdigest()[:12]}"
 
-    def _proposals(self, path: Path, image: np.ndarray, name: str) -> Proposals:
+    def _proposals(self, path: Path, image: NDArray[np.uint8], name: str) -> Proposals:
         if isinstance(self.grounder.proposer, ShardProposals):
-            return self.grounder.proposer(image, name)  # kept already, where it may be made anew
+            return self.grounder.proposer(image, name)  # these are files already
         try:
             return decode(path.read_bytes())
         except (OSError, InputError):
-            found = self.grounder.proposer(image, name)
-            _write(path, encode(found))
-            return found
+            proposals = self.grounder.proposer(image, name)
+            _write(path, encode(proposals))
+            return proposals
 
-    def _maps(self, path: Path, ids: list[int], image: np.ndarray) -> KeptScene:
+    def _maps(self, path: Path, ids: list[int], image: NDArray[np.uint8]) -> CachedScene:
         def look() -> Scene:
             settings = self.grounder.settings
             return self.grounder.topdown.look(self.grounder.tagger.prepare(image, [settings.side]), settings.method)
 
-        scene = KeptScene(_read_maps(path), look, self.grounder.settings.method)
+        scene = CachedScene(_read_maps(path), look, self.grounder.settings.method)
         known = len(scene.maps)
         if ids:
             scene.attend(ids, self.grounder.settings.method)
@@ -144,15 +171,15 @@ class Cache:
         return scene
 
 
-def _read_maps(path: Path) -> dict[int, np.ndarray]:
-    """The maps kept in a file; none if it is not there or no such file."""
+def _read_maps(path: Path) -> dict[int, NDArray[np.float32]]:
+    """Reads the maps of a file; none if the file is missing or damaged."""
     try:
-        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as kept:
-            return dict(zip(kept["tags"].tolist(), kept["maps"], strict=True))
+        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            return dict(zip(file["tags"].tolist(), file["maps"], strict=True))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
         return {}
 
 
 def _write(path: Path, data: bytes) -> None:
-    with atomic_path(path) as aside:
-        aside.write_bytes(data)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)

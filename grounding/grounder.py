@@ -1,4 +1,4 @@
-"""Grounder: look at an image once, ask many phrases."""
+"""Grounder: looks at an image once and answers many phrases about it."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,12 +17,18 @@ from proposals import Proposer, SegmentProposer
 
 
 class Grounder:
-    """Finds in photos what phrases name.
+    """Finds what phrases name in photos.
 
     Args:
-        tagger: the network whose tags the words are.
-        proposer: gives an image's proposals, see ``proposals.Proposer``.
-        settings: method, layer, gamma, ...
+        tagger: the network; its tags are the words that can be grounded.
+        proposer: computes the proposals of an image, see ``proposals.Proposer``; by default ``SegmentProposer()``.
+        settings: the attention method and how proposals are ranked; by default ``Settings()``.
+
+    Attributes:
+        tagger: the network.
+        proposer: computes the proposals.
+        settings: the settings.
+        topdown: the top-down attention of the network at the target layer.
     """
 
     def __init__(
@@ -30,7 +36,7 @@ class Grounder:
         tagger: TagClassifier,
         proposer: Proposer | None = None,
         settings: Settings | None = None,
-    ):
+    ) -> None:
         self.tagger, self.settings = tagger, settings or Settings()
         self.proposer = proposer or SegmentProposer()
         self.topdown = TopDown(tagger, self.settings.target)
@@ -43,15 +49,20 @@ class Grounder:
         device: str | torch.device = "cpu",
         **settings: Any,
     ) -> "Grounder":
-        """A grounder from a tagger's file.
+        """Loads a tagger from a file and makes a grounder of it.
 
         Args:
-            path: the file; None for the embedded tagger.
-            device: where the network runs, as PyTorch names it ("cpu", "cuda", "cuda:1"); proposals are the CPU's.
-            settings: those of :class:`Settings`.
+            path: the tagger's file; None for the tagger that comes with the package.
+            proposer: see :class:`Grounder`.
+            device: where the network runs, as PyTorch names it ("cpu", "cuda", "cuda:1"); proposals are always computed
+                on the CPU.
+            **settings: the fields of :class:`Settings`.
+
+        Returns:
+            The grounder.
 
         Raises:
-            InputError: the file is no tagger, there is no such device here, or a setting is out of range.
+            InputError: the file is not a tagger, the device is not available, or a setting is out of range.
         """
         chosen = Settings(**settings)
         return cls(TagClassifier.load(path).to(checked_device(device)), proposer, chosen)
@@ -65,7 +76,18 @@ class Grounder:
         nms: float | None = None,
         vote: float | None = None,
     ) -> list[Grounding]:
-        """``look(image).ground(phrases)``: the answers of a photo that will be asked once.
+        """Answers phrases about one image. Equals ``look(image).ground(phrases)``.
+
+        Args:
+            image: see :meth:`look`.
+            phrases: what to find.
+            gamma: see :class:`Settings`; None for the grounder's.
+            prior: see :class:`Settings`; None for the grounder's.
+            nms: see :class:`Settings`; None for the grounder's.
+            vote: see :class:`Settings`; None for the grounder's.
+
+        Returns:
+            One answer for each phrase.
 
         Raises:
             InputError: see :meth:`look` and :meth:`GroundingScene.ground`.
@@ -75,34 +97,39 @@ class Grounder:
     def ground_batch(
         self, images: Iterable[Photo], phrases: Phrases, progress: bool = True, keep_images: bool = False
     ) -> GroundingBatch:
-        """The answers about many images, one image after another, in the memory that one of them takes.
+        """Answers phrases about many images, one image after another, in the memory that one image takes.
 
-        An image that cannot be used is skipped, counted and named in a warning at the end, and stands in ``skipped`` of
-        what is returned.
+        An image that cannot be used is skipped. After the last image a warning names the skipped ones; the iterator's
+        ``skipped`` lists them, too.
 
         Args:
-            images: as :meth:`look` takes them; a generator will do.
-            phrases: asked of every image, or a list of phrases for each.
-            progress: whether a terminal shows how far it is.
-            keep_images: whether the answers hold their image, and so show it in a notebook; keep few of them then.
+            images: see :meth:`look`; a generator is accepted.
+            phrases: the phrases for every image, or a list of phrases for each image.
+            progress: whether to show a progress bar in a terminal.
+            keep_images: whether the answers contain their image, so that a notebook can show them. This takes the
+                memory of all images whose answers are kept.
 
         Returns:
-            An iterator over :class:`grounding.answers.Answers`, each with the image's path, or "image 0", "image 1"
-            and so on where it is none.
+            An iterator over :class:`grounding.answers.Answers`. Each has the path of its image, or "image 0", "image 1"
+            and so on for images without a path.
 
         Raises:
-            InputError: no phrase, an empty one, or lists of phrases that are not as many as the images.
+            InputError: there is no phrase, a phrase is empty, or the number of lists of phrases differs from the number
+                of images.
         """
         return GroundingBatch(self.ground, self.tagger.vocabulary, images, phrases, progress, keep_images)
 
     def look(self, image: Photo) -> GroundingScene:
-        """One forward pass and one set of proposals.
+        """Runs the forward pass and computes the proposals of an image.
 
         Args:
-            image: a path, a PIL image, or an array (H, W, 3) uint8 RGB.
+            image: a path, a binary file, a PIL image, or an array ``(H, W, 3)`` uint8 RGB.
+
+        Returns:
+            The scene, which answers phrases without another forward pass.
 
         Raises:
-            InputError: the image cannot be read (see ``read_image``).
+            InputError: the image cannot be read, see ``grounding.images.read_image``.
         """
         pixels = read_image(image)
         scene = self.topdown.look(self.tagger.prepare(pixels, [self.settings.side]), self.settings.method)

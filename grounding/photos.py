@@ -1,4 +1,4 @@
-"""Photos in bulk: folders, tar files and data sets as shards of photos, listed without reading a pixel."""
+"""Lists photos in folders, tar files and data sets without reading their pixels."""
 
 import glob
 import os
@@ -16,11 +16,13 @@ MAX_BYTES = 1 << 28  # of a photo's file
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """Where a photo's bytes are: in a file, or in a part of a tar file.
+    """The place of a photo's bytes: a file, or a part of a tar file.
 
     Attributes:
-        name: the file's, without folder and suffix; path: of the file or the tar.
-        offset, size: of the part, in bytes; a size of None is the whole file.
+        name: the file's name without folder and suffix.
+        path: the path of the file or of the tar file.
+        offset: where the part begins, in bytes.
+        size: the part's length in bytes; None for the whole file.
     """
 
     name: str
@@ -29,10 +31,13 @@ class PhotoFile:
     size: int | None = None
 
     def read(self) -> bytes:
-        """The file's bytes.
+        """Reads the bytes.
+
+        Returns:
+            The encoded photo.
 
         Raises:
-            InputError: it is gone, too large, or shorter than its tar says.
+            InputError: the file is missing, too large, or shorter than the tar file says.
         """
         try:
             with Path(self.path).open("rb") as file:
@@ -55,22 +60,31 @@ class PhotoFile:
 
 @dataclass(frozen=True)
 class PhotoShard:
-    """Photos that are worked on together: a tar file, or a stretch of a folder's sorted photos."""
+    """Photos that are processed together: those of a tar file, or some of a folder's photos.
+
+    Attributes:
+        name: the name of the output shard.
+        tar: the tar file; None for photos of a folder.
+        files: the photos of a folder, in order.
+    """
 
     name: str
     tar: Path | None = None
     files: tuple[Path, ...] = ()
 
     def photos(self) -> Iterator[PhotoFile]:
-        """The photos in order.
+        """Lists the photos in order.
+
+        Yields:
+            The photos.
 
         Raises:
-            InputError: the tar file is damaged, or two photos have one name.
+            InputError: the tar file is damaged, or two photos have the same name.
         """
         seen: dict[str, str] = {}
         for photo in self._listed():
             if photo.name in seen:
-                raise InputError(f"{seen[photo.name]} and {photo.path} both hold a photo {photo.name}: rename one")
+                raise InputError(f"{seen[photo.name]} and {photo.path} both contain a photo {photo.name}: rename one")
             seen[photo.name] = photo.path
             yield photo
 
@@ -84,42 +98,47 @@ class PhotoShard:
 
 
 def photo_shards(source: str | Path, split: str | None = None, photos: int = 1000) -> list[PhotoShard]:
-    """What there is to work on.
+    """Divides the photos of a source into shards.
 
     Args:
-        source: a tar file, a folder of tar files, a folder of photos (folders within it, too), or the root of Flickr30k
-            Entities or COCO; split: of such a data set; photos: the most in a shard of a folder.
+        source: a tar file, a folder of tar files, a folder of photos (with its subfolders), or the root folder of
+            Flickr30k Entities or COCO.
+        split: of such a data set.
+        photos: the largest number of photos in a shard of a folder.
 
     Returns:
-        The shards, named ``photos-000000`` and so on, or as the tar files.
+        The shards, named as the tar files, or ``photos-000000``, ``photos-000001`` and so on.
 
     Raises:
-        InputError: there is no such folder, or nothing in it; photos is below 1; two photos of a folder have one name.
+        InputError: the source does not exist or contains no photo, photos is below 1, or two photos of a folder have
+            the same name.
     """
     root = Path(source)
     if photos < 1:
-        raise InputError(f"photos={photos} must be 1 or more: it is how many a shard has")
+        raise InputError(f"photos={photos} must be 1 or more: it is the number of photos in a shard")
     if root.is_file():
         return [PhotoShard(root.stem, root)]
     if not root.is_dir():
-        raise InputError(f"{root}: there is no such folder or tar file of photos")
+        raise InputError(f"{root}: no such folder or tar file of photos")
     files = _of_split(root, split)
     tars = sorted(root.glob("*.tar")) if files is None else []
     if tars:
         return [PhotoShard(path.stem, path) for path in tars]
     files = _of_folder(root) if files is None else files
     if not files:
-        raise InputError(f"{root} holds no photo and no .tar file: name a folder of {', '.join(sorted(SUFFIXES))}")
+        raise InputError(f"{root} contains no photo and no .tar file: give a folder of {', '.join(sorted(SUFFIXES))}")
     _check_names(files)
     parts = [tuple(files[i : i + photos]) for i in range(0, len(files), photos)]
     return [PhotoShard(f"photos-{i:06d}", None, part) for i, part in enumerate(parts)]
 
 
 class PhotoList(NamedTuple):
-    """Photos that were asked for together.
+    """The photos that one path or pattern names.
 
     Attributes:
-        root: the folder that they are named from; paths: of their files, sorted; many: whether there may be several.
+        root: the folder that their names are relative to.
+        paths: of the photos, sorted.
+        many: whether the path could name several photos.
     """
 
     root: str
@@ -127,32 +146,34 @@ class PhotoList(NamedTuple):
     many: bool
 
     def name(self, path: str) -> str:
-        """A photo's path within the root."""
+        """Returns the path of a photo relative to the root."""
         return os.path.relpath(path, self.root)
 
 
 def find_photos(source: str) -> PhotoList:
-    """The photos that a path or a pattern stands for.
+    """Lists the photos that a path or a pattern names.
 
     Args:
-        source: a file; a folder, of which the photos are taken (folders within it, too); or a pattern such as
-            ``shop/**/*.jpg``, of which all files are. What exists is never read as a pattern.
+        source: a file; a folder, which gives all photos in it and in its subfolders; or a pattern such as
+            ``shop/**/*.jpg``, which gives all files that match. A path that exists is never read as a pattern.
+
+    Returns:
+        The photos. A single file is not checked here: reading it raises the error.
 
     Raises:
-        InputError: the folder holds no photo, or no file fits the pattern. A file that is missing is told when it is
-            read.
+        InputError: the folder contains no photo, or no file matches the pattern.
     """
     if Path(source).is_dir():
         paths = [str(path) for path in _of_folder(Path(source))]
         if not paths:
-            raise InputError(f"{source} holds no photo: name a folder of {', '.join(sorted(SUFFIXES))}")
+            raise InputError(f"{source} contains no photo: give a folder of {', '.join(sorted(SUFFIXES))}")
         return PhotoList(source, paths, True)
     if Path(source).exists() or not glob.has_magic(source):
         return PhotoList(str(Path(source).parent), [source], False)
-    found = glob.iglob(source, recursive=True)  # noqa: PTH207  Path.glob takes no pattern that begins at the root
-    paths = sorted(path for path in found if Path(path).is_file())
+    matches = glob.iglob(source, recursive=True)  # noqa: PTH207  Path.glob does not accept an absolute pattern
+    paths = sorted(path for path in matches if Path(path).is_file())
     if not paths:
-        raise InputError(f"{source}: no file fits this pattern")
+        raise InputError(f"{source}: no file matches this pattern")
     return PhotoList(os.path.commonpath([Path(path).parent for path in paths]), paths, True)
 
 
@@ -161,7 +182,7 @@ def _of_folder(root: Path) -> list[Path]:
 
 
 def _of_split(root: Path, split: str | None) -> list[Path] | None:
-    """The photos of a data set's split; None where the folder is none."""
+    """Lists the photos of a data set's split; None if the folder is not a data set."""
     if split is not None and (root / "images").is_dir() and (root / f"{split}.txt").is_file():
         return [root / "images" / f"{name}.jpg" for name in (root / f"{split}.txt").read_text("utf-8").split()]
     if split is not None and (root / "annotations").is_dir() and (root / split).is_dir():
@@ -174,6 +195,7 @@ def _check_names(files: list[Path]) -> None:
     for path in files:
         if path.stem in seen:
             raise InputError(
-                f"{seen[path.stem]} and {path} have one name, by which proposals are found: propose for them apart"
+                f"{seen[path.stem]} and {path} have the same name, which their proposals are stored under: "
+                "process them separately"
             )
         seen[path.stem] = path

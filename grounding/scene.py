@@ -1,4 +1,4 @@
-"""A photo that was looked at: phrases are asked of it, and each costs little."""
+"""GroundingScene: one photo after the forward pass, which answers phrases."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,24 +21,24 @@ from grounding.text.phrases import Phrase
 from proposals import Proposals
 from proposals.errors import InputError
 
-REMEMBERED = 256  # phrases of a scene whose masses are kept: 4 KB each with 500 proposals
+CACHED_PHRASES = 256  # phrases of a scene whose masses are kept: 4 KB each for 500 proposals
+
+Map = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides an answer, besides the tagger and the proposals.
+    """The attention method and how proposals are ranked. The defaults measured best.
 
     Attributes:
-        method: a name of ``grounding.attention.methods.METHODS``.
-        target: the layer of the maps; None takes the method's own (the paper's).
-        side: pixels of the image's shorter side as the network sees it (the paper: 300).
-        gamma: the price of a proposal's area in S_R / A_R^gamma.
-        prior: how much the proposer's own belief in a region counts beside it; 0 is the paper's method.
-        vote: how much more the better proposals count where all vote on the order, see ``grounding.rescoring``; 0 is
-            the paper's method: they stand in the order of their scores, thinned by ``nms``.
-        nms: without a vote, boxes that overlap a better one by more than this IoU are dropped.
-
-    The defaults are what measured best; ``Settings.paper()`` is the paper's method.
+        method: a name in ``grounding.attention.methods.METHODS``.
+        target: the layer at which maps are read; None for the method's own (the paper's).
+        side: pixels of the shorter side of the image as the network receives it; the paper has 300.
+        gamma: exponent of the area in S_R / A_R^gamma, >= 0.
+        prior: exponent of the proposer's own score, >= 0; the paper has 0.
+        vote: sharpness of the vote that ranks the boxes (see ``grounding.rescoring``); 0 uses non-maximum suppression,
+            as in the paper.
+        nms: IoU in 0..1; without a vote, a box that overlaps a better one by more is removed.
     """
 
     method: str = "c-mwp-partial"
@@ -51,29 +51,38 @@ class Settings:
 
     @classmethod
     def paper(cls) -> "Settings":
-        """Those of the paper: c-MWP at 300 pixels, S_R / A_R^0.5, NMS at 0.7."""
+        """Returns the settings of the paper: c-MWP at 300 pixels, S_R / A_R^0.5, NMS at an IoU of 0.7."""
         return cls(method="c-mwp", side=300, gamma=0.5, prior=0, vote=0)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"there is no attention method {self.method!r}; choose one of {', '.join(METHODS)}")
         if self.side < 224:
-            raise InputError(f"side={self.side}: the networks need at least 224 pixels")
+            raise InputError(f"side={self.side} is too small: the networks need at least 224 pixels")
 
 
 class MapSource(Protocol):
-    """Gives the attention maps of tags on one image: a ``grounding.attention.topdown.Scene``, or a cache of it."""
+    """Computes attention maps of one image at one target: a ``grounding.attention.topdown.Scene``, or a cache."""
 
     def attend(self, units: Sequence[int], method: str, /) -> Tensor | list[Tensor]:
-        """The maps of the tags with these indices, ``(1, W, h, w)``, at one target."""
+        """Returns the maps ``(1, W, h, w)`` of W tags, given by their indices."""
         ...
 
 
 class GroundingScene:
-    """A photo that was looked at.
+    """One photo after the forward pass. Any number of phrases can be asked; threads may share a scene.
+
+    Args:
+        image: ``(H, W, 3)`` uint8 RGB.
+        proposals: the proposals of the image.
+        source: computes the maps of tags on the image.
+        tagger: the network.
+        topdown: the network's top-down attention, for :meth:`words`.
+        settings: the defaults of :meth:`ground`.
 
     Attributes:
-        image: (H, W, 3) uint8; proposals: its proposals, best first by their own score.
+        image: ``(H, W, 3)`` uint8 RGB.
+        proposals: the proposals of the image, sorted by their own score.
     """
 
     def __init__(
@@ -87,17 +96,16 @@ class GroundingScene:
     ) -> None:
         self.image, self.proposals = image, proposals
         self._source, self._tagger, self._topdown, self._settings = source, tagger, topdown, settings
-        # by method and tag
-        self._maps: dict[tuple[str, str], np.ndarray] = {}
-        maps = self._maps  # not through self: a scene in its own cache would wait for the garbage collector
-        self._masses = lru_cache(REMEMBERED)(
+        self._maps: dict[tuple[str, str], Map] = {}  # by method and tag
+        maps = self._maps  # not self: a scene that its own cache refers to stays until the garbage collector runs
+        self._masses = lru_cache(CACHED_PHRASES)(
             lambda method, tags: proposals.integrate(_average(maps, method, tags)[None])
         )
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the photo and of the maps that are kept; the network's values and the proposals come on top."""
-        return self.image.nbytes + sum(kept.nbytes for kept in list(self._maps.values()))
+        """Bytes of the photo and of the maps so far, without the network's activations and the proposals."""
+        return self.image.nbytes + sum(values.nbytes for values in list(self._maps.values()))
 
     def ground(
         self,
@@ -108,40 +116,52 @@ class GroundingScene:
         method: str | None = None,
         vote: float | None = None,
     ) -> list[Grounding]:
-        """The boxes of each phrase, in the order asked.
+        """Finds the boxes of each phrase.
 
-        The maps of words and the masses of phrases are kept, so that asking again, under another gamma, prior, vote or
-        nms too, costs no further pass and no integration; threads may ask one scene. A phrase without any known word is
-        answered as not groundable, never with a made-up box.
+        The maps of words and the masses of phrases are kept. So asking again, also with another gamma, prior, vote or
+        nms, needs no further pass. A phrase without any known word gets an answer that is not groundable, without
+        boxes.
 
         Args:
-            gamma, prior, nms, method, vote: in place of the grounder's, see :class:`Settings`; the same proposals.
+            phrases: what to find.
+            gamma: see :class:`Settings`; None for the scene's setting.
+            prior: see :class:`Settings`; None for the scene's setting.
+            nms: see :class:`Settings`; None for the scene's setting.
+            method: see :class:`Settings`; None for the scene's setting.
+            vote: see :class:`Settings`; None for the scene's setting.
+
+        Returns:
+            One answer for each phrase, in the same order.
 
         Raises:
-            InputError: no phrase, an empty one, an unknown method, or a gamma, prior, vote or nms out of range.
+            InputError: there is no phrase, a phrase is empty, the method is unknown, or a setting is out of range.
         """
         if isinstance(phrases, str) or not len(phrases):
             raise InputError("no phrase to ground: give a list of at least one")
         given: dict[str, Any] = {"gamma": gamma, "prior": prior, "nms": nms, "method": method, "vote": vote}
-        settings = replace(self._settings, **{k: v for k, v in given.items() if v is not None})
+        settings = replace(self._settings, **{name: value for name, value in given.items() if value is not None})
         parsed = [Phrase.parse(text, self._tagger.vocabulary) for text in phrases]
         self.attend(sorted({tag for phrase in parsed for tag in phrase.tags}), settings.method)
         return [self._answer(phrase, settings) for phrase in parsed]
 
-    def attend(self, tags: Sequence[str], method: str | None = None) -> list[np.ndarray]:
-        """The attention map of each tag on the proposals' grid: (h, w) float64, >= 0, its mass kept.
+    def attend(self, tags: Sequence[str], method: str | None = None) -> list[Map]:
+        """Computes the attention maps of tags on the grid of the proposals.
 
         Args:
-            method: in place of the grounder's.
+            tags: tags of the vocabulary.
+            method: see :class:`Settings`; None for the scene's setting.
+
+        Returns:
+            One map for each tag, ``(h, w)`` float64, >= 0, with the mass that it has at the target layer.
 
         Raises:
-            InputError: the vocabulary has no such tag.
+            InputError: the vocabulary does not contain a tag.
         """
         method = method or self._settings.method
         new = [tag for tag in tags if (method, tag) not in self._maps]
         if new:
             ids = [self._tagger.vocabulary.index(tag) for tag in new]
-            # one tensor, for there is one target
+            # one tensor, because there is one target
             maps = cast(Tensor, self._source.attend(ids, method)).clamp(min=0)
             maps = (blur(maps) if METHODS[method].blurred else maps)[0].cpu().double()
             resized = resize_mass(maps, self.proposals.shape).numpy()
@@ -149,19 +169,19 @@ class GroundingScene:
         return [self._maps[method, tag] for tag in tags]
 
     def words(self, box: Sequence[float], count: int = 10) -> list[tuple[str, float]]:
-        """What is here? The tags whose attention is most concentrated in a box, of the whole vocabulary.
+        """Finds the tags whose attention is most concentrated in a box, among the whole vocabulary.
 
-        The network looks once more, at 224 x 224 pixels, the first time that this is asked (see
-        ``grounding.attention.atlas``).
+        The first call runs another forward pass at 224 x 224 pixels, see ``grounding.attention.atlas``.
 
         Args:
-            box: (x1, y1, x2, y2), half-open, in pixels of the image; count: how many tags.
+            box: (x1, y1, x2, y2), half-open, in pixels of the image.
+            count: the number of tags.
 
         Returns:
-            (tag, the share of its map's mass that lies in the box), best first.
+            (tag, share of its map's mass inside the box), best first.
 
         Raises:
-            InputError: a box that is empty or leaves the image.
+            InputError: the box is empty or reaches beyond the image.
         """
         vocabulary = self._tagger.vocabulary
         return [(vocabulary[tag], share) for tag, share in self._atlas.words(box, count)]
@@ -190,7 +210,7 @@ class GroundingScene:
         return Grounding(phrase, proposals.boxes[kept], scores, attention, size, self.image, bool(settings.vote))
 
 
-def _average(maps: Mapping[tuple[str, str], np.ndarray], method: str, tags: Sequence[str]) -> NDArray[np.float64]:
-    """(h, w) the map of a phrase: "we simply average the word attention maps" (Sec. 4.3)."""
-    average: NDArray[np.float64] = np.mean([maps[method, tag] for tag in tags], axis=0)
+def _average(maps: Mapping[tuple[str, str], Map], method: str, tags: Sequence[str]) -> Map:
+    """Returns the map of a phrase, ``(h, w)``: "we simply average the word attention maps" (Zhang et al., Sec. 4.3)."""
+    average: Map = np.mean([maps[method, tag] for tag in tags], axis=0)
     return average

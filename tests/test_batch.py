@@ -121,8 +121,8 @@ def test_bad_images_are_skipped_and_named_at_the_end(grounder, small, tmp_path, 
     assert [name for name, _ in batch.skipped] == [str(tmp_path / "gone.jpg"), "image 2", str(tmp_path / "text.jpg")]
     (told,) = caplog.messages
     assert told == (
-        f"3 of 5 images were skipped: {tmp_path}/gone.jpg: there is no such image; image 2: an image array must be "
-        f"(H, W, 3) uint8, not (3, 3) float64; {tmp_path}/text.jpg is no image that can be read"
+        f"3 of 5 images were skipped: {tmp_path}/gone.jpg: no such image file; image 2: an image array must be "
+        f"(H, W, 3) uint8, not (3, 3) float64; {tmp_path}/text.jpg is not an image that can be read"
     )
 
 
@@ -136,7 +136,7 @@ def test_the_names_of_very_many_bad_images_are_cut(grounder, caplog):
     batch = grounder.ground_batch([f"{i}.jpg" for i in range(NAMED + 3)], ["a woman"])
     assert not list(batch)
     assert len(batch.skipped) == NAMED + 3
-    assert f"{NAMED - 1}.jpg: there is no such image; and 3 more" in caplog.text
+    assert f"{NAMED - 1}.jpg: no such image file; and 3 more" in caplog.text
 
 
 def test_nothing_of_an_image_stays(grounder, small):
@@ -202,12 +202,14 @@ def test_too_few_lists_for_a_generator_are_told(grounder, small):
 
 def test_devices(small):
     assert Grounder.load(device=torch.device("cpu"), side=224).ground(small[0], ["a woman"])[0].groundable
-    with pytest.raises(InputError, match="device=tpu is no device that PyTorch knows: say cpu, cuda, or cuda:1"):
+    with pytest.raises(InputError, match="device=tpu is not a PyTorch device: use cpu, cuda, or cuda:1"):
         Grounder.load(device="tpu")
-    with pytest.raises(InputError, match=r"device=meta is not to be had here \(it computes nothing\): say device=cpu"):
+    with pytest.raises(
+        InputError, match=r"device=meta is not available on this machine \(it computes nothing\): use device=cpu"
+    ):
         Grounder.load(device="meta")
     beyond = f"cuda:{torch.cuda.device_count()}"
-    with pytest.raises(InputError, match=rf"device={beyond} is not to be had here \(.*\): say device=cpu"):
+    with pytest.raises(InputError, match=rf"device={beyond} is not available on this machine \(.*\): use device=cpu"):
         Grounder.load(device=beyond)
 
 

@@ -59,11 +59,11 @@ def truncated(path: Path) -> None:
 
 REFUSALS = {
     "no image": (["phrases=[a cat]"], "no image: say image=PHOTO"),
-    "missing image": (["image=nowhere.jpg", "phrases=[a cat]"], "nowhere.jpg: there is no such image"),
-    "text": (["image=text.jpg", "phrases=[a cat]"], "text.jpg is no image that can be read"),
+    "missing image": (["image=nowhere.jpg", "phrases=[a cat]"], "nowhere.jpg: no such image file"),
+    "text": (["image=text.jpg", "phrases=[a cat]"], "text.jpg is not an image that can be read"),
     "truncated": (["image=half.jpg", "phrases=[a cat]"], "half.jpg is truncated or corrupt"),
     "no format": (["image=PHOTO", "phrases=[a cat]", "format=xml"], "there is no format 'xml'"),
-    "no device": (["image=PHOTO", "phrases=[a cat]", "device=tpu"], "device=tpu is no device that PyTorch knows"),
+    "no device": (["image=PHOTO", "phrases=[a cat]", "device=tpu"], "device=tpu is not a PyTorch device"),
     "no file of phrases": (["image=PHOTO", "phrases=a cat"], "the file phrases=a cat cannot be read"),
     "unquoted signs": (
         ["image=PHOTO", "phrases=[Tür]"],
@@ -71,7 +71,7 @@ REFUSALS = {
         "there are other signs than plain letters, digits and spaces, put quotes within the quotes",
     ),
     "open bracket": (["image=PHOTO", "phrases=[a cat"], "phrases=[a cat cannot be read: close each bracket"),
-    "nothing fits": (["image=*.webp", "phrases=[a cat]"], "*.webp: no file fits this pattern"),
+    "nothing fits": (["image=*.webp", "phrases=[a cat]"], "*.webp: no file matches this pattern"),
     "none fit for use": (["image=*.jpg", "phrases=[a cat]"], "none of 2 images can be used"),
     "no phrases": (["image=PHOTO", "phrases=[]"], "no phrase to ground"),
     "empty phrase": (["image=PHOTO", "phrases=[a cat,'']"], "a phrase is empty"),
@@ -112,7 +112,7 @@ def test_wrong_input_is_refused_in_one_line_with_exit_code_2(tmp_path, coffee, m
 def test_a_refusal_in_a_process_of_its_own(tmp_path):
     done = grounding(tmp_path, "image=nowhere.jpg", "phrases=[a cat]")
     assert done.returncode == 2
-    assert done.stderr == "grounding: nowhere.jpg: there is no such image\n"
+    assert done.stderr == "grounding: nowhere.jpg: no such image file\n"
 
 
 def test_where_some_images_are_skipped_the_exit_code_is_3(tmp_path, coffee):
@@ -124,7 +124,7 @@ def test_where_some_images_are_skipped_the_exit_code_is_3(tmp_path, coffee):
     told = "1 of 2 images were skipped, the others are done; see"
     assert done.stderr == f"grounding: {told} {tmp_path}/runs/ground/skipped.jsonl\n"
     assert done.returncode == 3
-    assert "WARNING 1 of 2 images were skipped: album/text.jpg is no image that can be read" in done.stdout
+    assert "WARNING 1 of 2 images were skipped: album/text.jpg is not an image that can be read" in done.stdout
     assert "album/cup.png,☕,false" in (tmp_path / "runs" / "ground" / "groundings.csv").read_text("utf-8")
 
 

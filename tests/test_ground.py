@@ -65,7 +65,7 @@ def test_what_is_broken_among_many_is_skipped_and_told(grounder, album, tmp_path
     assert str(told.value) == f"2 of 4 images were skipped, the others are done; see {skipped}"
     lines = list(map(json.loads, skipped.read_text().splitlines()))
     assert [line["image"] for line in lines] == [str(album / "bad.jpg"), str(album / "notes.txt")]
-    assert all("is no image that can be read" in line["reason"] for line in lines)
+    assert all("is not an image that can be read" in line["reason"] for line in lines)
     with (tmp_path / "out" / "groundings.csv").open(newline="", encoding="utf-8") as file:
         assert {row["image"] for row in csv.DictReader(file)} == {str(album / "cup.png"), str(album / "[1].jpg")}
     assert files(tmp_path / "out") == ["groundings.csv", "skipped.jsonl"]
@@ -73,7 +73,7 @@ def test_what_is_broken_among_many_is_skipped_and_told(grounder, album, tmp_path
 
 def test_where_none_can_be_used_nothing_is_written(grounder, album, tmp_path):
     with pytest.raises(
-        InputError, match=r"none of 1 images can be used: .*notes.txt is no image that can be read"
+        InputError, match=r"none of 1 images can be used: .*notes.txt is not an image that can be read"
     ) as told:
         ground(grounder, str(album / "*.txt"), ["a cup"], str(tmp_path / "out"))
     assert not isinstance(told.value, SkippedError)
@@ -146,8 +146,8 @@ REFUSALS = {
     "boxes": ({"boxes": 0}, "boxes=0 must be a whole number, 1 or more"),
     "half a box": ({"boxes": 1.5}, "boxes=1.5 must be a whole number, 1 or more"),
     "no image": ({"image": None}, "no image: say image=PHOTO, a folder, or - for the standard input"),
-    "no photos": ({"image": "EMPTY"}, "holds no photo: name a folder of .bmp, .gif"),
-    "no match": ({"image": "EMPTY/*.jpg"}, "no file fits this pattern"),
+    "no photos": ({"image": "EMPTY"}, "contains no photo: give a folder of .bmp, .gif"),
+    "no match": ({"image": "EMPTY/*.jpg"}, "no file matches this pattern"),
     "no file": ({"phrases": "a cat"}, "the file phrases=a cat cannot be read .No such file or directory.: write a "
                 "list as 'phrases=[a cat, the red mug]'"),
     "folder": ({"phrases": "EMPTY"}, "cannot be read .Is a directory.: write a list"),

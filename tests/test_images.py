@@ -68,8 +68,8 @@ def test_what_cannot_be_read_is_told(tmp_path):
     whole = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)).save(whole, "JPEG")
     cases = {
-        "text.jpg": (b"this is no picture", "is no image that can be read"),
-        "empty.jpg": (b"", "is no image that can be read"),
+        "text.jpg": (b"this is no picture", "is not an image that can be read"),
+        "empty.jpg": (b"", "is not an image that can be read"),
         "half.jpg": (whole.getvalue()[:2000], "is truncated or corrupt"),
         "bomb.png": (bomb(), f"has more than {MAX_PIXELS} pixels"),
     }
@@ -79,9 +79,9 @@ def test_what_cannot_be_read_is_told(tmp_path):
             read_image(tmp_path / name)
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="there is no such image"):
+    with pytest.raises(InputError, match="no such image file"):
         read_image(tmp_path / "missing.jpg")
-    with pytest.raises(InputError, match="there is no such image"):
+    with pytest.raises(InputError, match="no such image file"):
         read_image(tmp_path)
 
 

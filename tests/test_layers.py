@@ -252,7 +252,7 @@ def test_the_heat_stands_where_the_cells_look(tagger):
 
 REFUSALS = {
     "no image": ({"image": None}, "no image: say image=PHOTO"),
-    "missing image": ({"image": "nowhere.jpg"}, "there is no such image"),
+    "missing image": ({"image": "nowhere.jpg"}, "no such image file"),
     "no phrase": ({"phrases": []}, "no phrase to map"),
     "one text": ({"phrases": "a dog"}, "no phrase to map"),
     "empty phrase": ({"phrases": ["a dog", " "]}, "a phrase is empty"),

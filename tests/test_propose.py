@@ -137,7 +137,7 @@ def test_what_only_pillow_tells_is_told_of_the_image(kind, at, byte):
     data = bytearray(buffer.getvalue())
     data[at] = byte
     # Pillow raises a bare ValueError
-    with pytest.raises(InputError, match="the image is no image that can be read"):
+    with pytest.raises(InputError, match="the image is not an image that can be read"):
         read_image(BytesIO(bytes(data)))
 
 
@@ -251,19 +251,19 @@ def test_names_twice_are_told(tmp_path):
     for path in ("a/x.jpg", "b/x.png"):
         (tmp_path / path).parent.mkdir()
         (tmp_path / path).touch()
-    with pytest.raises(InputError, match=r"x\.jpg and .*x\.png have one name"):
+    with pytest.raises(InputError, match=r"x\.jpg and .*x\.png have the same name"):
         photo_shards(tmp_path)
     with tarfile.open(tmp_path / "t.tar", "w") as tar:
         for path in ("a/x.jpg", "b/x.png"):
             tar.addfile(tarfile.TarInfo(path), BytesIO(b""))
-    with pytest.raises(InputError, match=r"both hold a photo x: rename one"):
+    with pytest.raises(InputError, match=r"both contain a photo x: rename one"):
         list(PhotoShard("t", tmp_path / "t.tar").photos())
 
 
 def test_bad_sources_are_told(tmp_path):
-    with pytest.raises(InputError, match="there is no such folder or tar"):
+    with pytest.raises(InputError, match="no such folder or tar file"):
         photo_shards(tmp_path / "none")
-    with pytest.raises(InputError, match="holds no photo"):
+    with pytest.raises(InputError, match="contains no photo"):
         photo_shards(tmp_path)
     with pytest.raises(InputError, match="photos=0 must be 1"):
         photo_shards(tmp_path, photos=0)

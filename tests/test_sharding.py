@@ -195,7 +195,7 @@ def test_ranks_without_an_address_to_meet_are_refused(crawl, tmp_path, monkeypat
     for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(InputError, match=r"the ranks cannot meet .*: start them with torchrun, or set MASTER_ADDR"):
+    with pytest.raises(InputError, match=r"the ranks cannot connect .*: start them with torchrun, or set MASTER_ADDR"):
         shard(str(crawl), str(tmp_path), **SETTINGS)
 
 

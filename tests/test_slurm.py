@@ -16,7 +16,7 @@ from made_shards import make_shards
 from omegaconf import OmegaConf
 
 from grounding.__main__ import main
-from grounding.runtime.ranks import place_of
+from grounding.runtime.ranks import rendezvous_url
 
 ROOT = Path(__file__).parents[1]
 LOCAL = ["-m", "cluster=local", "step=train", "init=embedded", "step.trunk_lr=0", "step.batch=4", "step.workers=0"]
@@ -77,9 +77,9 @@ def test_a_launcher_that_is_not_installed_is_refused(tmp_path):
 )
 def test_the_ranks_of_srun_meet_at_the_first_node(nodes, host):
     step = {"SLURM_STEP_NODELIST": nodes, "SLURM_JOB_ID": "1234567"}
-    assert place_of(step) == f"tcp://{host}:24567"
-    assert place_of(step | {"MASTER_ADDR": "other"}) is None
-    assert place_of({"SLURM_JOB_NODELIST": nodes, "SLURM_JOB_ID": "1"}) is None
+    assert rendezvous_url(step) == f"tcp://{host}:24567"
+    assert rendezvous_url(step | {"MASTER_ADDR": "other"}) is None
+    assert rendezvous_url({"SLURM_JOB_NODELIST": nodes, "SLURM_JOB_ID": "1"}) is None
 
 
 def test_a_rank_that_fails_in_a_sweep_exits_with_1(tmp_path, monkeypatch):

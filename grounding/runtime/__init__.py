@@ -1,1 +1,1 @@
-"""What any program needs to run here: files, devices, ranks, workers, clocks."""
+"""What any program needs to run: files, devices, ranks, worker processes, timing."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writes files atomically: a file appears complete or not at all."""
 
 import json
 import os
@@ -12,44 +12,61 @@ from proposals.errors import InputError
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary name beside ``path``; renames it to ``path`` when the block ends well, else removes it.
+    """Gives a temporary path to write to, and renames it to ``path`` at the end.
 
-    A reader, or a run that is killed, never meets half a file.
+    If the block raises an exception, the temporary file is removed and ``path`` stays as it was. So no reader finds an
+    incomplete file, even if the writer is killed. Missing folders are created.
+
+    Args:
+        path: where the file appears.
+
+    Yields:
+        The temporary path, in the same folder.
 
     Raises:
-        InputError: the folder cannot be written, or the disk is full.
+        InputError: the file cannot be written.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{gethostname()}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{gethostname()}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        aside.replace(path)
+        yield temporary
+        temporary.replace(path)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        with suppress(OSError):  # where the folder is none, there is nothing to remove
-            aside.unlink(missing_ok=True)
+        with suppress(OSError):  # if the folder could not be created, there is nothing to remove
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: object) -> None:
-    """Writes a value as indented JSON in UTF-8, whole or not at all.
+    """Writes a value as indented JSON in UTF-8, atomically.
+
+    Args:
+        path: where the file appears.
+        value: anything that ``json`` can encode.
 
     Raises:
-        InputError: as :func:`atomic_path` does.
+        InputError: the file cannot be written.
     """
-    # the name of a file may hold bytes that are no text; as an escape of JSON it is read as it was
+    # A file name may contain bytes that are not text; they become JSON escapes, which decode to the same name
     text = json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
-    with atomic_path(path) as aside:
-        aside.write_bytes(text)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(text)
 
 
 def write_json_lines(path: str | Path, records: Iterable[object]) -> None:
-    """Writes records as JSON, a line of ASCII each, as they come; the file appears whole or not at all.
+    """Writes records as JSON lines, one record a line, atomically.
+
+    Records are written as they come, so that memory does not grow with their number.
+
+    Args:
+        path: where the file appears.
+        records: anything that ``json`` can encode.
 
     Raises:
-        InputError: as :func:`atomic_path` does.
+        InputError: the file cannot be written.
     """
-    # of ASCII, for text may hold what some readers take for the end of a line
-    with atomic_path(path) as aside, aside.open("w", encoding="ascii") as file:
+    # ASCII only: some readers take other characters, such as U+2028, for the end of a line
+    with atomic_path(path) as temporary, temporary.open("w", encoding="ascii") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)

@@ -1,4 +1,4 @@
-"""Where the network runs, and how to get the same bits there each time."""
+"""The device of the network, and bit-identical results on it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,32 +9,42 @@ from proposals.errors import InputError
 
 
 def checked_device(name: str | torch.device) -> torch.device:
-    """The device of this name.
+    """Returns the device with this name after checking that it works.
+
+    Args:
+        name: a device as PyTorch names it, for example ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+
+    Returns:
+        The device.
 
     Raises:
-        InputError: PyTorch knows no such device, or this machine has none.
+        InputError: PyTorch does not know the device, or it is not available on this machine.
     """
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
-        raise InputError(f"device={name} is no device that PyTorch knows: say cpu, cuda, or cuda:1") from error
+        raise InputError(f"device={name} is not a PyTorch device: use cpu, cuda, or cuda:1") from error
     try:
         if device.type == "meta":
             raise RuntimeError("it computes nothing")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise InputError(f"device={name} is not to be had here ({reason}): say device=cpu") from error
+        raise InputError(f"device={name} is not available on this machine ({reason}): use device=cpu") from error
     return device
 
 
 @contextmanager
 def reproducible() -> Iterator[None]:
-    """Within it the same questions, asked in the same order, are answered by the same bits on any number of cores.
+    """Makes results bit-identical for any number of CPU cores, within a ``with`` block.
 
-    Sums of floats follow from how many threads share them: with as many threads as before, answers are the same bits
-    without this, too. It holds for the whole process and takes one thread, so it is slower on several. On a GPU cuDNN
-    is held to its deterministic algorithms.
+    The rounding of a sum depends on the number of threads that share the work. Inside the block PyTorch uses one
+    thread, in the whole process, so it is slower on several cores; on a GPU cuDNN uses its deterministic algorithms.
+    The same phrases have to be asked in the same order. Outside of the block results are bit-identical, too, as long as
+    the number of threads stays the same.
+
+    Yields:
+        Nothing.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

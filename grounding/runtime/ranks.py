@@ -1,4 +1,4 @@
-"""Ranks: which of the processes of a job this one is, as torchrun or Slurm says."""
+"""Ranks: the processes of one job, which torchrun or Slurm started together."""
 
 import os
 import re
@@ -7,22 +7,28 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 from proposals.cores import own_cores
 from proposals.errors import InputError
 
-PATIENCE = timedelta(days=1)  # between the first rank that is done and the last
-LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))  # the latter is set by srun alone
+TIMEOUT = timedelta(days=1)  # from the first rank that finishes to the last
+# Environment variables with the rank and the number of ranks. Slurm sets the second pair only for processes that srun
+# starts.
+LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
 
 
 def rank_of(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
-    """This process's rank and how many there are; (0, 1) outside a job.
+    """Returns the rank of this process and the number of ranks.
 
     Args:
-        environment: in place of the process's own.
+        environment: environment variables; by default those of this process.
+
+    Returns:
+        (rank, number of ranks); (0, 1) without a launcher.
 
     Raises:
-        InputError: the launcher's variables are no such numbers.
+        InputError: the launcher's variables are not numbers, or the rank is not below the number of ranks.
     """
     environment = os.environ if environment is None else environment
     for names in LAUNCHERS:
@@ -34,48 +40,56 @@ def rank_of(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
     return 0, 1
 
 
-def place_of(environment: Mapping[str, str] | None = None) -> str | None:
-    """Where the ranks that srun started meet, as a URL: on the first one's machine, at a port that is the job's own.
-
-    None where MASTER_ADDR is set, or outside a step of Slurm.
+def rendezvous_url(environment: Mapping[str, str] | None = None) -> str | None:
+    """Returns the address at which ranks that srun started connect to each other.
 
     Args:
-        environment: in place of the process's own.
+        environment: environment variables; by default those of this process.
+
+    Returns:
+        A URL with the machine of the first rank and a port that depends on the job's number; None if MASTER_ADDR is set
+        or srun did not start this process.
     """
     environment = os.environ if environment is None else environment
     if "MASTER_ADDR" in environment or "SLURM_STEP_NODELIST" not in environment:
         return None
     first = re.match(r"[^,[]*(\[\w+)?", environment["SLURM_STEP_NODELIST"])  # node[01-03,7],other: node01
-    port = 10000 + int(environment["SLURM_JOB_ID"]) % 20000  # below those that systems give away
+    assert first is not None  # the pattern matches an empty string, too
+    port = 10000 + int(environment["SLURM_JOB_ID"]) % 20000  # below the ports that systems assign by themselves
     return f"tcp://{first[0].replace('[', '')}:{port}"
 
 
 @contextmanager
-def process_group(backend: str = "gloo", patience: timedelta = PATIENCE) -> Iterator[Callable[[], object]]:
-    """Makes the ranks of the job one process group, and gives a function that returns when every rank has called it.
+def process_group(backend: str = "gloo", timeout: timedelta = TIMEOUT) -> Iterator[Callable[[], object]]:
+    """Connects the ranks of the job to a process group of ``torch.distributed``.
 
-    They meet at MASTER_ADDR and MASTER_PORT, which torchrun sets, or where :func:`place_of` says. Alone, nothing is
-    made and nothing is waited for.
+    The ranks connect at MASTER_ADDR and MASTER_PORT, which torchrun sets, or at :func:`rendezvous_url`. A single rank
+    needs no process group.
 
     Args:
-        backend: of torch.distributed; patience: a rank that waits longer for another gives up.
+        backend: a backend of ``torch.distributed``.
+        timeout: the longest time that a rank waits for another.
+
+    Yields:
+        A function that returns when every rank has called it.
 
     Raises:
-        InputError: the launcher did not say where the ranks meet.
+        InputError: the ranks cannot connect to each other.
     """
     rank, world = rank_of()
     if world == 1:
         yield lambda: None
         return
-    from torch import distributed  # takes seconds to import, which those who only count ranks need not wait for
+    from torch import distributed  # takes seconds to import, and most callers need only the rank
 
     try:
-        store = _own_store(rank, patience) if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else None
-        about = {"store": store, "rank": rank, "world_size": world, "timeout": patience}
-        distributed.init_process_group(backend, init_method=place_of(), **about)
+        store = _own_store(rank, timeout) if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else None
+        distributed.init_process_group(
+            backend, init_method=rendezvous_url(), store=store, rank=rank, world_size=world, timeout=timeout
+        )
     except (ValueError, RuntimeError) as error:
-        mend = "start them with torchrun, or set MASTER_ADDR and MASTER_PORT"
-        raise InputError(f"the ranks cannot meet ({error}): {mend}") from error
+        advice = "start them with torchrun, or set MASTER_ADDR and MASTER_PORT"
+        raise InputError(f"the ranks cannot connect ({error}): {advice}") from error
     try:
         yield distributed.barrier
     finally:
@@ -83,34 +97,35 @@ def process_group(backend: str = "gloo", patience: timedelta = PATIENCE) -> Iter
 
 
 def wait_for_all() -> None:
-    """Waits until every rank of the job has come here, at most ``PATIENCE``.
+    """Waits until every rank of the job has called this function, at most ``TIMEOUT``.
 
     Raises:
-        InputError: as :func:`process_group` does.
+        InputError: the ranks cannot connect to each other.
     """
     with process_group() as wait:
         wait()
 
 
-def _own_store(rank: int, patience: timedelta):
-    """A store that the first rank keeps, its address in torchrun's.
+def _own_store(rank: int, timeout: timedelta) -> Any:
+    """Connects to a ``TCPStore`` of this attempt; its port is announced in torchrun's own store.
 
-    torchrun's own outlives the ranks: in it they would find, after a restart, where the dead ones were, and wait.
-    An address of a dead one may be found here, too, but nobody answers there, and it is asked for again.
+    torchrun's store outlives the ranks. After a restart, ranks that use it directly would find the entries of the dead
+    ranks and wait for them. The announced port may still be the one of a dead rank, so it is read again until a rank
+    answers there.
     """
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    host, until = os.environ["MASTER_ADDR"], time.monotonic() + patience.total_seconds()
-    board = TCPStore(host, int(os.environ["MASTER_PORT"]), is_master=False, timeout=patience)
+    host, until = os.environ["MASTER_ADDR"], time.monotonic() + timeout.total_seconds()
+    board = TCPStore(host, int(os.environ["MASTER_PORT"]), is_master=False, timeout=timeout)
     if rank == 0:
-        store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=patience)
+        store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=timeout)
         board.set("grounding", str(store.port))
         return store
     while not _answers(host, port := int(board.get("grounding"))):
         if time.monotonic() > until:
             raise ValueError("the first rank does not answer")
         time.sleep(0.1)
-    return TCPStore(host, port, is_master=False, timeout=patience)
+    return TCPStore(host, port, is_master=False, timeout=timeout)
 
 
 def _answers(host: str, port: int) -> bool:
@@ -122,7 +137,15 @@ def _answers(host: str, port: int) -> bool:
 
 
 def cores(environment: Mapping[str, str] | None = None) -> int:
-    """How many cores this process may keep busy: those it may run on, shared with torchrun's others on this machine."""
+    """Returns the number of CPU cores for this process.
+
+    Args:
+        environment: environment variables; by default those of this process.
+
+    Returns:
+        The cores that the process may use, divided by the number of ranks that torchrun started on this machine; at
+        least 1.
+    """
     environment = os.environ if environment is None else environment
     beside = environment.get("LOCAL_WORLD_SIZE", "1")
     return max(own_cores() // (int(beside) if beside.isdecimal() and int(beside) else 1), 1)

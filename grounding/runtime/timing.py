@@ -1,4 +1,4 @@
-"""Timing: seconds and memory of works that are compared."""
+"""Measures the run time and the memory of functions that are compared."""
 
 import threading
 import time
@@ -10,9 +10,17 @@ Work = Callable[[], object]
 
 
 def interleaved(works: dict[str, Work], rounds: int) -> dict[str, float]:
-    """The median seconds of each work; all of them take turns, so that a slow minute hits all alike.
+    """Measures the median run time of several functions.
 
-    Each work runs twice in a turn and the second is timed: the first pays for what the others left behind.
+    The functions take turns, so that a slow minute of the machine affects all of them alike. In each turn a function
+    runs twice and the second run is timed, because the first one finds the caches filled by another function.
+
+    Args:
+        works: the functions by name.
+        rounds: the number of turns.
+
+    Returns:
+        Seconds by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
@@ -25,7 +33,14 @@ def interleaved(works: dict[str, Work], rounds: int) -> dict[str, float]:
 
 
 def peak_memory(work: Work) -> float:
-    """How many MB the process grows by while it works, looked at every millisecond."""
+    """Measures how much the memory of the process grows while a function runs.
+
+    Args:
+        work: the function.
+
+    Returns:
+        MB at the peak, sampled every millisecond, minus MB before the call.
+    """
     before, peak, done = resident(), 0.0, threading.Event()
 
     def watch() -> None:
@@ -44,6 +59,13 @@ def peak_memory(work: Work) -> float:
 
 
 def resident(process: int | str = "self") -> float:
-    """MB of memory that this process holds, or the one of this number."""
+    """Returns the resident memory of a process.
+
+    Args:
+        process: its id; by default this process.
+
+    Returns:
+        MB.
+    """
     pages = int(Path(f"/proc/{process}/statm").read_text("ascii").split()[1])
     return pages * 4096 / 2**20

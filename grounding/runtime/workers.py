@@ -1,4 +1,4 @@
-"""Workers: processes that share work among a machine's cores, each with one thread."""
+"""Worker processes: they share work among the cores of a machine, with one thread each."""
 
 import os
 import threading
@@ -14,28 +14,33 @@ from typing import Any, TypeVar
 from proposals.errors import InputError
 
 THREADS = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"}
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @contextmanager
 def worker_pool(
-    count: int, begin: Callable[..., object] | None = None, *given: Any
+    count: int, begin: Callable[..., object] | None = None, *arguments: Any
 ) -> Iterator[ProcessPoolExecutor | None]:
-    """Processes that end with this one, even if it is killed.
+    """Starts worker processes, which end with this process even if it is killed.
 
     Args:
-        count: how many; 0 gives None, for ``in_order`` to work in this process.
-        begin: each process calls it once with ``given``, before any work.
+        count: how many; with 0 the work is done in this process.
+        begin: each worker calls it once with the arguments, before any work.
+        *arguments: of ``begin``.
+
+    Yields:
+        The pool for :func:`in_order`; None with ``count=0``.
     """
     if not count:
         if begin is not None:
-            begin(*given)
+            begin(*arguments)
         yield None
         return
-    # spawned: a child that is forked from a process with threads may hang
-    pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (begin, given))
+    # "spawn", because a process that is forked from a process with threads may hang
+    pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (begin, arguments))
     before = {name: os.environ.get(name) for name in THREADS}
-    # what the workers inherit: libraries count cores when they are imported
+    # Workers inherit these variables. Libraries read them when they are imported.
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
         yield pool
@@ -49,7 +54,16 @@ def worker_pool(
 def in_order(
     pool: ProcessPoolExecutor | None, work: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Iterator[tuple[Item, Result]]:
-    """Each item and what ``work`` made of it, in order, with at most ``ahead`` on their way.
+    """Applies a function to items in the workers, and yields the results in the order of the items.
+
+    Args:
+        pool: of :func:`worker_pool`.
+        work: the function.
+        items: its arguments.
+        ahead: the largest number of items that are submitted before their results are taken.
+
+    Yields:
+        (item, result).
 
     Raises:
         InputError: a worker was killed.
@@ -57,25 +71,27 @@ def in_order(
     if pool is None:
         yield from ((item, work(item)) for item in items)
         return
-    waiting: deque[tuple[Item, Future]] = deque()
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:
             waiting.append((item, pool.submit(work, item)))
             if len(waiting) >= ahead:
-                first, made = waiting.popleft()
-                yield first, made.result()
+                first, future = waiting.popleft()
+                yield first, future.result()
         while waiting:
-            first, made = waiting.popleft()
-            yield first, made.result()
+            first, future = waiting.popleft()
+            yield first, future.result()
     except BrokenProcessPool as error:
-        raise InputError("a worker was killed, most likely for want of memory: set step.workers= to fewer") from error
+        raise InputError("a worker was killed, probably because memory ran out: set step.workers to fewer") from error
 
 
-def _begin(begin: Callable[..., object] | None, given: tuple) -> None:
-    """A worker's start. It ends with the process that started it, even if that is killed."""
+def _begin(begin: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
+    """Runs at the start of a worker, and makes it end with its parent process even if that is killed."""
     if begin is not None:
-        begin(*given)
-    threading.Thread(target=_end_with, args=(parent_process().sentinel,), daemon=True).start()
+        begin(*arguments)
+    parent = parent_process()
+    assert parent is not None  # a worker has one
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 
 
 def _end_with(sentinel: int) -> None:

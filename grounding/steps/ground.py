@@ -100,7 +100,7 @@ def _some(batch: GroundingBatch) -> Iterator[Answers]:
     """The answers about many images, of which one at least can be used."""
     yield from batch
     if not batch.done:
-        raise InputError(f"none of {len(batch.skipped)} images can be used: {batch.told}")
+        raise InputError(f"none of {len(batch.skipped)} images can be used: {batch.reasons}")
 
 
 def _finished(
