@@ -85,7 +85,7 @@ REFUSALS = {
     "no object": (["step=localize", "data=flickr8k"], "no annotated objects: set data=voc2012"),
     "no photos": (["step=attend", "step.limit=0"], "limit=0 must be a whole number, 1 or more"),
     "minus photos": (["step=rescore", "step.limit=-1"], "limit=-1 must be a whole number, 1 or more"),
-    "no shards": (["step=train", "data.root=."], "holds no whole shards"),
+    "no shards": (["step=train", "data.root=."], "has no complete shards"),
     "no captions": (["step=phrases", "captions=nowhere.txt"], "nowhere.txt cannot be read"),
 }
 
