@@ -1,6 +1,7 @@
-"""The maps of 18,157 tags (the paper's dictionary) of one photo: seconds, memory, and the direct way beside them.
+"""The maps of 18,157 tags, as many as in the paper, of one photo: seconds and memory, with an atlas and without it.
 
-The embedded tagger's trunk, with a random tag layer of that size: what a tag's weights are makes no difference in time.
+The network is the embedded tagger's trunk with a random tag layer, because the values of its weights do not change the
+time.
 """
 
 from collections.abc import Sequence
@@ -9,9 +10,10 @@ from multiprocessing import get_context
 import torch
 from torch import Tensor, nn
 
-from eval.benchmark_attention import CONTESTS, winning_connections
 from eval.benchmark_table import Row
+from eval.connections import winning_connections
 from eval.machine import matrix_rate
+from eval.networks import NETWORKS
 from grounding import TopDown
 from grounding.attention.topdown import Scene
 from grounding.runtime.timing import interleaved, peak_memory
@@ -20,12 +22,19 @@ SIZE = (224, 224)
 
 
 def measure(tags: int = 18157, targets: Sequence[str] = ("pool2", "pool3"), rounds: int = 3) -> tuple[list[Row], dict]:
-    """One row a target.
+    """Measures the maps at each layer.
+
+    Args:
+        tags: number of tags.
+        targets: the layers of the maps.
+        rounds: number of measurements; the median counts.
 
     Returns:
-        The rows: seconds of the basis, of all maps with it, of a plain forward pass (in the model's own memory format,
-        and in channels_last) and of 64 tags directly; their ratios for all tags; billions of multiply-adds of basis and
-        product, and their rate; the largest relative difference to the direct maps; MB.
+        A row for each layer, and what the rows have in common. Seconds: of the basis, of all maps with it, of a plain
+        forward pass (in the model's own memory format and in channels_last), and of 64 tags without an atlas. Ratios:
+        of all maps to a forward pass, and of all tags without an atlas to all maps. Billions of multiply-adds: of the
+        basis and of the product, and their rate. The largest relative difference between the maps with and without an
+        atlas. MB.
     """
     return [_row(tags, target, rounds) for target in targets], {"multiply-adds a second": matrix_rate()}
 
@@ -51,10 +60,10 @@ def _row(tags: int, target: str, rounds: int) -> Row:
 
 
 def _network(tags: int) -> tuple[nn.Module, Tensor]:
-    contest = CONTESTS["bvlc_googlenet"]()
+    network = NETWORKS["bvlc_googlenet"]()
     torch.manual_seed(0)
-    contest.model.classifier = nn.Conv2d(1024, tags, 1).eval()
-    return contest.model.requires_grad_(False), contest.image(SIZE)
+    network.model.classifier = nn.Conv2d(1024, tags, 1).eval()
+    return network.model.requires_grad_(False), network.image(SIZE)
 
 
 def _forwards(model: nn.Module, image: Tensor, memory: torch.memory_format):

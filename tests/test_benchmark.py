@@ -8,18 +8,19 @@ import pytest
 
 from eval import benchmark_attention, benchmark_grounding
 from eval.benchmark import benchmark
-from eval.benchmark_attention import CONTESTS, multiply_adds, winning_connections
 from eval.benchmark_table import table
+from eval.connections import multiply_adds, winning_connections
+from eval.networks import NETWORKS
 from grounding import TopDown
 from grounding.runtime.timing import interleaved, peak_memory
 from proposals.errors import InputError
 
 
 def test_number_of_connections_of_googlenet_above_pool2():
-    contest = CONTESTS["bvlc_googlenet"]()
-    topdown, image = TopDown(contest.model, contest.target, contest.classifier), contest.image((224, 224))
+    network = NETWORKS["bvlc_googlenet"]()
+    topdown, image = TopDown(network.model, network.target, network.classifier), network.image((224, 224))
     # 1.10 of GoogLeNet's 1.58 billion multiply-adds lie above pool2
-    assert multiply_adds(contest, topdown, image) == 1_103_972_352
+    assert multiply_adds(network.target, topdown, image) == 1_103_972_352
     assert 0.05 < winning_connections(topdown, image) / 1_103_972_352 < 0.12
 
 
@@ -84,7 +85,7 @@ def test_table_has_a_column_for_each_key_and_a_dash_for_none():
 
 
 def test_unknown_network_is_an_error():
-    with pytest.raises(InputError, match="unknown network 'lenet': choose among bvlc_googlenet"):
+    with pytest.raises(InputError, match="unknown network 'lenet': choose one of bvlc_googlenet"):
         benchmark_attention.measure(["lenet"])
 
 

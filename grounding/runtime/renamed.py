@@ -12,6 +12,7 @@ RENAMED: dict[str, str] = {
     "evaluate:step.choose_on": "step.gamma_split",
     "localize:step.choose": "step.dominant",
     "localize:step.every": "step.hold_out_every",
+    "benchmark.longest": "benchmark.peer_words",
     "train:step.average": "step.ema_decay",
     "train:step.decay": "step.weight_decay",
     "train:step.first": "step.tags_per_image",
