@@ -43,7 +43,7 @@ def calibrate(tagger: TagClassifier, images: Tensor, known: int) -> None:
     """Adds one constant to the biases of the inherited tags, so that a logit is about the log of its softmax.
 
     The inherited tags come from a softmax over classes, which does not change with such a constant. The other tags
-    have a sigmoid each. Without the constant, each of the thousand classes would look more likely than they are.
+    have a sigmoid each. Without the constant, each of the thousand classes would look more likely than it is.
 
     Args:
         tagger: the tagger to change.
