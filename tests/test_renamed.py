@@ -4,6 +4,8 @@ import re
 import sys
 
 import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
 
 from grounding.__main__ import main
 from grounding.runtime import renamed
@@ -39,11 +41,18 @@ def test_other_arguments_pass():
     refuse_renamed(["--config-name", "config", "-m", "image=step.decay", "phrases=[step.decay=1]", "step=train"])
 
 
-@pytest.mark.parametrize("old", RENAMED)
-def test_no_new_name_is_an_old_one(old):
-    step = old.partition(":")[0] if ":" in old else ""
-    assert RENAMED[old] not in RENAMED
-    assert f"{step}:{RENAMED[old]}" not in RENAMED
+def has(config: DictConfig, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    return name in OmegaConf.select(config, parent)
+
+
+@pytest.mark.parametrize("old", [key for key in RENAMED if ":" in key])
+def test_the_configuration_has_the_new_key_and_not_the_old_one(old):
+    step, _, key = old.rpartition(":")
+    with initialize_config_module("conf", version_base="1.3"):
+        config = compose("config", [f"step={step}"])
+    assert has(config, RENAMED[old])
+    assert not has(config, key)
 
 
 def test_the_names_of_one_step(monkeypatch):
