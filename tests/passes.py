@@ -1,5 +1,6 @@
 """Top-down passes for tests that look inside of one."""
 
+import torch
 from torch import Tensor
 
 from grounding import TopDown
@@ -16,3 +17,8 @@ def one_pass(topdown: TopDown, images: Tensor, method: str, engine: type[DenseEn
     chosen = METHODS[method]
     forward = ForwardPass(topdown.network, chosen.rules(engine()), topdown.targets(chosen), images)
     return TopDownPass(forward, Run())
+
+
+def assert_same(ours: Tensor, expected: Tensor):
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12 * scale + 1e-14)

@@ -1,0 +1,103 @@
+"""Top-down passes through small networks with one unusual connection each."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from passes import assert_same
+from torch import Tensor, nn
+
+from grounding import TopDown
+from proposals.errors import InputError
+
+UNNORMALISED = ("c-mwp-postnorm", "c-mwp-nonorm")
+
+
+class Small(nn.Module):
+    """A ReLU'd convolution (the target "stem"), what a test names, and a classifier."""
+
+    def __init__(self, between):
+        super().__init__()
+        torch.manual_seed(2)
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+        self.a, self.b, self.c = (nn.Conv2d(4, n, 3, padding=1) for n in (4, 2, 2))
+        self.average, self.in_place = nn.AvgPool2d(2), nn.ReLU(inplace=True)
+        self.between, self.classifier = between, nn.Conv2d(4, 3, 1)
+        self.double().eval()
+
+    def forward(self, x):
+        return self.classifier(self.between(self, self.stem(x)))
+
+
+def small(between, method: str = "mwp", target: str = "stem") -> tuple[Tensor, Tensor]:
+    """The maps of the first tag, by the sparse and by the dense engine."""
+    net, image = Small(between), torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    sparse, dense = (TopDown(net, target, engine=engine).look(image, method) for engine in ("sparse", "dense"))
+    return sparse.attend([0], method)[0], dense.attend([0], method)[0]
+
+
+def in_place_and_again(net, x):
+    z = net.a(x)
+    active = net.in_place(z)
+    return torch.relu(z + net.a(active))
+
+
+def late_item(net, x):
+    parts = x.chunk(2, 1)
+    first = torch.relu(parts[0] * 1.0)
+    return torch.cat([first, torch.relu(net.b(x)) + parts[1]], 1)
+
+
+def shuffled(net, x):
+    first, second = net.a(x).chunk(2, 1)
+    return torch.relu(x + torch.cat([second, first], 1))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda net, x: torch.relu(net.average(net.a(x))),
+        lambda net, x: torch.relu(x + torch.cat([net.b(x), net.c(x)], 1)),
+        shuffled,
+    ],
+    ids=["average", "concatenation_in_a_sum", "chunks_in_a_sum"],
+)
+def test_a_neuron_may_be_averaged_or_concatenated_before_its_relu(between):
+    assert_same(*small(between))
+
+
+def test_a_negative_factor_is_refused():
+    with pytest.raises(InputError, match="a scaling by a factor below 0 has no rule"):
+        small(lambda net, x: x * -0.5)
+
+
+@pytest.mark.parametrize("method", UNNORMALISED)
+def test_only_the_positive_part_of_a_signed_target_can_win(method):
+    assert_same(*small(lambda net, x: torch.relu(net.a(x)), method, "image"))
+
+
+def test_the_parts_of_a_chunk_may_be_taken_at_different_times():
+    assert_same(*small(late_item, "c-mwp-nonorm"))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        in_place_and_again,
+        lambda net, x: F.elu(net.a(x), alpha=2.0),
+        lambda net, x: F.gelu(net.a(x), approximate="tanh"),
+    ],
+    ids=["in_place_relu_whose_input_is_read_again", "elu_alpha", "gelu_approximate"],
+)
+def test_logits_are_the_models(between):
+    net, image = Small(between), torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    scene = TopDown(net, "stem").look(image)
+    torch.testing.assert_close(scene.score_maps, net(image).detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_a_sum_with_a_factor_is_refused():
+    with pytest.raises(InputError, match="a sum with alpha has no rule"):
+        small(lambda net, x: torch.relu(torch.add(x, net.a(x), alpha=2)))
+
+
+def test_a_number_in_a_sum_is_a_bias():
+    assert_same(*small(lambda net, x: torch.relu(net.a(x) + 1.5)))
