@@ -12,6 +12,7 @@ from grounding.attention.engine.dense import Signal
 from grounding.attention.engine.runs import CROSSING, Arenas, Run, side_by_side
 from grounding.attention.forward import ForwardPass
 from grounding.attention.weights import Units
+from proposals.errors import InputError
 
 Node = torch.fx.Node
 Result = TypeVar("Result")
@@ -72,9 +73,17 @@ class TopDownPass:
         return [signal.abs().amax(1).unflatten(0, (self.forward.images, -1)) for signal in arrived]
 
     def weigh(self, signals: Tensor, used: Tensor) -> list[Tensor]:
-        """The sum over the targets' channels, weighted as the classifier weighs its inputs: ``(N, W, h, w)`` each."""
+        """The sum over the targets' channels, weighted as the classifier weighs its inputs: ``(N, W, h, w)`` each.
+
+        Raises:
+            InputError: a channel of the target is not one input of the classifier.
+        """
         values = [self.forward.neurons[node].value for node in self.forward.targets]
         weights = signals @ self.forward.net.weight[used]
+        for x in values:
+            if x.shape[1] != weights.shape[1]:
+                raise InputError(f"CAM needs a classifier over averaged features; this one has {weights.shape[1]} inputs "
+                                 f"for {x.shape[1]} channels")  # fmt: skip
         return [torch.einsum("vc,nchw->nvhw", weights, x) for x in values]
 
     def _descend(self, g: Signal) -> list[tuple[Node, Signal]]:
