@@ -101,3 +101,10 @@ def test_a_sum_with_a_factor_is_refused():
 
 def test_a_number_in_a_sum_is_a_bias():
     assert_same(*small(lambda net, x: torch.relu(net.a(x) + 1.5)))
+
+
+def test_cam_refuses_a_classifier_over_flattened_positions():
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(18, 4))
+    scene = TopDown(net, "1", "4").look(torch.rand(1, 3, 6, 6))
+    with pytest.raises(InputError, match="CAM needs a classifier over averaged features; this one has 18 inputs for 2"):
+        scene.attend([0], "cam")

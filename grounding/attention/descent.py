@@ -82,8 +82,8 @@ class TopDownPass:
         weights = signals @ self.forward.net.weight[used]
         for x in values:
             if x.shape[1] != weights.shape[1]:
-                raise InputError(f"CAM needs a classifier over averaged features; this one has {weights.shape[1]} inputs "
-                                 f"for {x.shape[1]} channels")  # fmt: skip
+                inputs = f"{weights.shape[1]} inputs for {x.shape[1]} channels"
+                raise InputError(f"CAM needs a classifier over averaged features; this one has {inputs}")
         return [torch.einsum("vc,nchw->nvhw", weights, x) for x in values]
 
     def _descend(self, g: Signal) -> list[tuple[Node, Signal]]:
