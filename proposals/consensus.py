@@ -97,9 +97,9 @@ def _fill(inside, boxes, starts, neighbours):
     for k in range(len(inside)):
         kept, filled = inside[k], inside[k].copy()
         x1, y1, x2, y2 = _extent(kept, boxes)
-        for i in range(len(kept)):
-            if x1 < boxes[i, 0] and y1 < boxes[i, 1] and boxes[i, 2] < x2 and boxes[i, 3] < y2:
-                filled[i] = True
+        for s in range(len(kept)):
+            if x1 < boxes[s, 0] and y1 < boxes[s, 1] and boxes[s, 2] < x2 and boxes[s, 3] < y2:
+                filled[s] = True
         for i in np.flatnonzero(filled):
             if kept[i] or not filled[i] or filled[neighbours[starts[i] : starts[i + 1]]].all():
                 continue

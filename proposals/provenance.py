@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from proposals.proposals import Proposer
 
@@ -28,7 +29,7 @@ MODULES = (
 )
 
 
-def settings_of(proposer: Proposer) -> dict:
+def settings_of(proposer: Proposer) -> dict[str, Any]:
     """Everything that a proposer's output depends on, besides the image.
 
     Args:
@@ -64,7 +65,7 @@ def _source(module: str) -> Path | None:
     return Path(origin) if origin and Path(origin).is_file() else None
 
 
-def _attributes(proposer: Proposer) -> dict:
+def _attributes(proposer: Proposer) -> dict[str, Any]:
     values = {k: v for k, v in vars(proposer).items() if not k.startswith("_") and k != "threads"}
     plain = {k: str(v) for k, v in values.items() if isinstance(v, str | int | float | tuple | list | Path)}
     inner = {k: _attributes(v) for k, v in values.items() if callable(v)}

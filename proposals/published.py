@@ -222,7 +222,7 @@ class EdgeBoxesProposals(PublishedProposals):
             )
         scores = _scores(file.where, rows[:, 4])
         boxes = _fit(file.where, rows[:, :4].astype(np.float64), *size)
-        order = self._best(scores, (boxes[:, :2] < boxes[:, 2:]).all(1))
+        order = self._best(scores, np.all(boxes[:, :2] < boxes[:, 2:], axis=1))
         if not len(order):
             raise InputError(f"{file.where} contains no box; compute it again, or leave this photo out")
         scale = SIDE / min(size)

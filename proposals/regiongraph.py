@@ -57,7 +57,8 @@ class RegionGraph:
         histograms = _sum_rows(self.histograms, labels, n)
         ends = np.sort(labels[self.pairs], 1)
         outer = ends[:, 0] != ends[:, 1]
-        edges = _group_pairs(n, *ends[outer].T, self.strengths[outer], self.lengths[outer])
+        low, high = ends[outer].T
+        edges = _group_pairs(n, low, high, self.strengths[outer], self.lengths[outer])
         return RegionGraph(np.bincount(labels, self.sizes), boxes, histograms, *edges)
 
     def outlines(self) -> np.ndarray:

@@ -12,6 +12,7 @@ from functools import cached_property
 from io import BytesIO
 from math import prod
 from pathlib import Path
+from typing import Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import numpy as np
@@ -122,7 +123,7 @@ def write_shard(path: str | Path, files: Iterable[tuple[str, bytes]]) -> None:
             tar.addfile(member, BytesIO(data))
 
 
-def read_about(path: str | Path) -> dict:
+def read_about(path: str | Path) -> dict[str, Any]:
     """Reads the description of how a shard's proposals were computed.
 
     Args:
@@ -163,7 +164,7 @@ def members(path: str | Path) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.open(path, "r:", encoding="utf-8") as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()
+                tar.members.clear()  # type: ignore[attr-defined]
                 if member.size < 0:
                     raise tarfile.TarError(f"{member.name} has a negative size")
                 if member.isreg() and not member.issparse():
@@ -198,7 +199,8 @@ def encode(proposals: Proposals) -> bytes:
     else:
         arrays["boxes"] = proposals.boxes
     buffer = BytesIO()
-    np.savez_compressed(buffer, **{name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    np.savez_compressed(buffer, **contiguous)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
