@@ -27,9 +27,9 @@ def imported_names(path: Path) -> set[str]:
     """
     nodes = list(ast.walk(parse(path)))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
-    assert not any(node.level for node in froms), f"{path}: use absolute imports"
-    return names | {f"{node.module}.{alias.name}" for node in froms for alias in node.names}
+    from_imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert not any(node.level for node in from_imports), f"{path}: use absolute imports"
+    return names | {f"{node.module}.{alias.name}" for node in from_imports for alias in node.names}
 
 
 def imported_modules(path: Path) -> set[str]:
