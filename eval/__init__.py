@@ -1,1 +1,1 @@
-"""Judges groundings: readers of datasets, measures, and the step that prints the tables."""
+"""Evaluation: readers of data sets, metrics with intervals, reports and benchmarks."""

@@ -13,17 +13,21 @@ AnnotatedPhoto = VocImage | CocoImage
 AnnotatedPhotos = Iterable[AnnotatedPhoto]
 
 
-def check_annotated(photos: AnnotatedPhotos | None) -> None:
+def check_annotated(photos: AnnotatedPhotos | None) -> AnnotatedPhotos:
     """Checks that a data set has annotated objects.
 
     Args:
         photos: the photos; None for a data set without annotated objects.
+
+    Returns:
+        The photos.
 
     Raises:
         InputError: ``photos`` is None.
     """
     if photos is None:
         raise InputError("this data set has no annotated objects: set data=voc2012, data=coco2017 or data=imagenet")
+    return photos
 
 
 def read_annotated(photo: AnnotatedPhoto) -> np.ndarray:

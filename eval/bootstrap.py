@@ -60,7 +60,7 @@ def interval(values: np.ndarray) -> tuple[float, float] | None:
 
 def class_mean_interval(
     hits: np.ndarray, counts: np.ndarray, count: int | None = None, seed: int = 0
-) -> tuple[float, float]:
+) -> tuple[float, float] | None:
     """The 95 % interval of an accuracy that is averaged over classes.
 
     Args:
@@ -70,7 +70,7 @@ def class_mean_interval(
         seed: of the random numbers.
 
     Returns:
-        The lower and upper bound, in percent.
+        The lower and upper bound, in percent; None if no resample has a trial.
     """
     weights = resamples(len(counts), count, seed)
     drawn_hits, drawn = weights @ hits, weights @ counts

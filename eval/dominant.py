@@ -76,15 +76,15 @@ def localize(
     Raises:
         InputError: an annotation is malformed, a setting is out of range, or there are too few photos.
     """
-    check_annotated(photos)
+    photos = check_annotated(photos)
     check_counts(resamples=resamples, limit=limit)
     if dominant not in CHOICES:
         raise InputError(f"dominant={dominant} is unknown: choose one of {', '.join(CHOICES)}")
     check_counts(2, hold_out_every=hold_out_every)
     if rank_of()[0] > 0:
         return {}
-    found = ((photo, CHOICES[dominant](photo)) for photo in islice(photos, limit))
-    tasks = [(photo, thing) for photo, thing in found if thing]
+    candidates = ((photo, CHOICES[dominant](photo)) for photo in islice(photos, limit))
+    tasks = [(photo, thing) for photo, thing in candidates if thing]
     overlaps: list[np.ndarray] = []
     whole: list[float] = []
     unread: list[str] = []

@@ -66,8 +66,8 @@ def select_gammas(
     hits = {
         image.id: count_hits(scene, image, candidates) for image, scene in scenes(grounder, used, cache, lambda _: None)
     }
-    parts = ([count for image, count in hits.items() if not twofold or half(image) != side] for side in (0, 1))
-    return GammaSelection(tuple(_best(part, candidates) for part in parts), tuple(candidates))
+    one, other = ([h for image, h in hits.items() if not twofold or half(image) != side] for side in (0, 1))
+    return GammaSelection((_best(one, candidates), _best(other, candidates)), tuple(candidates))
 
 
 def half(image: str) -> int:
@@ -94,7 +94,9 @@ def count_hits(scene: GroundingScene | None, image: EntityImage, candidates: Seq
         ``(G,)`` int.
     """
     hits = np.zeros(len(candidates), int)
-    for row, gamma in enumerate(candidates if scene else ()):
+    if scene is None:
+        return hits
+    for row, gamma in enumerate(candidates):
         answers = scene.ground([entity.text for entity in image.entities], gamma)
         for entity, answer in zip(image.entities, answers, strict=True):
             rank = first_correct(inclusive(answer.boxes), inclusive(entity.union[None]))

@@ -30,8 +30,7 @@ def label(photos: AnnotatedPhotos | None, output: str) -> Path:
     Raises:
         InputError: an annotation is malformed, or no photo has an object.
     """
-    check_annotated(photos)
-    progress = tqdm(photos, "photos", unit="photo", disable=None)
+    progress = tqdm(check_annotated(photos), "photos", unit="photo", disable=None)
     records = [{"path": str(photo.path.absolute()), "tags": photo.classes} for photo in progress if photo.classes]
     if not records:
         raise InputError("no photo has an object: set another data.split")

@@ -97,10 +97,10 @@ class Metrics:
             tree[path[-1]] = leaf
 
     def _get(self, path: Path) -> float | None:
-        value = self.values
-        for key in path:
-            value = value[key]
-        return value
+        tree = self.values
+        for key in path[:-1]:
+            tree = tree[key]
+        return tree[path[-1]]
 
 
 def _mean_of_known(values: np.ndarray) -> np.ndarray:

@@ -47,7 +47,7 @@ def phrase_metrics(results: Sequence[PhraseResult], own: bool = True) -> dict:
         _add_precision(metrics, (), suffix, results, (scores, ranks), subset, types)
     if own:
         _add_own(metrics, results, every, small, types)
-    counts = {"phrases": len(results), "phrases_small": int(small.sum())}
+    counts: dict = {"phrases": len(results), "phrases_small": int(small.sum())}
     counts["phrases_by_type"] = {name: int(subset.sum()) for name, subset in types.items()}
     return counts | metrics.values | {"intervals": metrics.intervals}
 

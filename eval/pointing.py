@@ -67,7 +67,7 @@ def point(
     Raises:
         InputError: an annotation is malformed, no photo has an object, or a count is below 1.
     """
-    check_annotated(photos)
+    photos = check_annotated(photos)
     check_counts(resamples=resamples, limit=limit)
     if rank_of()[0] > 0:
         return {}

@@ -85,13 +85,13 @@ def read_predictions(path: str | Path) -> Iterator[Prediction]:
 
 
 def _parse(line: str) -> Prediction:
-    found = json.loads(line)
-    if not isinstance(found, dict):
+    record = json.loads(line)
+    if not isinstance(record, dict):
         raise ValueError("a line must be a JSON object")  # noqa: TRY004, the caller handles ValueError
-    image, sentence, phrase = found["image"], found["sentence"], found["phrase"]
+    image, sentence, phrase = record["image"], record["sentence"], record["phrase"]
     if not isinstance(image, str) or not all(type(n) is int and n >= 0 for n in (sentence, phrase)):
         raise ValueError("image must be a string, sentence and phrase must be whole numbers from 0")
-    boxes, scores = (np.asarray(found[name]) for name in ("boxes", "scores"))
+    boxes, scores = (np.asarray(record[name]) for name in ("boxes", "scores"))
     if not boxes.size and not scores.size:
         return Prediction((image, sentence, phrase), np.zeros((0, 4)), np.zeros(0))
     if boxes.ndim != 2 or boxes.shape != (len(boxes), 4) or scores.shape != (len(boxes),):

@@ -1,6 +1,7 @@
 """The reader of COCO: objects, masks, and errors in annotations."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,13 @@ def test_invalid_annotations_are_errors(tmp_path, changes):
 def test_missing_folder_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"set data\.root \(or benchmark\.root\) to the folder of COCO"):
         Coco(tmp_path, "val")
+
+
+def test_masks_need_pycocotools(tmp_path, monkeypatch):
+    (image,) = Coco(write(tmp_path, SQUARE | {"segmentation": POLYGONS}), "val")
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(InputError, match=r"need pycocotools: \.venv/bin/pip install -e '\.\[eval\]'"):
+        image.objects[0].mask()
 
 
 def test_real_annotations(data):

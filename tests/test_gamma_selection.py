@@ -51,7 +51,7 @@ def test_gamma_is_selected_on_photos_that_it_is_not_evaluated_on(many, grounder,
             ranks = [p["rank"] or 99 for p in phrases if half(p["image"]) == side]
             counted[side][gamma] = sum(rank <= k for rank in ranks for k in (1, 5, 10))
     best = [max(sorted(tried), key=counted[1 - side].get) for side in (0, 1)]
-    monkeypatch.setattr(grounder.topdown, "look", lambda *_: pytest.fail("looked again"))
+    monkeypatch.setattr(grounder.topdown, "look", lambda *_: pytest.fail("computed again"))
     metrics = evaluate(grounder, str(many), "toy", str(tmp_path / "out"), cache=cache, gamma_candidates=tried)
     assert metrics["chosen"] == {"gammas": tuple(best), "tried": tuple(tried), "on": "the other half"}
     assert metrics["gamma"] == (best[0] if best[0] == best[1] else None)

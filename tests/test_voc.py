@@ -1,5 +1,6 @@
 """The readers of PASCAL VOC and ILSVRC, on small folders and on malformed and malicious files."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,13 @@ def test_malicious_and_malformed_annotations_are_errors(tmp_path, name):
     with pytest.raises(InputError, match=message) as refusal:
         read_objects(path)
     assert str(path) in str(refusal.value)
+
+
+def test_annotations_need_defusedxml(tmp_path, monkeypatch):
+    (tmp_path / "1.xml").write_text(annotation())
+    monkeypatch.setitem(sys.modules, "defusedxml", None)
+    with pytest.raises(InputError, match=r"need defusedxml: \.venv/bin/pip install -e '\.\[eval\]'"):
+        read_objects(tmp_path / "1.xml")
 
 
 def test_missing_annotation_is_an_error(tmp_path):
