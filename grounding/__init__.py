@@ -1,4 +1,4 @@
-"""Grounding: finds in a photo what a phrase names, with a network that never saw a box."""
+"""Finds what a phrase names in a photo, with a network that was trained without boxes."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -25,7 +25,8 @@ HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    # PyTorch takes seconds and hundreds of megabytes; proposals and the command line's own errors need none of it
+    # Names are imported when they are first used: PyTorch takes seconds and hundreds of megabytes, which proposals and
+    # the error messages of the command line do not need
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"grounding.{HOMES[name]}"), name)

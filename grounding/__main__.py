@@ -1,10 +1,14 @@
-"""The command line: composes the configuration and calls one step by its name.
+"""The command line: composes the configuration and runs one step.
 
     grounding image=photo.jpg 'phrases=[a cat, the red mug]'
     grounding step=evaluate data.root=flickr30k_entities data.split=val
 
-Exit codes: 0; 2 for an input that cannot be used, told in one line; 3 where some of many inputs were skipped and the
-rest is done; 1 for a fault of ours, with its traceback.
+Exit codes:
+
+- 0: the step is done.
+- 1: a bug, with its traceback.
+- 2: an input cannot be used; one line says why.
+- 3: some of many inputs were skipped, the others are done.
 """
 
 import logging
@@ -29,20 +33,24 @@ from proposals.errors import InputError, SkippedError
 log = logging.getLogger(__name__)
 
 UNREADABLE = (
-    "cannot be read: close each bracket, and where there are other signs than plain letters, digits and spaces, put "
-    """quotes within the quotes: 'phrases=["Tür", "what is this?"]' 'image="Tür.jpg"'"""
+    "cannot be read: close each bracket; put text with other characters than plain letters, digits and spaces into "
+    """double quotes within the single quotes: 'phrases=["Tür", "what is this?"]' 'image="Tür.jpg"'"""
 )
-NOT_INSTALLED = "Could not find 'hydra/launcher/submitit"  # Hydra's words
+NOT_INSTALLED = "Could not find 'hydra/launcher/submitit"  # how Hydra's message begins
 
 
 class AfterSweep(Callback):
-    """After a sweep: what its jobs show together.
+    """Calls a function after the last job of a sweep.
 
     Args:
-        join: called with the sweep's folder, and when it began, in seconds since 1970.
+        join: called with the folder of the sweep, and the time of its start in seconds since 1970.
+
+    Attributes:
+        join: the function.
+        start: the time of the start.
     """
 
-    def __init__(self, join: Callable[[str, float], object]):
+    def __init__(self, join: Callable[[str, float], object]) -> None:
         self.join, self.start = join, 0.0
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
@@ -56,64 +64,69 @@ class AfterSweep(Callback):
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
 def run(config: DictConfig) -> None:
-    """Calls ``config.step``."""
+    """Runs the step of a configuration.
+
+    Args:
+        config: the composed configuration; ``config.step`` is called.
+    """
     try:
         instantiate(config.step, _convert_="all")
     except Exception as error:
-        swept, ours = HydraConfig.get().mode == RunMode.MULTIRUN, _told(error) is None
-        if swept and ours and rank_of()[1] > 1:
-            log.exception("this rank ends; its exit code tells srun to end the others")
+        sweep, bug = HydraConfig.get().mode == RunMode.MULTIRUN, _message(error) is None
+        if sweep and bug and rank_of()[1] > 1:
+            log.exception("this rank failed; its exit code makes srun stop the others")
             raise SystemExit(1) from error
-        # a job of a sweep reports through Hydra, so that the other jobs go on
-        if swept or ours:
+        # in a sweep Hydra catches the exception, so that the other jobs run
+        if sweep or bug:
             raise
-        raise SystemExit(_refuse(error)) from error
+        raise SystemExit(_report(error)) from error
 
 
 def main() -> None:
-    """The console script ``grounding``."""
+    """Runs the console script ``grounding``."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    # Hydra tells errors in several lines and exits with 1; this makes it raise them
+    # Hydra would print several lines and exit with 1; with this variable it raises the exception
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         refuse_renamed(sys.argv[1:])
         run()
     except (HydraException, OmegaConfBaseException, InputError) as error:
-        if wants_traceback or _told(error) is None:
+        if wants_traceback or _message(error) is None:
             raise
-        sys.exit(_refuse(error))
+        sys.exit(_report(error))
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _told(error: BaseException) -> str | None:
-    """The one line for the user, None where the fault is ours.
+def _message(error: BaseException) -> str | None:
+    """Returns one line for the user; None for a bug.
 
-    Hydra wraps what a step raises; a step's own exceptions count only where they are an InputError.
+    Hydra wraps the exceptions of a step. Of these only an InputError is the user's to correct.
     """
     chain = _chain(error)
-    ours = [link for link in chain if isinstance(link, InputError)]
-    if not ours and not all(isinstance(link, HydraException | OmegaConfBaseException) for link in chain):
+    input_errors = [link for link in chain if isinstance(link, InputError)]
+    if not input_errors and not all(isinstance(link, HydraException | OmegaConfBaseException) for link in chain):
         return None
     for link in chain:
         if isinstance(link, OverrideParseException):
             return f"{link.override} {UNREADABLE}"
-    told = str((ours or chain)[0])
-    if NOT_INSTALLED in told:
+    message = str((input_errors or chain)[0])
+    if NOT_INSTALLED in message:
         return "cluster= needs an extra: .venv/bin/pip install -e '.[slurm]'"
-    return ". ".join(line.strip() for line in told.splitlines() if line.strip())
+    return ". ".join(line.strip() for line in message.splitlines() if line.strip())
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """An exception and its causes."""
+    """Returns an exception and its causes."""
     chain = [error]
     while chain[-1].__cause__ is not None and chain[-1].__cause__ not in chain:
         chain.append(chain[-1].__cause__)
     return chain
 
 
-def _refuse(error: BaseException) -> int:
-    print(f"grounding: {_told(error)}", file=sys.stderr)
+def _report(error: BaseException) -> int:
+    """Prints the message of an exception and returns the exit code."""
+    print(f"grounding: {_message(error)}", file=sys.stderr)
     return 3 if any(isinstance(link, SkippedError) for link in _chain(error)) else 2
 
 

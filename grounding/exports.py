@@ -1,7 +1,6 @@
-"""Answers as files that other programs read: JSON, JSON lines, CSV, COCO.
+"""Writes answers to files that other programs read: JSON, JSON lines, CSV, COCO, NumPy.
 
-A phrase stands in each of them as it was asked, character by character; one that is not groundable stands there without
-a box.
+Every format contains the phrase exactly as it was asked. A phrase that is not groundable has no box.
 """
 
 import csv
@@ -17,13 +16,22 @@ from grounding.runtime.artefacts import atomic_path, write_json, write_json_line
 from grounding.runtime.version import VERSION
 from proposals.errors import InputError
 
-BOXES = 10  # of a phrase, in a record
+BOXES = 10  # of each phrase, by default
 COLUMNS = ("image", "phrase", "groundable", "rank", "x1", "y1", "x2", "y2", "score", "tags", "skipped")
 Record = dict[str, Any]
 
 
 def as_record(answer: Grounding, boxes: int = BOXES) -> Record:
-    """An answer as plain values: its best boxes as half-open xyxy in pixels of the image."""
+    """Converts an answer to values that ``json`` can encode.
+
+    Args:
+        answer: the answer.
+        boxes: the largest number of boxes.
+
+    Returns:
+        The phrase, its tags and skipped words, the best boxes (xyxy, half-open, in pixels of the image) and their
+        scores.
+    """
     return {
         "phrase": answer.phrase.text,
         "groundable": answer.groundable,
@@ -35,15 +43,30 @@ def as_record(answer: Grounding, boxes: int = BOXES) -> Record:
 
 
 def image_record(answers: Answers, boxes: int = BOXES) -> Record:
-    """The answers about one image as plain values: its name, (height, width), and a record a phrase."""
+    """Converts the answers about one image to values that ``json`` can encode.
+
+    Args:
+        answers: about the image.
+        boxes: the largest number of boxes of a phrase.
+
+    Returns:
+        The image's name, its size (height, width), and the record of each phrase (see :func:`as_record`).
+    """
     groundings = [as_record(answer, boxes) for answer in answers.groundings]
     return {"image": answers.image, "size": list(answers.size), "groundings": groundings}
 
 
 def csv_rows(answers: Answers, boxes: int = BOXES) -> Iterator[tuple[object, ...]]:
-    """The cells of ``COLUMNS``: a row a box, ranked from 1; one row without a box for a phrase not groundable.
+    """Converts the answers about one image to rows of CSV, with the columns ``COLUMNS``.
 
-    Tags and skipped words are JSON lists in their cells, for a tag may hold any sign that would part them.
+    Tags and skipped words are JSON lists, because a tag may contain any character that could separate them.
+
+    Args:
+        answers: about the image.
+        boxes: the largest number of boxes of a phrase.
+
+    Yields:
+        One row for each box, with its rank from 1; one row without a box for a phrase that is not groundable.
     """
     for answer in answers.groundings:
         head = (answers.image, answer.phrase.text, str(answer.groundable).lower())
@@ -54,28 +77,31 @@ def csv_rows(answers: Answers, boxes: int = BOXES) -> Iterator[tuple[object, ...
             yield (*head, rank, *box.round(2).tolist(), float(score), *tail)
 
 
-def as_coco(answered: Iterable[Answers], boxes: int = 1) -> Record:
-    """A data set in COCO's detection format, which pycocotools, FiftyOne and CVAT load.
+def as_coco(batch: Iterable[Answers], boxes: int = 1) -> Record:
+    """Converts answers to a data set in COCO's detection format, which pycocotools, FiftyOne and CVAT read.
 
-    A category is a distinct phrase, an annotation one of its boxes on an image: xywh in pixels, its area, its score, no
-    segmentation. The list of annotations is a list of results, too: ``COCO.loadRes`` takes it. What is not groundable
-    has no annotation and is listed under "not_groundable", which the readers leave alone.
+    Each distinct phrase is a category. Each of its boxes on an image is an annotation with a box (xywh in pixels), an
+    area and a score, without a segmentation. ``COCO.loadRes`` accepts the list of annotations as results, too. Phrases
+    that are not groundable have no annotation; they are listed under "not_groundable", which readers ignore.
 
     Args:
-        answered: of each image, under the name that its file has there; a phrase asked twice of one image counts once.
-        boxes: of a phrase, at most: annotators correct one, judges rank many.
+        batch: the answers about each image. If a phrase occurs twice for one image, the last answer is used.
+        boxes: the largest number of boxes of a phrase. Annotators correct one box, evaluations rank many.
+
+    Returns:
+        The data set.
     """
     categories: dict[str, int] = {}
     images: list[Record] = []
     annotations: list[Record] = []
-    nothing: list[Record] = []
-    for number, answers in enumerate(answered, 1):
+    not_groundable: list[Record] = []
+    for number, answers in enumerate(batch, 1):
         height, width = answers.size
         images.append({"id": number, "file_name": answers.image, "width": int(width), "height": int(height)})
         for text, answer in {answer.phrase.text: answer for answer in answers.groundings}.items():
             place = {"image_id": number, "category_id": categories.setdefault(text, len(categories) + 1)}
             if not answer.groundable:
-                nothing.append(place | {"phrase": text, "skipped": list(answer.phrase.skipped)})
+                not_groundable.append(place | {"phrase": text, "skipped": list(answer.phrase.skipped)})
             annotations += [place | annotation for annotation in _annotations(answer, boxes)]
     return {
         "info": {"description": "phrases and where they are, found by grounding", "version": VERSION},
@@ -83,7 +109,7 @@ def as_coco(answered: Iterable[Answers], boxes: int = 1) -> Record:
         "images": images,
         "categories": [{"id": i, "name": text, "supercategory": "phrase"} for text, i in categories.items()],
         "annotations": [{"id": i} | annotation for i, annotation in enumerate(annotations, 1)],
-        "not_groundable": nothing,
+        "not_groundable": not_groundable,
     }
 
 
@@ -99,57 +125,79 @@ def _annotations(answer: Grounding, boxes: int) -> Iterator[Record]:
         }
 
 
-def write_records(path: str | Path, answered: Iterable[Answers], boxes: int = BOXES) -> None:
-    """JSON: the record of the one image, or a list of such; all of them are held until the last is there.
+def write_records(path: str | Path, batch: Iterable[Answers], boxes: int = BOXES) -> None:
+    """Writes JSON: the record of one image, or a list of records. All answers are kept in memory until the last.
+
+    Args:
+        path: of the file.
+        batch: the answers about each image.
+        boxes: the largest number of boxes of a phrase.
 
     Raises:
         InputError: the file cannot be written.
     """
-    records = [image_record(answers, boxes) for answers in answered]
+    records = [image_record(answers, boxes) for answers in batch]
     write_json(path, records[0] if len(records) == 1 else records)
 
 
-def write_lines(path: str | Path, answered: Iterable[Answers], boxes: int = BOXES) -> None:
-    """JSON lines: an image's record a line, as they come, so that memory does not grow with the images.
+def write_lines(path: str | Path, batch: Iterable[Answers], boxes: int = BOXES) -> None:
+    """Writes JSON lines, one image's record a line. Memory does not grow with the number of images.
+
+    Args:
+        path: of the file.
+        batch: the answers about each image.
+        boxes: the largest number of boxes of a phrase.
 
     Raises:
         InputError: the file cannot be written.
     """
-    write_json_lines(path, (image_record(answers, boxes) for answers in answered))
+    write_json_lines(path, (image_record(answers, boxes) for answers in batch))
 
 
-def write_csv(path: str | Path, answered: Iterable[Answers], boxes: int = BOXES) -> None:
-    """CSV (RFC 4180, UTF-8) of ``COLUMNS``, a row a box, as they come, so that memory does not grow with the images.
+def write_csv(path: str | Path, batch: Iterable[Answers], boxes: int = BOXES) -> None:
+    """Writes CSV (RFC 4180, UTF-8), see :func:`csv_rows`. Memory does not grow with the number of images.
+
+    Args:
+        path: of the file.
+        batch: the answers about each image.
+        boxes: the largest number of boxes of a phrase.
 
     Raises:
         InputError: the file cannot be written.
     """
-    # the name of a file may hold bytes that are no text
+    # "backslashreplace": a file name may contain bytes that are not text
     with (
-        atomic_path(path) as aside,
-        aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for answers in answered:
+        for answers in batch:
             writer.writerows(csv_rows(answers, boxes))
 
 
-def write_coco(path: str | Path, answered: Iterable[Answers], boxes: int = 1) -> None:
-    """COCO's JSON, see :func:`as_coco`; its annotations are held until the last image is there.
+def write_coco(path: str | Path, batch: Iterable[Answers], boxes: int = 1) -> None:
+    """Writes COCO's JSON, see :func:`as_coco`. All annotations are kept in memory until the last image.
+
+    Args:
+        path: of the file.
+        batch: the answers about each image.
+        boxes: the largest number of boxes of a phrase.
 
     Raises:
         InputError: the file cannot be written.
     """
-    write_json(path, as_coco(answered, boxes))
+    write_json(path, as_coco(batch, boxes))
 
 
 class Format(NamedTuple):
-    """How answers are written.
+    """A file format for answers.
 
     Attributes:
-        file: its name; write: what writes it; boxes: how many of a phrase it usually holds.
-        relative: whether images are named from their folder, by which its readers find them.
+        file: the name of the file.
+        write: writes the file.
+        boxes: the default for the largest number of boxes of a phrase.
+        relative: whether images are named relative to their folder, where readers of the format look for them.
     """
 
     file: str
@@ -167,9 +215,10 @@ FORMATS = {
 
 
 def write_map(path: str | Path, answer: Grounding) -> None:
-    """``.npy``: ``answer.heatmap``, (H, W) float64 at the image's own pixels, the map's mass kept; nothing is pickled.
+    """Writes ``answer.heatmap`` as ``.npy``: ``(H, W)`` float64 at the resolution of the image, with the map's mass.
 
     Args:
+        path: of the file.
         answer: to a groundable phrase.
 
     Raises:
@@ -177,5 +226,5 @@ def write_map(path: str | Path, answer: Grounding) -> None:
     """
     if answer.heatmap is None:
         raise InputError(f"{answer.phrase.text!r} is not groundable: it has no map")
-    with atomic_path(path) as aside, aside.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, answer.heatmap, allow_pickle=False)

@@ -13,7 +13,7 @@ from PIL import Image
 from grounding.answers import Grounding
 from grounding.draw import OPACITY, heat_of, scale_of, scaled_size
 
-# Colour-blind readers can tell them apart (Okabe and Ito 2008); each is light enough to be read on black.
+# Distinct for colour-blind readers, too (Okabe and Ito 2008), and light enough to be read on black.
 COLOURS = ("#e69f00", "#56b4e9", "#00c08b", "#f0e442", "#cc79a7", "#ff7f4d", "#7fa8ff", "#d0d0d0")
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -21,18 +21,20 @@ NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def svg(
     image: NDArray[np.uint8], answers: Sequence[Grounding], boxes: int = 1, colours: Sequence[str] = COLOURS
 ) -> str:
-    """The photo, and over it for each groundable phrase a group of its heat map, its best boxes and its text.
+    """Draws a photo, and over it a group for each groundable phrase: its heat map, its best boxes and its text.
 
-    One file that refers to nothing outside of itself: the photo (JPEG, ``LONGEST`` pixels at most) and the heat maps
-    (PNG) are within it; boxes and text are elements in pixels of the photo, the text in lines above it. The groups have
-    the ids ``phrase-1`` and so on, by the phrases' order, so that an editor or a style sheet may hide them.
+    The file refers to no other file: the photo (JPEG, at most ``LONGEST`` pixels on the longer side) and the heat maps
+    (PNG) are embedded. Coordinates are pixels of the photo, and the text is in lines above it. The groups have the ids
+    ``phrase-1``, ``phrase-2`` and so on in the order of the phrases, so that an editor or a style sheet can hide them.
 
     Args:
-        image: (H, W, 3) uint8 RGB; answers: about this image; boxes: of a phrase, at most.
-        colours: of the phrases, as SVG writes them (``#rrggbb``), in turn.
+        image: ``(H, W, 3)`` uint8 RGB.
+        answers: about this image.
+        boxes: the largest number of boxes of a phrase.
+        colours: of the phrases as ``#rrggbb``; they repeat if there are more phrases.
 
     Returns:
-        SVG 1.1. A sign that XML does not allow (a null byte) is shown as U+FFFD.
+        SVG 1.1. A character that XML does not allow, such as a null byte, becomes U+FFFD.
     """
     height, width = image.shape[:2]
     shown = [(number, answer, answer.map) for number, answer in enumerate(answers) if answer.map is not None]
@@ -56,7 +58,7 @@ def svg(
 def _group(
     answer: Grounding, number: int, tinted: Image.Image, colour: str, boxes: int, line: float, baseline: float
 ) -> str:
-    """One phrase: its heat, its boxes, its text."""
+    """Returns the SVG group of one phrase."""
     text = escape(NOT_XML.sub("\ufffd", answer.phrase.text))
     heat = _picture(_embedded(tinted, "PNG"), answer.size)
     rectangles = [
@@ -72,7 +74,7 @@ def _group(
 
 
 def _tinted(attention: NDArray[np.float64], colour: str, size: tuple[int, int]) -> Image.Image:
-    """A colour, the more opaque the more mass lies there: an RGBA picture."""
+    """Returns an RGBA picture of one colour, which is more opaque where the map has more mass."""
     tint = Image.new("RGBA", size, colour)
     tint.putalpha(Image.fromarray((heat_of(attention, size) * OPACITY * 255).round().astype(np.uint8)))
     return tint
@@ -84,5 +86,5 @@ def _embedded(picture: Image.Image, form: str) -> str:
 
 
 def _picture(source: str, size: tuple[int, int]) -> str:
-    # of SVG 1.1: some editors know no plain href
+    # xlink:href of SVG 1.1, because some editors do not read the newer href
     return f'<image width="{size[1]}" height="{size[0]}" preserveAspectRatio="none" xlink:href={quoteattr(source)}/>'

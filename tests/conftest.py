@@ -1,4 +1,4 @@
-"""What several tests share: real photos that scikit-image ships, and the real data where it is."""
+"""Fixtures that several tests share: photos from scikit-image, and the folder of real data."""
 
 import os
 from importlib.resources import files
@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# before torch is imported: threads that spin while they wait make a busy machine many times slower
+# set before torch is imported: threads that spin while they wait make a busy machine many times slower
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# two processes share the tests: each has a core, not both
+# with several test processes each uses one core
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# the same examples in every run, HYPOTHESIS_SEARCH=1 looks for new ones; a busy machine fails none by its slowness
+# the same examples in every run, and new ones with HYPOTHESIS_SEARCH=1; no deadline, because a busy machine is slow
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.register_profile("search", deadline=None, max_examples=500)
 settings.load_profile("search" if os.environ.get("HYPOTHESIS_SEARCH") else "repeatable")
@@ -31,7 +31,7 @@ def coffee() -> Path:
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of real data; a test that wants it is skipped where it is not."""
+    """The folder of real data; tests that need it are skipped if GROUNDING_DATA does not name one."""
     folder = Path(os.environ.get("GROUNDING_DATA", ""))
     if not os.environ.get("GROUNDING_DATA") or not folder.is_dir():
         pytest.skip("GROUNDING_DATA names no folder with flickr8k/, flickr30k_entities/, bvlc_googlenet/, ...")

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and what is written is read again."""
+"""Files appear complete or not at all, and their content is read again unchanged."""
 
 import json
 
@@ -7,11 +7,11 @@ import pytest
 from grounding.runtime.artefacts import write_json, write_json_lines
 from proposals.errors import InputError
 
-# text that is not of ASCII, ends of lines that are none, and bytes of a name that are no text
+# text beyond ASCII, characters that some readers take for the end of a line, and a file name that is not UTF-8
 ODD = {"é": "日本", "ends": "\u2028 \x85 \n", "name": "photo-\udce9.jpg", "number": 0.1, "none": None}
 
 
-def test_what_is_written_is_read_again(tmp_path):
+def test_written_values_are_read_again(tmp_path):
     write_json(tmp_path / "new" / "a.json", ODD)
     assert json.loads((tmp_path / "new" / "a.json").read_bytes()) == ODD
     assert "日本" in (tmp_path / "new" / "a.json").read_text("utf-8")
@@ -19,7 +19,7 @@ def test_what_is_written_is_read_again(tmp_path):
     assert list(map(json.loads, (tmp_path / "a.jsonl").read_text("ascii").splitlines())) == [ODD, 1, ODD]
 
 
-def test_half_a_file_is_none(tmp_path):
+def test_an_interrupted_write_leaves_no_file(tmp_path):
     def broken():
         yield ODD
         raise InputError("the second is broken")

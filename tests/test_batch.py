@@ -1,4 +1,4 @@
-"""One Grounder asked by many: images one after another, threads side by side, the same question twice."""
+"""A grounder with many images, with several threads, and with the same question twice."""
 
 import gc
 import logging
@@ -20,7 +20,7 @@ PHRASES = ["a woman in an orange suit", "a cup of coffee", "a xylophone"]
 
 
 class OncePerPhoto:
-    """Proposals, made once: most of these tests are about something else."""
+    """Computes the proposals of each photo once, because most of these tests need none in particular."""
 
     def __init__(self):
         self.made: dict[bytes, Proposals] = {}
@@ -39,7 +39,7 @@ def grounder() -> Grounder:
 
 @pytest.fixture(scope="module")
 def small(astronaut, coffee, tmp_path_factory) -> list[Path]:
-    """Photos that are looked at quickly."""
+    """Small photos, for which the network is fast."""
     folder = tmp_path_factory.mktemp("small")
     for photo in (astronaut, coffee):
         picture = Image.open(photo).convert("RGB")
@@ -51,18 +51,18 @@ def bits(answers) -> list[bytes]:
     return [answer.boxes.tobytes() + answer.scores.tobytes() + np.asarray(answer.map).tobytes() for answer in answers]
 
 
-def test_one_call_is_looking_and_asking(grounder, small):
+def test_ground_equals_look_and_ask(grounder, small):
     settings = {"gamma": 0.25, "prior": 0, "nms": 0.3}
     asked = grounder.ground(small[0], PHRASES, **settings)
     assert bits(asked) == bits(grounder.look(small[0]).ground(PHRASES, **settings))
 
 
-def test_the_same_question_gets_the_same_bits(small):
+def test_the_same_question_gets_a_bit_identical_answer(small):
     first, second = (Grounder.load(side=224).ground(small[0], PHRASES) for _ in range(2))
     assert bits(first) == bits(second)
 
 
-def test_within_reproducible_the_number_of_threads_does_not_matter(grounder, small):
+def test_reproducible_results_do_not_depend_on_the_number_of_threads(grounder, small):
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 3):
@@ -75,7 +75,7 @@ def test_within_reproducible_the_number_of_threads_does_not_matter(grounder, sma
     assert found[0] == found[1]
 
 
-def test_threads_share_a_grounder(small):
+def test_threads_can_share_a_grounder(small):
     grounder = Grounder.load(side=224)
     with reproducible():
         alone = [bits(grounder.ground(path, PHRASES)) for path in small]
@@ -84,7 +84,7 @@ def test_threads_share_a_grounder(small):
     assert together == [alone[i % 2] for i in range(4)]
 
 
-def test_threads_share_a_scene(grounder, small):
+def test_threads_can_share_a_scene(grounder, small):
     phrases = [["a woman"], ["a flag", "a woman"], ["an orange suit"]]
     with reproducible():
         scene = grounder.look(small[0])
@@ -96,7 +96,7 @@ def test_threads_share_a_scene(grounder, small):
             np.testing.assert_allclose(answer.scores[:10], expected.scores[:10], rtol=1e-4)
 
 
-def test_many_images_are_answered_in_their_order(grounder, small):
+def test_many_images_are_answered_in_order(grounder, small):
     images = [small[0], np.asarray(Image.open(small[1])), Image.open(small[0])]
     batch = list(grounder.ground_batch(iter(images), PHRASES))
     assert [answers.image for answers in batch] == [str(small[0]), "image 1", "image 2"]
@@ -106,12 +106,12 @@ def test_many_images_are_answered_in_their_order(grounder, small):
         assert all(answer.image is None for answer in answers.groundings)
 
 
-def test_each_image_may_have_its_own_phrases(grounder, small):
+def test_each_image_can_have_its_own_phrases(grounder, small):
     batch = grounder.ground_batch(small, [["a woman", "a flag"], ["a cup"]])
     assert [[a.phrase.text for a in answers.groundings] for answers in batch] == [["a woman", "a flag"], ["a cup"]]
 
 
-def test_bad_images_are_skipped_and_named_at_the_end(grounder, small, tmp_path, caplog):
+def test_unreadable_images_are_skipped_and_named_at_the_end(grounder, small, tmp_path, caplog):
     (tmp_path / "text.jpg").write_text("no photo")
     images = [tmp_path / "gone.jpg", small[0], np.zeros((3, 3)), tmp_path / "text.jpg", small[1]]
     batch = grounder.ground_batch(images, ["a woman"])
@@ -126,21 +126,21 @@ def test_bad_images_are_skipped_and_named_at_the_end(grounder, small, tmp_path, 
     )
 
 
-def test_a_bad_list_of_phrases_costs_its_image_only(grounder, small):
+def test_an_invalid_list_of_phrases_skips_only_its_image(grounder, small):
     batch = grounder.ground_batch([*small, small[0]], [["a woman"], [" "], []])
     assert [answers.image for answers in batch] == [str(small[0])]
     assert ["a phrase is empty" in batch.skipped[0].reason, "no phrase" in batch.skipped[1].reason] == [True, True]
 
 
-def test_the_names_of_very_many_bad_images_are_cut(grounder, caplog):
+def test_the_warning_names_a_limited_number_of_images(grounder, caplog):
     batch = grounder.ground_batch([f"{i}.jpg" for i in range(NAMED + 3)], ["a woman"])
     assert not list(batch)
     assert len(batch.skipped) == NAMED + 3
     assert f"{NAMED - 1}.jpg: no such image file; and 3 more" in caplog.text
 
 
-def test_nothing_of_an_image_stays(grounder, small):
-    """Bounded memory: while an image is looked at, at most the one before it is still there."""
+def test_images_are_released(grounder, small):
+    """Memory is bounded: while an image is processed, at most the previous one is still in memory."""
     alive: list[weakref.ref] = []
 
     def images():
@@ -160,7 +160,7 @@ def test_nothing_of_an_image_stays(grounder, small):
     assert len(kept) == 5
 
 
-def test_progress_is_shown_where_there_is_a_terminal(grounder, small, monkeypatch, capsys):
+def test_progress_is_shown_in_a_terminal(grounder, small, monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     list(grounder.ground_batch(small, ["a woman"]))
     assert "2/2" in capsys.readouterr().err
@@ -179,13 +179,13 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_wrong_questions_are_told_before_the_first_image(grounder, name):
+def test_invalid_phrases_are_refused_before_the_first_image(grounder, name):
     phrases, message = REFUSALS[name]
     with pytest.raises(InputError, match=message):
         grounder.ground_batch(["a.jpg", "b.jpg"], phrases)
 
 
-def test_one_path_is_no_list_of_images(grounder):
+def test_a_single_path_is_refused(grounder):
     for path in ("a.jpg", Path("a.jpg")):
         with pytest.raises(
             InputError, match=r"a.jpg is one image, not a list of images: call ground for it, or give \["
@@ -193,7 +193,7 @@ def test_one_path_is_no_list_of_images(grounder):
             grounder.ground_batch(path, ["a cat"])
 
 
-def test_too_few_lists_for_a_generator_are_told(grounder, small):
+def test_too_few_lists_of_phrases_for_a_generator_are_refused(grounder, small):
     batch = grounder.ground_batch(iter(small), [["a woman"]])
     assert isinstance(batch, GroundingBatch)
     with pytest.raises(InputError, match="1 lists of phrases, but more images"):
@@ -214,7 +214,7 @@ def test_devices(small):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_answers_as_the_cpu_does(grounder, small):
+def test_gpu_and_cpu_agree(grounder, small):
     on_gpu = Grounder.load(device="cuda")
     with reproducible():
         first, second = (on_gpu.ground(small[0], PHRASES) for _ in range(2))
@@ -223,7 +223,7 @@ def test_a_gpu_answers_as_the_cpu_does(grounder, small):
         np.testing.assert_allclose(answer.scores[:3], expected.scores[:3], rtol=1e-2)
 
 
-def test_an_answer_prints_in_a_line_and_shows_its_picture(grounder, small):
+def test_an_answer_prints_as_one_line_and_shows_its_overlay(grounder, small):
     woman, unknown = grounder.ground(small[0], ["a woman with a xylophone", "a xylophone"])
     box = ", ".join(f"{side:.0f}" for side in woman.boxes[0])
     assert repr(woman) == str(woman) == (

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it prints, what it writes, how it refuses."""
+"""The command line: its output, its files and its error messages."""
 
 import io
 import json
@@ -21,7 +21,7 @@ def grounding(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def test_a_photo_is_grounded(tmp_path, coffee):
+def test_ground_a_photo(tmp_path, coffee):
     done = grounding(tmp_path, f"image={coffee}", "phrases=[a cup of coffee, a xylophone]")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -58,7 +58,7 @@ def truncated(path: Path) -> None:
 
 
 REFUSALS = {
-    "no image": (["phrases=[a cat]"], "no image: say image=PHOTO"),
+    "no image": (["phrases=[a cat]"], "no image: set image=PHOTO"),
     "missing image": (["image=nowhere.jpg", "phrases=[a cat]"], "nowhere.jpg: no such image file"),
     "text": (["image=text.jpg", "phrases=[a cat]"], "text.jpg is not an image that can be read"),
     "truncated": (["image=half.jpg", "phrases=[a cat]"], "half.jpg is truncated or corrupt"),
@@ -67,8 +67,8 @@ REFUSALS = {
     "no file of phrases": (["image=PHOTO", "phrases=a cat"], "the file phrases=a cat cannot be read"),
     "unquoted signs": (
         ["image=PHOTO", "phrases=[Tür]"],
-        "phrases=[Tür] cannot be read: close each bracket, and where "
-        "there are other signs than plain letters, digits and spaces, put quotes within the quotes",
+        "phrases=[Tür] cannot be read: close each bracket; put text with other characters than plain letters, digits "
+        "and spaces into double quotes within the single quotes",
     ),
     "open bracket": (["image=PHOTO", "phrases=[a cat"], "phrases=[a cat cannot be read: close each bracket"),
     "nothing fits": (["image=*.webp", "phrases=[a cat]"], "*.webp: no file matches this pattern"),
@@ -91,13 +91,13 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_wrong_input_is_refused_in_one_line_with_exit_code_2(tmp_path, coffee, monkeypatch, capsys, name):
+def test_invalid_input_is_refused_in_one_line_with_exit_code_2(tmp_path, coffee, monkeypatch, capsys, name):
     arguments, message = REFUSALS[name]
     (tmp_path / "text.jpg").write_text("no photo")
     truncated(tmp_path / "half.jpg")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    # in this process, without log files that would outlive it
+    # without log files, because they would stay open in this process
     quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
     monkeypatch.setattr(sys, "argv", ["grounding", *(a.replace("PHOTO", str(coffee)) for a in arguments), *quiet])
     with pytest.raises(SystemExit) as stopped:
@@ -109,13 +109,13 @@ def test_wrong_input_is_refused_in_one_line_with_exit_code_2(tmp_path, coffee, m
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_a_refusal_in_a_process_of_its_own(tmp_path):
+def test_a_refusal_in_a_new_process(tmp_path):
     done = grounding(tmp_path, "image=nowhere.jpg", "phrases=[a cat]")
     assert done.returncode == 2
     assert done.stderr == "grounding: nowhere.jpg: no such image file\n"
 
 
-def test_where_some_images_are_skipped_the_exit_code_is_3(tmp_path, coffee):
+def test_the_exit_code_is_3_if_some_images_were_skipped(tmp_path, coffee):
     (tmp_path / "album").mkdir()
     Image.open(coffee).resize((96, 64)).save(tmp_path / "album" / "cup.png")
     (tmp_path / "album" / "text.jpg").write_text("no photo")
@@ -128,7 +128,7 @@ def test_where_some_images_are_skipped_the_exit_code_is_3(tmp_path, coffee):
     assert "album/cup.png,☕,false" in (tmp_path / "runs" / "ground" / "groundings.csv").read_text("utf-8")
 
 
-def test_the_shell_completes_words(tmp_path):
+def test_shell_completion(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "COMP_LINE": "grounding attention=c-m"}
     command = [sys.executable, "-m", "grounding", "--shell-completion", "query=bash"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
@@ -140,7 +140,7 @@ def test_the_shell_completes_words(tmp_path):
     ]
 
 
-def test_a_fault_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
+def test_a_bug_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["grounding", "step._target_=grounding.steps.ground.no_such_function"])
     with pytest.raises(Exception, match="no_such_function"):

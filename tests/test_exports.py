@@ -1,4 +1,4 @@
-"""Answers as files, read back by the programs that they are for."""
+"""Files of answers, read by the programs that they are written for."""
 
 import csv
 import json
@@ -49,7 +49,7 @@ def written(path, form: str, answered: list[Answers]):
     return path / FORMATS[form].file
 
 
-def test_json_gives_back_what_was_asked(answered, tmp_path):
+def test_json_contains_the_phrases_unchanged(answered, tmp_path):
     first, second = json.loads(written(tmp_path, "json", answered).read_bytes())
     assert [g["phrase"] for g in first["groundings"]] == ODD
     assert (first["image"], first["size"]) == ("deep/astronaut.png", [512, 512])
@@ -63,19 +63,19 @@ def test_json_gives_back_what_was_asked(answered, tmp_path):
     }  # fmt: skip
 
 
-def test_json_of_one_image_is_its_record(answered, tmp_path):
+def test_json_of_one_image_is_one_record(answered, tmp_path):
     assert json.loads(written(tmp_path, "json", answered[:1]).read_bytes())["image"] == "deep/astronaut.png"
 
 
-def test_json_lines_are_the_records(answered, tmp_path):
+def test_json_lines_are_the_records_of_json(answered, tmp_path):
     (tmp_path / "lines").mkdir()
     lines = written(tmp_path / "lines", "jsonl", answered).read_bytes().splitlines()
     (tmp_path / "whole").mkdir()
     assert list(map(json.loads, lines)) == json.loads(written(tmp_path / "whole", "json", answered).read_bytes())
 
 
-def test_lines_are_written_as_answers_come(answered, tmp_path):
-    """Nothing is held: when the third image is asked for, the first is in the file already."""
+def test_lines_are_written_while_answers_come(answered, tmp_path):
+    """Answers are written as they come: when the third image is needed, the first is in the file already."""
     for form in ("jsonl", "csv"):
         sizes = []
 
@@ -88,7 +88,7 @@ def test_lines_are_written_as_answers_come(answered, tmp_path):
         assert 0 < sizes[4] < sizes[-1]
 
 
-def test_csv_has_a_row_a_box(answered, tmp_path):
+def test_csv_has_one_row_for_each_box(answered, tmp_path):
     with written(tmp_path, "csv", answered).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS
@@ -104,7 +104,7 @@ def test_csv_has_a_row_a_box(answered, tmp_path):
     ]  # fmt: skip
 
 
-def test_coco_loads_in_pycocotools(answered, tmp_path, capsys):
+def test_pycocotools_reads_coco(answered, tmp_path, capsys):
     path = written(tmp_path, "coco", answered)
     truth = COCO(str(path))
     phrases = list(dict.fromkeys([*ODD, "a cup"]))
@@ -114,7 +114,7 @@ def test_coco_loads_in_pycocotools(answered, tmp_path, capsys):
     assert all(type(image[side]) is int for image in truth.dataset["images"] for side in ("id", "width", "height"))
     found = truth.loadAnns(truth.getAnnIds())
     assert [annotation["id"] for annotation in found] == list(range(1, len(found) + 1))
-    # a phrase asked twice counts once; one that is not groundable has no box
+    # a phrase that is asked twice counts once; a phrase that is not groundable has no box
     assert len(found) == len(ODD) - 1 + 1
     (cup,) = truth.loadAnns(truth.getAnnIds(imgIds=[2]))
     x, y, width, height = cup["bbox"]
@@ -130,7 +130,7 @@ def test_coco_loads_in_pycocotools(answered, tmp_path, capsys):
     ]
 
 
-def test_cocos_annotations_are_results(answered, tmp_path, capsys):
+def test_pycocotools_reads_the_annotations_as_results(answered, tmp_path, capsys):
     path = written(tmp_path, "coco", answered)
     truth = COCO(str(path))
     many = as_coco(answered, boxes=5)["annotations"]
@@ -141,7 +141,7 @@ def test_cocos_annotations_are_results(answered, tmp_path, capsys):
         assert scores == sorted(scores, reverse=True)
 
 
-def test_a_map_is_the_heat_map_and_holds_no_object(answered, tmp_path):
+def test_a_map_file_is_the_heat_map_without_pickled_objects(answered, tmp_path):
     answer = answered[1].groundings[0]
     write_map(tmp_path / "cup.npy", answer)
     loaded = np.load(tmp_path / "cup.npy", allow_pickle=False)
@@ -150,7 +150,7 @@ def test_a_map_is_the_heat_map_and_holds_no_object(answered, tmp_path):
     assert loaded.sum() == pytest.approx(answer.map.sum())
 
 
-def test_an_svg_holds_all_that_it_shows(answered, astronaut):
+def test_an_svg_embeds_everything(answered, astronaut):
     image, answers = np.asarray(Image.open(astronaut)), answered[0].groundings
     root = defusedxml.ElementTree.fromstring(svg(image, answers, boxes=2))
     groups = root.findall(f"{SVG}g")
@@ -172,7 +172,7 @@ def test_an_svg_holds_all_that_it_shows(answered, astronaut):
     np.testing.assert_allclose(hottest[::-1], (x, y), atol=8)
 
 
-def test_a_folder_that_cannot_be_written_is_told(answered, tmp_path):
+def test_a_folder_that_cannot_be_written(answered, tmp_path):
     (tmp_path / "file").write_text("no folder")
     for form in FORMATS.values():
         with pytest.raises(InputError, match="cannot be written"):
@@ -181,8 +181,8 @@ def test_a_folder_that_cannot_be_written_is_told(answered, tmp_path):
         write_map(tmp_path / "file" / "cup.npy", answered[1].groundings[0])
 
 
-def test_an_overlay_shows_the_letters_of_a_phrase(answered, astronaut):
-    """With a font that has no such letters, words of one length would look the same."""
+def test_an_overlay_shows_letters_of_any_script(answered, astronaut):
+    """With a font without these letters, words of the same length would look the same."""
     answer = replace(answered[0].groundings[0], image=np.asarray(Image.open(astronaut)))
     for words in (("чашка", "книга"), ("φως", "γάτ"), ("امرأة", "بجانب"), ("שלום", "קפה!")):
         titles = [
@@ -191,7 +191,7 @@ def test_an_overlay_shows_the_letters_of_a_phrase(answered, astronaut):
         assert (titles[0] != titles[1]).any()
 
 
-def test_what_is_not_groundable_is_neither_drawn_nor_written(answered, astronaut, tmp_path):
+def test_a_phrase_that_is_not_groundable_is_not_drawn(answered, astronaut, tmp_path):
     unknown, image = answered[0].groundings[6], np.asarray(Image.open(astronaut))
     with pytest.raises(InputError, match="'a xylophone' is not groundable: there is nothing to draw"):
         unknown.overlay()

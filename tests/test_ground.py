@@ -1,4 +1,4 @@
-"""The step ``ground``: a file, a folder, a pattern or the standard input; what it writes, how it refuses."""
+"""The step ``ground`` with a file, a folder, a pattern and the standard input: its files and error messages."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ def grounder() -> Grounder:
 
 @pytest.fixture
 def album(coffee, tmp_path) -> Path:
-    """Two photos in a folder and one deeper, with a file that is no photo and one that is broken."""
+    """A folder with two photos, a text file, and a subfolder with one photo."""
     folder = tmp_path / "album"
     (folder / "deep").mkdir(parents=True)
     picture = Image.open(coffee).convert("RGB").resize((96, 64))
@@ -43,7 +43,7 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_folder_is_grounded(grounder, album, tmp_path, capsys):
+def test_a_folder_of_photos(grounder, album, tmp_path, capsys):
     ground(grounder, str(album), PHRASES, str(tmp_path / "out"), "jsonl")
     lines = (tmp_path / "out" / "groundings.jsonl").read_text().splitlines()
     records = list(map(json.loads, lines))
@@ -57,7 +57,7 @@ def test_a_folder_is_grounded(grounder, album, tmp_path, capsys):
     assert "3 images" in capsys.readouterr().out
 
 
-def test_what_is_broken_among_many_is_skipped_and_told(grounder, album, tmp_path):
+def test_broken_photos_among_many_are_skipped_and_listed(grounder, album, tmp_path):
     (album / "bad.jpg").write_text("no photo")
     with pytest.raises(SkippedError) as told:
         ground(grounder, str(album / "*.*"), ["a cup"], str(tmp_path / "out"), "csv", pictures=None)
@@ -71,7 +71,7 @@ def test_what_is_broken_among_many_is_skipped_and_told(grounder, album, tmp_path
     assert files(tmp_path / "out") == ["groundings.csv", "skipped.jsonl"]
 
 
-def test_where_none_can_be_used_nothing_is_written(grounder, album, tmp_path):
+def test_without_a_usable_photo_nothing_is_written(grounder, album, tmp_path):
     with pytest.raises(
         InputError, match=r"none of 1 images can be used: .*notes.txt is not an image that can be read"
     ) as told:
@@ -80,7 +80,7 @@ def test_where_none_can_be_used_nothing_is_written(grounder, album, tmp_path):
     assert files(tmp_path / "out") == []
 
 
-def test_coco_names_images_from_their_folder(grounder, album, tmp_path, capsys):
+def test_coco_names_images_relative_to_their_folder(grounder, album, tmp_path, capsys):
     ground(grounder, str(album), PHRASES, str(tmp_path / "out"), "coco", pictures=None)
     loaded = COCO(str(tmp_path / "out" / "coco.json"))
     assert [image["file_name"] for image in loaded.dataset["images"]] == ["[1].jpg", "cup.png", "deep/Kaffee ☕.png"]
@@ -91,7 +91,7 @@ def test_coco_names_images_from_their_folder(grounder, album, tmp_path, capsys):
     assert len(loaded.getAnnIds()) == 4
 
 
-def test_the_standard_input_is_a_photo(grounder, album, tmp_path, monkeypatch):
+def test_a_photo_from_the_standard_input(grounder, album, tmp_path, monkeypatch):
     data = (album / "cup.png").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     ground(grounder, "-", ["a cup"], str(tmp_path / "piped"))
@@ -102,7 +102,7 @@ def test_the_standard_input_is_a_photo(grounder, album, tmp_path, monkeypatch):
     assert piped == named
 
 
-def test_a_standard_input_without_end_is_refused(grounder, tmp_path, monkeypatch):
+def test_an_endless_standard_input_is_refused(grounder, tmp_path, monkeypatch):
     monkeypatch.setattr("grounding.steps.ground.MAX_BYTES", 100)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(bytes(200))))
     with pytest.raises(InputError, match="the standard input has more than 100 bytes; make the image smaller"):
@@ -127,13 +127,13 @@ def test_pictures_and_maps(grounder, album, tmp_path):
     assert "☕ coffee" in (tmp_path / "out" / "03-coffee.svg").read_text("utf-8")
 
 
-def test_phrases_from_a_file_stand_as_they_are(tmp_path):
+def test_phrases_from_a_file_are_unchanged(tmp_path):
     (tmp_path / "phrases.txt").write_bytes("\ufeffa cup\r\n\n  a \u2028 line \n\u202eامرأة\n🚀".encode())
     assert read_phrases(str(tmp_path / "phrases.txt")) == ["a cup", "  a \u2028 line ", "\u202eامرأة", "🚀"]
     assert read_phrases(["a cup", " "]) == ["a cup", " "]
 
 
-def test_a_file_that_exists_is_no_pattern(album):
+def test_an_existing_file_is_not_a_pattern(album):
     found = find_photos(str(album / "[1].jpg"))
     assert (found.paths, found.many, found.name(found.paths[0])) == ([str(album / "[1].jpg")], False, "[1].jpg")
     deep = find_photos(str(album / "**" / "*.png"))
@@ -142,10 +142,10 @@ def test_a_file_that_exists_is_no_pattern(album):
 
 REFUSALS = {
     "format": ({"form": "xml"}, "there is no format 'xml'; choose one of json, jsonl, csv, coco"),
-    "pictures": ({"pictures": "gif"}, "there are no pictures of type 'gif'; choose one of png, svg, or null"),
+    "pictures": ({"pictures": "gif"}, "there is no format of pictures 'gif'; choose one of png, svg, or null"),
     "boxes": ({"boxes": 0}, "boxes=0 must be a whole number, 1 or more"),
     "half a box": ({"boxes": 1.5}, "boxes=1.5 must be a whole number, 1 or more"),
-    "no image": ({"image": None}, "no image: say image=PHOTO, a folder, or - for the standard input"),
+    "no image": ({"image": None}, "no image: set image=PHOTO, image=FOLDER, or image=- for the standard input"),
     "no photos": ({"image": "EMPTY"}, "contains no photo: give a folder of .bmp, .gif"),
     "no match": ({"image": "EMPTY/*.jpg"}, "no file matches this pattern"),
     "no file": ({"phrases": "a cat"}, "the file phrases=a cat cannot be read .No such file or directory.: write a "
@@ -154,13 +154,13 @@ REFUSALS = {
     "bytes": ({"phrases": "BYTES"}, "is not UTF-8 text: save the file as UTF-8"),
     "blank": ({"phrases": "BLANK"}, "has no phrases: write one phrase on each line"),
     "no list": ({"phrases": None}, "phrases=None must be a list"),
-    "images": ({"image": ["a.jpg", "b.jpg"]}, "is no path: for many photos give a folder, or a pattern such as"),
+    "images": ({"image": ["a.jpg", "b.jpg"]}, "is not a path: for many photos give a folder, or a pattern such as"),
     "none of many": ({"image": "ALBUM", "phrases": []}, "no phrase to ground"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_wrong_input_is_told(grounder, album, tmp_path, name):
+def test_invalid_input_is_refused(grounder, album, tmp_path, name):
     wrong, message = REFUSALS[name]
     (tmp_path / "EMPTY").mkdir()
     (tmp_path / "BYTES").write_bytes(b"a \xff cat")
@@ -173,7 +173,7 @@ def test_wrong_input_is_told(grounder, album, tmp_path, name):
     assert not (tmp_path / "out").exists()
 
 
-def test_every_format_is_in_the_settings():
+def test_conf_lists_every_format():
     config = (Path(__file__).parents[1] / "conf" / "config.yaml").read_text()
     (line,) = (line for line in config.splitlines() if line.startswith("format: "))
     assert all(name in line for name in FORMATS)

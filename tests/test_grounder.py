@@ -39,7 +39,7 @@ def test_a_phrase_gets_boxes(scene):
     assert (answer.boxes[:, 2:] > answer.boxes[:, :2]).all()
 
 
-def test_the_suit_is_where_it_is(astronaut):
+def test_the_maximum_lies_on_the_orange_suit(astronaut):
     """The orange suit fills the lower left of the photo; the face and the rocket lie above y = 190."""
     (answer,) = Grounder.load(method="c-mwp").look(astronaut).ground(["an orange suit"])
     x, y = answer.point
@@ -47,7 +47,7 @@ def test_the_suit_is_where_it_is(astronaut):
     assert y > 200
 
 
-def test_unknown_words_are_named_and_never_boxed(scene):
+def test_unknown_words_are_named_and_get_no_boxes(scene):
     known, unknown = scene.ground(["a woman with a xylophone", "a xylophone"])
     assert known.groundable
     assert known.phrase.skipped == ("xylophone",)
@@ -58,7 +58,7 @@ def test_unknown_words_are_named_and_never_boxed(scene):
     assert unknown.point is None
 
 
-def test_scores_are_the_maps_mass_in_the_masks(scene, grounder):
+def test_scores_are_the_mass_of_the_map_inside_the_masks(scene, grounder):
     (answer,) = scene.ground(["a woman"], vote=0)
     proposals = scene.proposals
     by_box: dict[tuple, float] = {}
@@ -72,17 +72,17 @@ def test_scores_are_the_maps_mass_in_the_masks(scene, grounder):
         assert by_box[tuple(box)] == pytest.approx(score, rel=1e-9)
 
 
-def test_the_papers_settings_order_by_score_and_ours_by_vote(scene, grounder):
+def test_paper_settings_rank_by_score_and_ours_by_vote(scene, grounder):
     paper = Settings.paper()
     assert (paper.method, paper.side, paper.gamma, paper.prior, paper.vote, paper.nms) == ("c-mwp", 300, 0.5, 0, 0, 0.7)
     (thinned,), (voted,) = scene.ground(["a woman"], vote=0), scene.ground(["a woman"])
     assert len(voted.boxes) == 100
-    assert voted.scores.sum() <= 1 + 1e-6  # it is mass that they divide among themselves
+    assert voted.scores.sum() <= 1 + 1e-6  # scores are shares of a probability
     assert thinned.scores.tolist() == sorted(thinned.scores.tolist(), reverse=True)
     np.testing.assert_array_equal(thinned.map, voted.map)
 
 
-def test_a_vote_points_at_what_most_of_its_mass_covers(scene):
+def test_the_point_after_a_vote_is_covered_by_the_largest_mass(scene):
     (answer,) = scene.ground(["a woman"])
     x, y = answer.point
 
@@ -93,26 +93,26 @@ def test_a_vote_points_at_what_most_of_its_mass_covers(scene):
         return answer.scores[inside].sum()
 
     everywhere = [mass_at(i, j) for i in range(2, 512, 8) for j in range(2, 512, 8)]
-    assert mass_at(x, y) >= max(everywhere) - 0.02  # but for boxes' edges within a cell
+    assert mass_at(x, y) >= max(everywhere) - 0.02  # a box may end inside a cell
     (thinned,) = scene.ground(["a woman"], vote=0)
     peak = np.unravel_index(thinned.map.argmax(), thinned.map.shape)
     height, width = thinned.map.shape
     assert thinned.point == ((peak[1] + 0.5) * 512 / width, (peak[0] + 0.5) * 512 / height)
 
 
-def test_a_phrases_map_is_the_mean_of_its_words(scene):
+def test_the_map_of_a_phrase_is_the_average_of_its_words(scene):
     (answer,) = scene.ground(["woman flag"])
     np.testing.assert_allclose(answer.map, (scene.attend(["woman"])[0] + scene.attend(["flag"])[0]) / 2)
 
 
-def test_phrases_together_are_phrases_alone(grounder, astronaut):
+def test_phrases_do_not_affect_each_other(grounder, astronaut):
     together = grounder.look(astronaut).ground(["a woman", "a flag", "a woman"])
     alone = [grounder.look(astronaut).ground([text])[0] for text in ("a woman", "a flag")]
     for answer, expected in zip(together, [*alone, alone[0]], strict=True):
         np.testing.assert_allclose(answer.scores[:10], expected.scores[:10], rtol=1e-4)
 
 
-def test_a_heatmap_lies_on_the_photo_and_keeps_its_mass(scene):
+def test_a_heatmap_has_the_size_of_the_photo_and_keeps_its_mass(scene):
     (answer,) = scene.ground(["a woman"])
     assert answer.heatmap.shape == (512, 512)
     assert answer.heatmap.sum() == pytest.approx(answer.map.sum())
@@ -129,7 +129,7 @@ def test_resizing_keeps_mass(shape):
     torch.testing.assert_close(resized.sum((1, 2)), maps.sum((1, 2)))
 
 
-def test_another_gamma_takes_no_other_pass(scene):
+def test_another_gamma_needs_no_other_pass(scene):
     (paper,) = scene.ground(["a woman"], gamma=0.5)
     (dense,) = scene.ground(["a woman"], gamma=1)
     (whole,) = scene.ground(["a woman"], gamma=0)
@@ -138,7 +138,7 @@ def test_another_gamma_takes_no_other_pass(scene):
     assert area[0] > area[2]
 
 
-def test_another_setting_integrates_nothing_and_answers_as_a_fresh_scene(scene, astronaut, monkeypatch):
+def test_another_setting_integrates_nothing_and_equals_a_fresh_scene(scene, astronaut, monkeypatch):
     phrases, calls, integrate = ["a woman", "an orange suit"], [], scene.proposals.integrate
     monkeypatch.setattr(scene.proposals, "integrate", lambda maps: calls.append(len(maps)) or integrate(maps))
     scene.ground(phrases)
@@ -155,7 +155,7 @@ def test_another_setting_integrates_nothing_and_answers_as_a_fresh_scene(scene, 
                 np.testing.assert_array_equal(getattr(answer, name), getattr(fresh, name))
 
 
-def test_another_method_shares_the_proposals_and_answers_as_a_fresh_scene(scene, astronaut):
+def test_another_method_shares_the_proposals_and_equals_a_fresh_scene(scene, astronaut):
     fresh = Grounder.load(method="cam", side=224).look(astronaut).ground(["a woman"])[0]
     before, other = scene.ground(["a woman"])[0], scene.ground(["a woman"], method="cam")[0]
     np.testing.assert_array_equal(other.map, fresh.map)
@@ -166,7 +166,7 @@ def test_another_method_shares_the_proposals_and_answers_as_a_fresh_scene(scene,
         scene.ground(["a woman"], method="magic")
 
 
-def test_settings_out_of_range_are_told(scene):
+def test_settings_out_of_range_are_refused(scene):
     for settings in ({"gamma": -1}, {"prior": float("nan")}, {"vote": -1}, {"nms": 1.5, "vote": 0}):
         with pytest.raises(InputError, match=f"{next(iter(settings))}="):
             scene.ground(["a woman"], **settings)
@@ -178,18 +178,18 @@ def test_boxes_as_proposals(astronaut):
 
 
 @pytest.mark.parametrize("size", [(1, 6), (30, 30), (300, 900)])
-def test_odd_photos(grounder, size):
+def test_very_small_and_long_photos(grounder, size):
     pixels = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
     (answer,) = grounder.look(pixels).ground(["a dog"])
     assert len(answer.boxes)
     assert (answer.boxes[:, 2:] <= (size[1], size[0])).all()
 
 
-def test_grey_photos_and_pictures(grounder, astronaut):
+def test_a_grey_pil_image(grounder, astronaut):
     assert grounder.look(Image.open(astronaut).convert("L")).ground(["a woman"])[0].groundable
 
 
-def test_wrong_questions_are_told(scene):
+def test_invalid_phrases_are_refused(scene):
     for phrases in ([], "a woman"):
         with pytest.raises(InputError, match="no phrase to ground"):
             scene.ground(phrases)
@@ -204,7 +204,7 @@ def test_wrong_questions_are_told(scene):
     [({"method": "saliency"}, "no attention method 'saliency'"), ({"side": 100}, "at least 224 pixels"),
      ({"target": "pool9"}, "no layer 'pool9'")],
 )  # fmt: skip
-def test_wrong_settings_are_told(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         Grounder.load(**settings)
 
@@ -227,7 +227,7 @@ def test_the_step_writes_boxes_and_overlays(grounder, astronaut, tmp_path, capsy
     assert "a xylophone  not groundable" in printed
 
 
-def test_what_conf_says_is_best_and_the_papers_is_what_the_code_says():
+def test_conf_and_code_have_the_same_settings():
     with initialize_config_module("conf", version_base="1.3"):
         for overrides, own in (
             ([], Settings()),
@@ -238,7 +238,7 @@ def test_what_conf_says_is_best_and_the_papers_is_what_the_code_says():
             assert {name: said[name] for name in vars(own)} == vars(own)
 
 
-def test_the_partial_contrast_subtracts_a_share_of_the_duals_mass(grounder, astronaut):
+def test_the_partial_contrast_subtracts_a_share_of_the_mass_of_the_dual(grounder, astronaut):
     """The dual of a tag is a tag of negated weights; at 224 x 224 the classifier has one position."""
     negated = TagClassifier.load()
     negated.classifier.weight.data.neg_()

@@ -13,7 +13,7 @@ def gradient(height: int = 40, width: int = 60) -> np.ndarray:
     return np.stack([x * 4, y * 5, x + y], 2).astype(np.uint8)
 
 
-def test_arrays_pictures_and_paths_agree(tmp_path):
+def test_arrays_pil_images_and_paths_agree(tmp_path):
     pixels = gradient()
     Image.fromarray(pixels).save(tmp_path / "a.png")
     for source in (pixels, Image.fromarray(pixels), tmp_path / "a.png", str(tmp_path / "a.png")):
@@ -21,9 +21,9 @@ def test_arrays_pictures_and_paths_agree(tmp_path):
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_the_cameras_orientation_is_applied(tmp_path, turn):
+def test_the_exif_orientation_is_applied(tmp_path, turn):
     pixels = gradient()
-    # what a camera stores so that, turned as its tag says, the picture is upright
+    # the pixels that a camera stores for an upright photo, by the orientation in its EXIF data
     undo = {1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
             5: lambda a: a.transpose(1, 0, 2), 6: lambda a: np.rot90(a), 7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
             8: lambda a: np.rot90(a, -1)}  # fmt: skip
@@ -42,7 +42,7 @@ def test_every_mode_becomes_rgb(mode):
     assert image.std() > 5
 
 
-def test_sixteen_bits_of_grey_keep_their_range():
+def test_16_bit_grey_keeps_its_range():
     deep = Image.fromarray((np.arange(40 * 60).reshape(40, 60) * 27).astype(np.uint16))
     image = read_image(deep)
     assert image.max() > 240
@@ -64,7 +64,7 @@ def bomb() -> bytes:
     return buffer.getvalue()
 
 
-def test_what_cannot_be_read_is_told(tmp_path):
+def test_unreadable_files_are_refused(tmp_path):
     whole = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)).save(whole, "JPEG")
     cases = {
@@ -87,11 +87,11 @@ def test_what_cannot_be_read_is_told(tmp_path):
 
 @pytest.mark.parametrize("array", [np.zeros((4, 4)), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8),
                                    np.zeros((0, 4, 3), np.uint8)])  # fmt: skip
-def test_wrong_arrays_are_told(array):
+def test_invalid_arrays_are_refused(array):
     with pytest.raises(InputError, match=r"must be \(H, W, 3\) uint8"):
         read_image(array)
 
 
-def test_a_sliver_is_refused():
+def test_a_very_long_image_is_refused():
     with pytest.raises(InputError, match="the image is 4000x1: its sides differ more than 8:1; crop it"):
         read_image(np.zeros((1, 4000, 3), np.uint8))

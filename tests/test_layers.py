@@ -251,14 +251,14 @@ def test_the_heat_stands_where_the_cells_look(tagger):
 
 
 REFUSALS = {
-    "no image": ({"image": None}, "no image: say image=PHOTO"),
+    "no image": ({"image": None}, "no image: set image=PHOTO"),
     "missing image": ({"image": "nowhere.jpg"}, "no such image file"),
     "no phrase": ({"phrases": []}, "no phrase to map"),
     "one text": ({"phrases": "a dog"}, "no phrase to map"),
     "empty phrase": ({"phrases": ["a dog", " "]}, "a phrase is empty"),
     "too many": ({"phrases": ["a dog"] * 9}, "9 phrases are too many for one picture: give 8 at most"),
-    "unknown word": ({"phrases": ["a womann"]}, "knows no word of 'a womann'; near it: woman"),
-    "nothing near": ({"phrases": ["qqqq"]}, "knows no word of 'qqqq'; say it in other words"),
+    "unknown word": ({"phrases": ["a womann"]}, "knows no word of 'a womann'; similar tags: woman"),
+    "nothing near": ({"phrases": ["qqqq"]}, "knows no word of 'qqqq'; use other words"),
     "unknown method": ({"method": "magic"}, "no attention method 'magic'"),
     "one layer only": ({"method": "cam"}, "method=cam reads one layer only"),
     "too small": ({"side": 100}, "side=100"),

@@ -1,4 +1,4 @@
-"""The notebook runs as it stands, and finds what it says that it finds."""
+"""The notebook runs without errors, and its results are the ones that its text describes."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_the_notebook_goes_from_captions_to_boxes(tmp_path, monkeypatch):
     shown = [output.data for output in outputs if "data" in output]
     assert "Grounding('a saucer': not groundable, skipped=('saucer',))" in shown[1]["text/plain"]
     assert "image/png" in shown[3]
-    # the kitten is in the left half, the cup stands around (306, 62)
+    # the kitten is in the left half, the cup is near (306, 62)
     (left, _, right, _), (x1, y1, x2, y2) = json.loads(outputs[-1]["text"])
     assert left + right < 2 * 200
     assert x1 < 306 < x2 and y1 < 62 < y2 and x1 > 200

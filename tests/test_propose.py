@@ -1,4 +1,4 @@
-"""The step ``propose``: the same bytes however the work is cut, and nothing half-written."""
+"""The step ``propose``: the same bytes for any number of workers and ranks, and no incomplete files."""
 
 import json
 import os
@@ -31,7 +31,7 @@ SMALL = {"count": 20, "side": 60}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Pieces of scikit-image's photos, and what a crawl brings besides."""
+    """Parts of scikit-image's photos, and broken files as in a crawl."""
     root = tmp_path_factory.mktemp("photos")
     for name in NAMES:
         photo = Image.open(str(files("skimage.data") / name)).convert("RGB")
@@ -60,7 +60,7 @@ def undisturbed(folder, tmp_path_factory) -> dict[str, bytes]:
     return shards(output)
 
 
-def test_shards_hold_what_the_proposer_gives(folder, undisturbed, tmp_path):
+def test_shards_contain_the_proposals(folder, undisturbed, tmp_path):
     for name, data in undisturbed.items():
         (tmp_path / name).write_bytes(data)
     kept, proposer = ShardProposals(tmp_path), SegmentProposer(**SMALL)
@@ -75,7 +75,7 @@ def test_shards_hold_what_the_proposer_gives(folder, undisturbed, tmp_path):
     assert [line["photo"] for line in skipped] == ["broken"] and "truncated or corrupt" in skipped[0]["reason"]
 
 
-def test_four_workers_give_the_same_bytes(folder, undisturbed, tmp_path):
+def test_four_workers_write_the_same_bytes(folder, undisturbed, tmp_path):
     run(folder, tmp_path, workers=4)
     assert shards(tmp_path) == undisturbed
 
@@ -89,7 +89,7 @@ def test_ranks_share_the_shards(folder, undisturbed, tmp_path, monkeypatch):
     assert shards(tmp_path) == undisturbed and counts == [4, 6]
 
 
-def test_what_is_there_is_kept(folder, undisturbed, tmp_path):
+def test_existing_shards_are_kept(folder, undisturbed, tmp_path):
     (tmp_path / "photos-000001.tar").write_bytes(undisturbed["photos-000001.tar"])
     before = (tmp_path / "photos-000001.tar").stat().st_mtime_ns
     done = run(folder, tmp_path)
@@ -98,10 +98,10 @@ def test_what_is_there_is_kept(folder, undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"photos": 3}, {"proposer": SegmentProposer(count=21, side=60)}])
-def test_other_settings_do_not_mix(folder, undisturbed, tmp_path, change):
+def test_shards_of_other_settings_are_refused(folder, undisturbed, tmp_path, change):
     (tmp_path / "photos-000000.tar").write_bytes(undisturbed["photos-000000.tar"])
     given = {"source": str(folder), "proposer": SegmentProposer(**SMALL), "output": str(tmp_path), "photos": 4} | change
-    with pytest.raises(InputError, match="of other photos or settings: choose another folder"):
+    with pytest.raises(InputError, match="belongs to other photos or settings: choose another folder"):
         propose(**given, workers=1)
 
 
@@ -114,7 +114,7 @@ if __name__ == "__main__":
 """
 
 
-def test_killed_in_the_middle_and_started_again(folder, undisturbed, tmp_path):
+def test_a_killed_run_continues(folder, undisturbed, tmp_path):
     output = tmp_path / "out"
     (tmp_path / "run.py").write_text(RUN)
     command = [sys.executable, str(tmp_path / "run.py"), str(folder), str(output)]
@@ -131,7 +131,7 @@ def test_killed_in_the_middle_and_started_again(folder, undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "at", "byte"), [("PNG", 11, 0), ("TIFF", 12, 1)])
-def test_what_only_pillow_tells_is_told_of_the_image(kind, at, byte):
+def test_every_exception_of_pillow_becomes_an_input_error(kind, at, byte):
     buffer = BytesIO()
     Image.new("RGB", (64, 48), "teal").save(buffer, kind)
     data = bytearray(buffer.getvalue())
@@ -141,11 +141,11 @@ def test_what_only_pillow_tells_is_told_of_the_image(kind, at, byte):
         read_image(BytesIO(bytes(data)))
 
 
-def test_what_a_killed_run_leaves_is_removed(folder, tmp_path):
+def test_files_of_a_killed_run_are_removed(folder, tmp_path):
     source, output = tmp_path / "[1]", tmp_path / "out"
     source.mkdir()
     with tarfile.open(source / "[1].tar", "w") as tar:
-        tar.add(folder / "coffee-0.png", "caf\udce9.png")  # a name that is no UTF-8
+        tar.add(folder / "coffee-0.png", "caf\udce9.png")  # a name that is not UTF-8
     output.mkdir()
     (output / ".[1].tar.1.part").touch()
     run(source, output)
@@ -153,7 +153,7 @@ def test_what_a_killed_run_leaves_is_removed(folder, tmp_path):
     assert len(ShardProposals(output)) == 1
 
 
-def test_a_killed_worker_is_told(folder, tmp_path):
+def test_a_killed_worker_is_reported(folder, tmp_path):
     with pytest.raises(InputError, match="a worker was killed"):
         propose(str(folder), Suicide(), str(tmp_path), workers=1)
     assert not list(tmp_path.iterdir())
@@ -163,7 +163,7 @@ def test_workers_have_one_thread(folder, tmp_path, monkeypatch):
     for name in THREADS:
         monkeypatch.delenv(name, raising=False)
     done = propose(str(folder), Threads(), str(tmp_path), workers=1)
-    # of NumPy's own there are none; one waits for the end of the process that started this one
+    # NumPy has no threads of its own; the second thread waits for the end of the parent process
     assert {line["reason"] for line in done["skipped"] if line["photo"] not in ("broken", "empty")} == {"2 threads"}
     assert not THREADS & os.environ.keys()
 
@@ -179,21 +179,21 @@ class Suicide:
 
 
 class Memory:
-    """Proposes, and tells the most memory that its process has held, in MB, as the box's width."""
+    """Proposes, and writes the peak memory of its process in MB to a file."""
 
     def __init__(self):
         self.segments = SegmentProposer()
 
     def __call__(self, image, name=None):
         found = self.segments(image)
-        # not ru_maxrss, which a child has from its parent
+        # not ru_maxrss, which a child inherits from its parent
         peak = int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
         Path(os.environ["PEAK"]).write_text(str(peak))
         return found
 
 
 def test_memory_of_a_large_photo(tmp_path, monkeypatch):
-    # smooth noise: it has edges everywhere and compresses well enough
+    # smooth noise has edges everywhere and compresses well enough
     small = np.random.default_rng(0).integers(0, 256, (400, 600, 3), np.uint8)
     (tmp_path / "photos").mkdir()
     Image.fromarray(small).resize((6000, 4000)).save(tmp_path / "photos" / "large.jpg", quality=90)
@@ -204,7 +204,7 @@ def test_memory_of_a_large_photo(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(4000, 1), (1, 4000), (2, 1), (50, 40)])
-def test_odd_photos_give_the_whole_image(tmp_path, size):
+def test_small_and_long_photos_give_the_whole_image(tmp_path, size):
     (tmp_path / "photos").mkdir()
     Image.new("RGB", size, "teal").save(tmp_path / "photos" / "odd.png")
     propose(str(tmp_path / "photos"), BoxProposer(**SMALL), str(tmp_path / "out"), workers=1)
@@ -226,15 +226,15 @@ def test_tars_become_tars_of_the_same_name(folder, undisturbed, tmp_path):
     np.testing.assert_array_equal(kept(image, "coffee-0").boxes, SegmentProposer(**SMALL)(image).boxes)
 
 
-def test_a_tar_without_photos_is_told(tmp_path):
+def test_a_tar_without_photos_is_refused(tmp_path):
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("x.json"), BytesIO(b""))
     Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match=r"x\.tar holds no photo: take it out"):
+    with pytest.raises(InputError, match=r"x\.tar contains no photo: move it out"):
         propose(str(tmp_path), SegmentProposer(), str(tmp_path / "out"), workers=1)
 
 
-def test_data_sets_by_their_split(tmp_path):
+def test_the_split_of_a_data_set(tmp_path):
     for path in ("images/b.jpg", "images/a.jpg", "val2017/c.jpg", "other.jpg"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
@@ -247,7 +247,7 @@ def test_data_sets_by_their_split(tmp_path):
     assert listed("val") == ["b"] and listed("val2017") == ["c"] and listed(None) == ["a", "b", "other", "c"]
 
 
-def test_names_twice_are_told(tmp_path):
+def test_equal_names_are_refused(tmp_path):
     for path in ("a/x.jpg", "b/x.png"):
         (tmp_path / path).parent.mkdir()
         (tmp_path / path).touch()
@@ -260,7 +260,7 @@ def test_names_twice_are_told(tmp_path):
         list(PhotoShard("t", tmp_path / "t.tar").photos())
 
 
-def test_bad_sources_are_told(tmp_path):
+def test_invalid_sources_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such folder or tar file"):
         photo_shards(tmp_path / "none")
     with pytest.raises(InputError, match="contains no photo"):
@@ -268,13 +268,13 @@ def test_bad_sources_are_told(tmp_path):
     with pytest.raises(InputError, match="photos=0 must be 1"):
         photo_shards(tmp_path, photos=0)
     Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match="is where the photos are"):
+    with pytest.raises(InputError, match="is the folder of the photos"):
         propose(str(tmp_path), SegmentProposer(), str(tmp_path), workers=1)
     with pytest.raises(InputError, match="workers=0 must be 1"):
         propose(str(tmp_path), SegmentProposer(), str(tmp_path / "out"), workers=0)
 
 
-def test_a_photo_that_is_cut_off_or_gone_is_told(tmp_path):
+def test_a_truncated_or_missing_photo_is_refused(tmp_path):
     with tarfile.open(tmp_path / "t.tar", "w") as tar:
         member = tarfile.TarInfo("x.jpg")
         member.size = 2000
@@ -289,7 +289,7 @@ def test_a_photo_that_is_cut_off_or_gone_is_told(tmp_path):
         photo.read()
 
 
-def test_ranks_are_what_the_launcher_says():
+def test_ranks_come_from_the_launcher():
     assert rank_of({}) == (0, 1)
     assert rank_of({"RANK": "1", "WORLD_SIZE": "4", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}) == (1, 4)
     assert rank_of({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "3"}) == (2, 3)
@@ -299,12 +299,12 @@ def test_ranks_are_what_the_launcher_says():
     assert cores({}) == own_cores() and cores({"LOCAL_WORLD_SIZE": "1000"}) == 1
 
 
-def test_cores_are_those_that_the_process_may_use(monkeypatch):
+def test_cores_are_limited_by_the_affinity(monkeypatch):
     assert 1 <= own_cores() <= os.cpu_count()
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
     assert own_cores() == os.cpu_count()
 
 
-def test_a_worker_does_without_torch():
+def test_a_worker_does_not_import_torch():
     code = "import sys, grounding.steps.propose; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,1 +1,1 @@
-"""The steps of the command line that belong to grounding."""
+"""The steps of the command line: ``ground``, ``layers`` and ``propose``."""

@@ -1,4 +1,4 @@
-"""The step ``ground``: images and phrases in, boxes and overlays out."""
+"""The step ``ground``: finds phrases in images, and writes boxes and overlays."""
 
 import re
 import sys
@@ -34,39 +34,45 @@ def ground(
     pictures: str | None = "png",
     maps: bool = False,
 ) -> None:
-    """Grounds phrases in images, and writes one file of all answers and an overlay of each groundable one.
+    """Grounds phrases in images, and writes one file with all answers and an overlay of each groundable one.
 
-    One image's answers are printed as a table. Of many, those that cannot be used are skipped and listed in
-    ``skipped.jsonl``, and each image's overlays are in a folder of its own.
+    The answers about a single image are printed as a table. Of many images, those that cannot be used are skipped and
+    listed in ``skipped.jsonl``, and each image has its own folder of overlays.
 
     Args:
-        image: a file, a folder, a pattern such as ``*.jpg``, or "-" for the bytes of the standard input.
-        phrases: what to find, or a text file of it, a phrase a line.
-        output: the folder that is written to.
-        form: a name of ``grounding.exports.FORMATS``; boxes: of a phrase, at most, None for as many as the format has.
-        pictures: the overlays' format, "png" or "svg", None for none; maps: whether to write each heat map as ``.npy``.
+        grounder: answers the phrases.
+        image: a file, a folder, a pattern such as ``*.jpg``, or "-" for the standard input.
+        phrases: what to find, or a text file with one phrase a line.
+        output: the folder to write to.
+        form: the format of the answers, a name in ``grounding.exports.FORMATS``.
+        boxes: the largest number of boxes of a phrase; None for the default of the format.
+        pictures: the format of the overlays, "png" or "svg"; None for no overlays.
+        maps: whether to write each heat map as ``.npy``.
 
     Raises:
-        InputError: no image, none that can be read, a phrase that is empty, none, or an unknown format.
-        SkippedError: some images were skipped, after all the others are done.
+        InputError: there is no image or no image that can be read, there is no phrase, a phrase is empty, or a format
+            is unknown.
+        SkippedError: some images were skipped; all others are done.
     """
     if not image:
-        raise InputError("no image: say image=PHOTO, a folder, or - for the standard input")
+        raise InputError("no image: set image=PHOTO, image=FOLDER, or image=- for the standard input")
     if isinstance(image, list):
-        raise InputError(f"image={image} is no path: for many photos give a folder, or a pattern such as 'shop/*.jpg'")
+        raise InputError(
+            f"image={image} is not a path: for many photos give a folder, or a pattern such as 'shop/*.jpg'"
+        )
     _check(form, boxes, pictures)
-    source, asked, shape = find_photos(str(image)), read_phrases(phrases), FORMATS[form]
-    batch = grounder.ground_batch(source.paths, asked, keep_images=pictures is not None) if source.many else None
-    answered = _one(grounder, source.paths[0], asked) if batch is None else _some(batch)
-    finished = _finished(answered, source, Path(output), shape, pictures, maps)
-    shape.write(Path(output, shape.file), finished, boxes or shape.boxes)
+    source, texts, shape = find_photos(str(image)), read_phrases(phrases), FORMATS[form]
+    batch = grounder.ground_batch(source.paths, texts, keep_images=pictures is not None) if source.many else None
+    answers = _answer_one(grounder, source.paths[0], texts) if batch is None else _answer_many(batch)
+    drawn = _draw(answers, source, Path(output), shape, pictures, maps)
+    shape.write(Path(output, shape.file), drawn, boxes or shape.boxes)
     print(f"\n{'' if batch is None else f'{batch.done} images, '}boxes and overlays: {output}")
     if batch is not None:
-        _tell(batch, Path(output, SKIPPED))
+        _write_skipped(batch, Path(output, SKIPPED))
 
 
-def _tell(batch: GroundingBatch, path: Path) -> None:
-    """Lists the images that were skipped, none of them too: the folder may hold the list of an earlier run."""
+def _write_skipped(batch: GroundingBatch, path: Path) -> None:
+    """Writes the list of skipped images; also an empty one, which replaces the list of an earlier run."""
     write_json_lines(path, (skipped._asdict() for skipped in batch.skipped))
     if batch.skipped:
         count = len(batch.skipped)
@@ -77,37 +83,41 @@ def _check(form: str, boxes: int | None, pictures: str | None) -> None:
     if form not in FORMATS:
         raise InputError(f"there is no format {form!r}; choose one of {', '.join(FORMATS)}")
     if pictures is not None and pictures not in PICTURES:
-        raise InputError(f"there are no pictures of type {pictures!r}; choose one of {', '.join(PICTURES)}, or null")
+        raise InputError(f"there is no format of pictures {pictures!r}; choose one of {', '.join(PICTURES)}, or null")
     if boxes is not None and (not isinstance(boxes, int) or boxes < 1):
-        raise InputError(f"boxes={boxes} must be a whole number, 1 or more: it is how many of a phrase are written")
+        raise InputError(f"boxes={boxes} must be a whole number, 1 or more: it is the number of boxes of a phrase")
 
 
-def _one(grounder: Grounder, path: str, phrases: Sequence[str]) -> Iterator[Answers]:
-    """The answers about one image, printed as a table."""
+def _answer_one(grounder: Grounder, path: str, phrases: Sequence[str]) -> Iterator[Answers]:
+    """Yields the answers about one image, after printing them as a table."""
     groundings = grounder.ground(_standard_input() if path == STDIN else path, phrases)
     print(table(groundings))
     yield Answers(path, groundings[0].size, groundings)
 
 
 def _standard_input() -> BytesIO:
-    data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""  # none where it is closed
+    data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""  # None if it is closed
     if len(data) > MAX_BYTES:
         raise InputError(f"the standard input has more than {MAX_BYTES} bytes; make the image smaller")
     return BytesIO(data)
 
 
-def _some(batch: GroundingBatch) -> Iterator[Answers]:
-    """The answers about many images, of which one at least can be used."""
+def _answer_many(batch: GroundingBatch) -> Iterator[Answers]:
+    """Yields the answers about many images.
+
+    Raises:
+        InputError: no image can be used.
+    """
     yield from batch
     if not batch.done:
         raise InputError(f"none of {len(batch.skipped)} images can be used: {batch.reasons}")
 
 
-def _finished(
-    answered: Iterable[Answers], source: PhotoList, output: Path, form: Format, pictures: str | None, maps: bool
+def _draw(
+    batch: Iterable[Answers], source: PhotoList, output: Path, form: Format, pictures: str | None, maps: bool
 ) -> Iterator[Answers]:
-    """The answers as they come, named as the format wants it, once their overlays and maps are written."""
-    for answers in answered:
+    """Writes the overlays and maps of answers, and yields the answers, named as their format requires."""
+    for answers in batch:
         name = source.name(answers.image)
         folder = output / name if source.many else output
         for number, answer in enumerate(answers.groundings, 1):
@@ -125,15 +135,22 @@ def _file_name(number: int, answer: Grounding) -> str:
 
 
 def _write_picture(image: NDArray[np.uint8], answer: Grounding, path: Path) -> None:
-    with atomic_path(path) as aside:
+    with atomic_path(path) as temporary:
         if path.suffix == ".svg":
-            aside.write_text(svg(image, [answer]), "utf-8")
+            temporary.write_text(svg(image, [answer]), "utf-8")
         else:
-            answer.overlay().save(aside, "PNG")
+            answer.overlay().save(temporary, "PNG")
 
 
 def table(answers: Sequence[Grounding]) -> str:
-    """One line a phrase: its best box, its score, the words that no tag covers."""
+    """Formats answers as a table.
+
+    Args:
+        answers: about one image.
+
+    Returns:
+        A heading, then one line for each phrase: its best box, its score, and the words that no tag covers.
+    """
     rows = [("phrase", "box (x1 y1 x2 y2)", "score", "skipped words")]
     for answer in answers:
         box = " ".join(f"{v:.0f}" for v in answer.boxes[0]) if answer.groundable else "not groundable"

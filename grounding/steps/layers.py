@@ -1,6 +1,6 @@
-"""The step ``layers``: the layers at which a tagger's maps can be read, and one photo's maps at each of them.
+"""The step ``layers``: lists the layers at which maps can be read, and draws the maps of one photo at each of them.
 
-The lower the layer the finer its map and the less its neurons mean (Zhang et al. 2016, Sec. 3.2 and Fig. 3).
+The lower the layer, the finer its map and the less its neurons mean (Zhang et al. 2016, Sec. 3.2 and Fig. 3).
 """
 
 import difflib
@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from grounding.attention.methods import AVERAGED, METHODS
@@ -31,8 +32,8 @@ from grounding.text.phrases import Phrase
 from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 
-MOST_PHRASES = 8
-PANELS = 6  # in a line of the picture, the photo's own included
+MAX_PHRASES = 8
+PANELS = 6  # in a line of the picture, with the one of the photo
 
 
 def layers(
@@ -43,36 +44,40 @@ def layers(
     side: int = 300,
     method: str = "mwp",
 ) -> list[TargetLayer]:
-    """Prints a table of the layers that can be a target, and writes it and the phrases' maps at each of them.
+    """Prints a table of the layers that can be a target, and draws the maps of phrases at each of them.
 
-    ``layers.json`` gets the table, ``layers.png`` for each phrase the photo and then its maps, the first layer first,
-    all of them out of one top-down pass; a layer of a single cell has none. Each map is laid where its cells' receptive
-    fields have their centres; the root of its values is shown, each against its own maximum.
+    ``layers.json`` gets the table. ``layers.png`` gets the photo and its maps for each phrase, from the first layer to
+    the last, all from one top-down pass. Layers of a single cell are not drawn. A map is drawn so that each cell lies
+    at the centre of its receptive field; the square root of its values relative to its maximum is shown.
 
     Args:
-        tagger: the network; image: a path; phrases: what to find, at most ``MOST_PHRASES``; a phrase's map is the
-            average of its tags'. output: the folder that is written to.
-        side: pixels of the photo's shorter side as the network sees it.
-        method: a name of ``grounding.attention.methods.METHODS`` whose maps may be read at any layer.
+        tagger: the network.
+        image: a path.
+        phrases: what to find, at most ``MAX_PHRASES``; the map of a phrase is the average of its tags' maps.
+        output: the folder to write to.
+        side: pixels of the shorter side of the photo as the network receives it.
+        method: a name in ``grounding.attention.methods.METHODS`` whose maps can be read at any layer.
 
     Returns:
         The layers, in the order of the forward pass.
 
     Raises:
-        InputError: no image or one that cannot be read, no phrase, an empty one, too many, one of which the tagger
-            knows no word (the nearest tags are offered), or a setting that is out of range.
+        InputError: there is no image or it cannot be read; there is no phrase or too many; a phrase is empty or has no
+            word that the tagger knows (the message names similar tags); a setting is out of range.
     """
     Settings(method=method, side=side)
     if METHODS[method].target == AVERAGED:
-        raise InputError(f"method={method} reads one layer only; choose one that reads any, such as mwp or c-mwp")
+        raise InputError(
+            f"method={method} reads one layer only: use a method that reads any layer, such as mwp or c-mwp"
+        )
     if not image:
-        raise InputError("no image: say image=PHOTO")
+        raise InputError("no image: set image=PHOTO")
     parsed = parse(phrases, tagger.vocabulary)
     photo = _resized(read_image(image), side)
     pixels = tagger.preprocessing(photo)
-    found = find_targets(Network(tagger), pixels)
-    print(table(found))
-    drawn = [layer for layer in found if layer.drawable]
+    targets = find_targets(Network(tagger), pixels)
+    print(table(targets))
+    drawn = [layer for layer in targets if layer.drawable]
     maps = phrase_maps(tagger, pixels, parsed, [layer.name for layer in drawn], method)
     about = {
         "image": str(image),
@@ -80,36 +85,50 @@ def layers(
         "method": method,
         "phrases": list(map(asdict, parsed)),
     }
-    _write(Path(output), about, found, draw(photo[0].permute(1, 2, 0).numpy(), parsed, drawn, maps))
-    return found
+    _write(Path(output), about, targets, draw(photo[0].permute(1, 2, 0).numpy(), parsed, drawn, maps))
+    return targets
 
 
 def parse(phrases: Sequence[str], vocabulary: Vocabulary) -> list[Phrase]:
-    """The phrases with their tags, each with at least one.
+    """Finds the tags of phrases; each phrase needs at least one.
+
+    Args:
+        phrases: what to find.
+        vocabulary: of the tagger.
+
+    Returns:
+        The phrases with their tags.
 
     Raises:
-        InputError: no phrase, too many, an empty one, or one without a tag.
+        InputError: there is no phrase or too many, or a phrase is empty or has no tag.
     """
     if isinstance(phrases, str) or not len(phrases):
-        raise InputError("no phrase to map: say 'phrases=[a dog]'")
-    if len(phrases) > MOST_PHRASES:
-        raise InputError(f"{len(phrases)} phrases are too many for one picture: give {MOST_PHRASES} at most")
+        raise InputError("no phrase to map: set 'phrases=[a dog]'")
+    if len(phrases) > MAX_PHRASES:
+        raise InputError(f"{len(phrases)} phrases are too many for one picture: give {MAX_PHRASES} at most")
     parsed = [Phrase.parse(text, vocabulary) for text in phrases]
     for phrase in parsed:
         if not phrase.tags:
             near = [tag for word in phrase.skipped for tag in difflib.get_close_matches(word, vocabulary, 3)]
-            offer = f"near it: {', '.join(dict.fromkeys(near))}" if near else "say it in other words"
-            raise InputError(f"the tagger knows no word of {phrase.text!r}; {offer}")
+            advice = f"similar tags: {', '.join(dict.fromkeys(near))}" if near else "use other words"
+            raise InputError(f"the tagger knows no word of {phrase.text!r}; {advice}")
     return parsed
 
 
 def phrase_maps(
-    tagger: nn.Module, images: Tensor, phrases: Sequence[Phrase], names: Sequence[str], method: str
+    tagger: TagClassifier, images: Tensor, phrases: Sequence[Phrase], names: Sequence[str], method: str
 ) -> list[list[np.ndarray]]:
-    """One (h, w) map for each phrase and layer, all out of one pass: the average of its tags' maps (Sec. 4.3).
+    """Computes the map of each phrase at each layer, the average of its tags' maps, in one pass.
 
     Args:
-        tagger: with a vocabulary; images: (1, 3, h, w), preprocessed; names: the layers; method: the method's name.
+        tagger: the network.
+        images: ``(1, 3, h, w)``, preprocessed.
+        phrases: each with at least one tag.
+        names: of the layers.
+        method: a name in ``grounding.attention.methods.METHODS``.
+
+    Returns:
+        For each phrase a list of maps ``(h, w)``, one for each layer.
     """
     tags = list(dict.fromkeys(tag for phrase in phrases for tag in phrase.tags))
     scene = TopDown(tagger, names).look(images, method)
@@ -118,10 +137,17 @@ def phrase_maps(
     return [[layer[row].mean(0) for layer in maps] for row in rows]
 
 
-def table(found: Sequence[TargetLayer]) -> str:
-    """One line a layer; lengths in pixels of the photo as the network sees it."""
+def table(targets: Sequence[TargetLayer]) -> str:
+    """Formats layers as a table, with lengths in pixels of the network's input.
+
+    Args:
+        targets: the layers.
+
+    Returns:
+        A heading, then one line for each layer.
+    """
     rows = [("layer", "kind", "channels", "h x w", "stride", "field", "")]
-    for layer in found:
+    for layer in targets:
         stride, field = (_both(*(getattr(c, n) for c in (layer.rows, layer.columns))) for n in ("stride", "field"))
         size = f"{layer.height} x {layer.width}"
         rows.append((layer.name, layer.kind, str(layer.channels), size, stride, field, "default" * layer.default))
@@ -130,29 +156,34 @@ def table(found: Sequence[TargetLayer]) -> str:
 
 
 def draw(
-    photo: np.ndarray, phrases: Sequence[Phrase], found: Sequence[TargetLayer], maps: list[list[np.ndarray]]
+    photo: np.ndarray, phrases: Sequence[Phrase], targets: Sequence[TargetLayer], maps: list[list[np.ndarray]]
 ) -> Figure:
-    """A block of panels for each phrase: the photo with the phrase below, then each layer's map with its name below.
+    """Draws a block of panels for each phrase: the photo with the phrase below it, then each layer's map with its name.
 
     Args:
-        photo: (H, W, 3) uint8, as the network sees it; found: layers of more than one cell; maps: (h, w) for each
-            phrase and layer.
+        photo: ``(H, W, 3)`` uint8 RGB, the network's input.
+        phrases: one for each block.
+        targets: layers of more than one cell.
+        maps: ``(h, w)`` for each phrase and layer.
+
+    Returns:
+        The figure.
     """
-    lines = -(-(len(found) + 1) // PANELS)
+    lines = -(-(len(targets) + 1) // PANELS)
     figure, grid = _grid(len(phrases) * lines, photo.shape[0] / photo.shape[1])
     grey = np.asarray(Image.fromarray(photo).convert("L"))
     for block, (phrase, row) in enumerate(zip(phrases, maps, strict=True)):
         panels = grid[block * lines : (block + 1) * lines].flat
         skipped = f" (not known: {', '.join(phrase.skipped)})" if phrase.skipped else ""
         _panel(panels[0], photo, textwrap.wrap(f"“{phrase.text}”{skipped}", 30, max_lines=3, placeholder=" …"))
-        for axes, layer, values in zip(panels[1:], found, row, strict=False):
+        for axes, layer, values in zip(panels[1:], targets, row, strict=False):
             _panel(axes, grey, [layer.name, f"{layer.height} × {layer.width}" + ", default" * layer.default])
             _heat(axes, layer, values, grey.shape)
     return figure
 
 
 def _grid(lines: int, proportion: float) -> tuple[Figure, np.ndarray]:
-    """A figure of lines x ``PANELS`` empty panels for photos of height / width = ``proportion``."""
+    """Makes a figure of lines x ``PANELS`` empty panels for a photo of height / width = ``proportion``."""
     width, gap, label = 2.2, 0.06, 0.62
     height = width * min(proportion, 1.5)
     inches = (PANELS * (width + gap) + gap, lines * (height + label) + gap)
@@ -166,16 +197,16 @@ def _grid(lines: int, proportion: float) -> tuple[Figure, np.ndarray]:
 
 
 def _panel(axes: Axes, photo: np.ndarray, label: Sequence[str]) -> None:
-    """The photo, in colours or in grey, with a few lines below it."""
+    """Draws a photo, in colour or grey, with lines of text below it."""
     axes.set_axis_on()
     axes.imshow(photo, "gray", extent=(0, photo.shape[1], photo.shape[0], 0), vmin=0, vmax=255)
     axes.set(xticks=[], yticks=[])
-    # a phrase may hold a dollar sign
+    # parse_math=False, because a phrase may contain a dollar sign
     axes.set_xlabel("\n".join(label), fontsize=9, parse_math=False)
 
 
 def _heat(axes: Axes, layer: TargetLayer, values: np.ndarray, size: tuple[int, int]) -> None:
-    """A map (h, w) over the photo of this size, each cell around the centre of what it sees."""
+    """Draws a map ``(h, w)`` over a photo of this size, each cell at the centre of its receptive field."""
     (top, bottom), (left, right) = (
         (0, pixels) if cell.whole else cell.span(count)
         for cell, count, pixels in zip((layer.rows, layer.columns), values.shape, size, strict=True)
@@ -184,24 +215,38 @@ def _heat(axes: Axes, layer: TargetLayer, values: np.ndarray, size: tuple[int, i
     colours = mpl.colormaps["inferno"](strength)
     colours[:, 3] = 0.25 + 0.6 * strength
     norm = PowerNorm(0.5, 0, max(values.max(), np.finfo(np.float64).tiny), clip=True)
-    place = {"extent": (left, right, bottom, top), "interpolation": "bicubic", "interpolation_stage": "data"}
-    axes.imshow(values, ListedColormap(colours), norm, **place)
+    axes.imshow(
+        values,
+        ListedColormap(colours),
+        norm,
+        extent=(left, right, bottom, top),
+        interpolation="bicubic",
+        interpolation_stage="data",
+    )
     axes.set(xlim=(0, size[1]), ylim=(size[0], 0))
     if layer.default:
         for spine in axes.spines.values():
             spine.set(color="tab:orange", linewidth=3)
 
 
-def _write(output: Path, about: dict, found: Sequence[TargetLayer], figure: Figure) -> None:
-    with atomic_path(output / "layers.png") as aside:
-        figure.savefig(aside, format="png")
-    write_json(output / "layers.json", about | {"layers": [as_record(layer) for layer in found]})
-    print(f"\nstride and field in pixels of the photo at {about['pixels'][1]} x {about['pixels'][0]}, as the network "
-          f"sees it\ntable and maps: {output}")  # fmt: skip
+def _write(output: Path, about: dict[str, Any], targets: Sequence[TargetLayer], figure: Figure) -> None:
+    with atomic_path(output / "layers.png") as temporary:
+        figure.savefig(temporary, format="png")
+    write_json(output / "layers.json", about | {"layers": [as_record(layer) for layer in targets]})
+    height, width = about["pixels"]
+    print(f"\nstride and field in pixels of the network's input ({width} x {height})\ntable and maps: {output}")
 
 
-def as_record(layer: TargetLayer) -> dict:
-    """A layer as plain values, its geometry as (along rows, along columns); None is the whole image."""
+def as_record(layer: TargetLayer) -> dict[str, Any]:
+    """Converts a layer to values that ``json`` can encode.
+
+    Args:
+        layer: the layer.
+
+    Returns:
+        Its fields; ``stride``, ``field`` and ``offset`` as [along the height, along the width], None for the whole
+        image.
+    """
     record = asdict(layer)
     rows, columns = record.pop("rows"), record.pop("columns")
     for name in rows:
@@ -211,11 +256,13 @@ def as_record(layer: TargetLayer) -> dict:
 
 
 def _both(rows: float, columns: float) -> str:
-    """A length along both axes, once where they agree."""
-    told = ["whole" if np.isinf(length) else f"{length:g}" for length in (rows, columns)]
-    return told[0] if rows == columns else " x ".join(told)
+    """Formats a length along both axes as one number if they are equal."""
+    lengths = ["whole" if np.isinf(length) else f"{length:g}" for length in (rows, columns)]
+    return lengths[0] if rows == columns else " x ".join(lengths)
 
 
 def _resized(image: np.ndarray, side: int) -> Tensor:
-    """(1, 3, h, w) uint8, the shorter side as the network sees it."""
-    return transforms.resize(torch.from_numpy(image.copy()).permute(2, 0, 1)[None], [side], antialias=True)
+    """Resizes a photo ``(H, W, 3)`` so that its shorter side has ``side`` pixels: ``(1, 3, h, w)`` uint8."""
+    tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
+    resized: Tensor = transforms.resize(tensor, [side], antialias=True)
+    return resized

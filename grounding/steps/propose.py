@@ -1,11 +1,11 @@
-"""The step ``propose``: photos -> shards of proposals, on all cores and machines.
+"""The step ``propose``: computes the proposals of photos, on all cores and machines, and writes them as tar shards.
 
     grounding step=propose images=FOLDER
     torchrun --nproc-per-node 4 -m grounding step=propose images=FOLDER     # or srun: the ranks share the shards
 
-Each input shard becomes one output shard, whole or not at all, so that a run that is stopped goes on where it was when
-it is started again. Of a photo only its bytes' place travels to a worker and only its proposals come back: memory does
-not grow with their number.
+Each input shard becomes one output shard, which appears complete or not at all. So a run that was stopped continues
+where it was when it is started again. A worker receives the path of a photo and returns its proposals, so that memory
+does not grow with the number of photos.
 """
 
 import json
@@ -18,6 +18,7 @@ from glob import escape
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -34,12 +35,19 @@ from proposals.shards import ABOUT, SUFFIX, encode, read_about, write_shard
 log = logging.getLogger(__name__)
 
 SKIPPED = "skipped.jsonl"
-AHEAD = 4  # photos handed out before they are wanted, for each worker
+AHEAD = 4  # photos in the queue of each worker
 
 
 @dataclass
 class Tally:
-    """What became of the photos: how many, their shards' bytes, and why some were skipped."""
+    """Counts over the photos of this rank.
+
+    Attributes:
+        photos: the number of photos.
+        bytes: the size of the shards.
+        done_before: the number of shards that an earlier run wrote.
+        skipped: the photos that could not be read: their names and reasons.
+    """
 
     photos: int = 0
     bytes: int = 0
@@ -54,41 +62,46 @@ def propose(
     split: str | None = None,
     photos: int = 1000,
     workers: int | None = None,
-) -> dict:
-    """Writes the proposals of all photos, ``SHARD.tar`` a shard, for ``proposals=shards`` to read.
+) -> dict[str, Any]:
+    """Writes the proposals of all photos as shards ``NAME.tar``, which ``proposals=shards`` reads.
 
-    The last file of a shard is ``skipped.jsonl``, the photos that could not be read and why.
+    The last file of a shard is ``skipped.jsonl``, the photos that could not be read and the reasons.
 
     Args:
-        source, split, photos: see ``grounding.photos.photo_shards``.
-        output: the folder that is written to; workers: processes; None for as many as there are cores.
+        source: see ``grounding.photos.photo_shards``.
+        proposer: computes the proposals.
+        output: the folder to write to.
+        split: see ``grounding.photos.photo_shards``.
+        photos: see ``grounding.photos.photo_shards``.
+        workers: the number of processes; None for the number of cores.
 
     Returns:
-        Of this rank: photos, skipped, bytes, and shards that were there before.
+        The counts of this rank: ``photos``, ``skipped``, ``bytes``, and ``shards_before``, the shards of an earlier
+        run.
 
     Raises:
-        InputError: no photos; ``output`` has shards of other photos or settings, or is where the photos are; a worker
-            was killed.
+        InputError: there are no photos, ``output`` contains shards of other photos or settings, ``output`` is the
+            folder of the photos, or a worker was killed.
     """
     rank, world = rank_of()
     folder = Path(source).resolve()
     if Path(output).resolve() == (folder.parent if folder.is_file() else folder):
-        raise InputError(f"output={output} is where the photos are: their shards need a folder of their own")
-    mine = photo_shards(source, split, photos)[rank::world]
+        raise InputError(f"output={output} is the folder of the photos: choose another folder for the shards")
+    shards = photo_shards(source, split, photos)[rank::world]
     workers = cores() if workers is None else workers
     if workers < 1:
         raise InputError(f"workers={workers} must be 1 or more")
     tally, start = Tally(), time.perf_counter()
     with worker_pool(workers, _begin, proposer) as pool, tqdm(unit="photo", disable=None) as bar:
-        for i, shard in enumerate(mine):
-            bar.set_description(f"shard {i + 1} of {len(mine)}")
+        for i, shard in enumerate(shards):
+            bar.set_description(f"shard {i + 1} of {len(shards)}")
             _propose_shard(shard, proposer, Path(output, f"{shard.name}.tar"), pool, workers, tally, bar)
     return _report(tally, time.perf_counter() - start)
 
 
-def _report(tally: Tally, seconds: float) -> dict:
+def _report(tally: Tally, seconds: float) -> dict[str, Any]:
     if tally.done_before:
-        log.info("%d shards were there before", tally.done_before)
+        log.info("%d shards exist from an earlier run", tally.done_before)
     if tally.photos:
         each = f"{seconds / tally.photos:.3g} s and {tally.bytes / tally.photos / 1000:.3g} KB a photo"
         print(f"{tally.photos} photos, {len(tally.skipped)} skipped, {tally.bytes / 1e6:.3g} MB, {each}")
@@ -101,26 +114,32 @@ def _report(tally: Tally, seconds: float) -> dict:
 
 
 def _propose_shard(
-    shard: PhotoShard, proposer: Proposer, path: Path, pool: ProcessPoolExecutor, workers: int, tally: Tally, bar: tqdm
+    shard: PhotoShard,
+    proposer: Proposer,
+    path: Path,
+    pool: ProcessPoolExecutor | None,
+    workers: int,
+    tally: Tally,
+    bar: tqdm,
 ) -> None:
     about = _about(shard, proposer)
     if path.exists():
         if read_about(path) != about:
-            raise InputError(f"{path} is of other photos or settings: choose another folder, or remove it")
+            raise InputError(f"{path} belongs to other photos or settings: choose another folder, or remove it")
         tally.done_before += 1
         return
-    for left in path.parent.glob(f".{escape(path.name)}.*.part"):  # of a run that was killed
+    for left in path.parent.glob(f".{escape(path.name)}.*.part"):  # the rest of a run that was killed
         left.unlink(missing_ok=True)
-    with atomic_path(path) as aside:
-        write_shard(aside, _files(about, in_order(pool, _work, shard.photos(), workers * AHEAD), tally, bar))
-        tally.bytes += aside.stat().st_size
+    with atomic_path(path) as temporary:
+        write_shard(temporary, _files(about, in_order(pool, _work, shard.photos(), workers * AHEAD), tally, bar))
+        tally.bytes += temporary.stat().st_size
 
 
-def _about(shard: PhotoShard, proposer: Proposer) -> dict:
-    """What a shard follows from, but for the photos' pixels."""
+def _about(shard: PhotoShard, proposer: Proposer) -> dict[str, Any]:
+    """Returns what determines the content of a shard, except for the pixels of the photos."""
     names = [photo.name for photo in shard.photos()]
     if not names:
-        raise InputError(f"{shard.tar} holds no photo: take it out of the folder, or name a folder of photos alone")
+        raise InputError(f"{shard.tar} contains no photo: move it out of the folder")
     return {
         "grounding": VERSION,
         "proposer": settings_of(proposer),
@@ -130,9 +149,9 @@ def _about(shard: PhotoShard, proposer: Proposer) -> dict:
 
 
 def _files(
-    about: dict, done: Iterable[tuple[PhotoFile, bytes | str]], tally: Tally, bar: tqdm
+    about: dict[str, Any], done: Iterable[tuple[PhotoFile, bytes | str]], tally: Tally, bar: tqdm
 ) -> Iterator[tuple[str, bytes]]:
-    """The files of a shard; a photo that came back as a reason is skipped."""
+    """Yields the files of a shard; the result of a photo that cannot be read is the reason."""
     yield ABOUT, json.dumps(about, sort_keys=True).encode()
     skipped = []
     for photo, found in done:
@@ -147,17 +166,21 @@ def _files(
     yield SKIPPED, "".join(json.dumps(line) + "\n" for line in skipped).encode()
 
 
+_proposer: Proposer  # of a worker process
+
+
 def _begin(proposer: Proposer) -> None:
-    """A worker's start."""
+    """Runs at the start of a worker."""
     global _proposer
     _proposer = proposer
+    part: Any
     for part in (proposer, getattr(proposer, "segments", None)):
         if hasattr(part, "threads"):
-            part.threads = 1  # each core has a worker of its own
+            part.threads = 1  # because each core has its own worker
 
 
 def _work(photo: PhotoFile) -> bytes | str:
-    """A photo's proposals, encoded, or why there are none."""
+    """Returns the encoded proposals of a photo, or the reason if it cannot be read."""
     try:
         image = read_image(BytesIO(photo.read()), max_aspect=None)
         return encode(_proposer(image, photo.name))
