@@ -119,8 +119,8 @@ def test_unreadable_images_are_skipped_and_named_at_the_end(grounder, small, tmp
         assert [answers.image for answers in batch] == list(map(str, small))
     assert batch.done == 2
     assert [name for name, _ in batch.skipped] == [str(tmp_path / "gone.jpg"), "image 2", str(tmp_path / "text.jpg")]
-    (told,) = caplog.messages
-    assert told == (
+    (printed,) = caplog.messages
+    assert printed == (
         f"3 of 5 images were skipped: {tmp_path}/gone.jpg: no such image file; image 2: an image array must be "
         f"(H, W, 3) uint8, not (3, 3) float64; {tmp_path}/text.jpg is not an image that can be read"
     )

@@ -102,10 +102,10 @@ def test_invalid_input_is_refused_in_one_line_with_exit_code_2(tmp_path, coffee,
     monkeypatch.setattr(sys, "argv", ["grounding", *(a.replace("PHOTO", str(coffee)) for a in arguments), *quiet])
     with pytest.raises(SystemExit) as stopped:
         main()
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert stopped.value.code == 2
-    assert message in told
-    assert len(told.splitlines()) == 1
+    assert message in printed
+    assert len(printed.splitlines()) == 1
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -121,8 +121,8 @@ def test_the_exit_code_is_3_if_some_images_were_skipped(tmp_path, coffee):
     (tmp_path / "album" / "text.jpg").write_text("no photo")
     (tmp_path / "phrases.txt").write_text("a cup\n☕\n", "utf-8")
     done = grounding(tmp_path, "image=album", "phrases=phrases.txt", "format=csv")
-    told = "1 of 2 images were skipped, the others are done; see"
-    assert done.stderr == f"grounding: {told} {tmp_path}/runs/ground/skipped.jsonl\n"
+    message = "1 of 2 images were skipped, the others are done; see"
+    assert done.stderr == f"grounding: {message} {tmp_path}/runs/ground/skipped.jsonl\n"
     assert done.returncode == 3
     assert "WARNING 1 of 2 images were skipped: album/text.jpg is not an image that can be read" in done.stdout
     assert "album/cup.png,☕,false" in (tmp_path / "runs" / "ground" / "groundings.csv").read_text("utf-8")

@@ -59,10 +59,10 @@ def test_a_folder_of_photos(grounder, album, tmp_path, capsys):
 
 def test_broken_photos_among_many_are_skipped_and_listed(grounder, album, tmp_path):
     (album / "bad.jpg").write_text("no photo")
-    with pytest.raises(SkippedError) as told:
+    with pytest.raises(SkippedError) as raised:
         ground(grounder, str(album / "*.*"), ["a cup"], str(tmp_path / "out"), "csv", pictures=None)
     skipped = tmp_path / "out" / "skipped.jsonl"
-    assert str(told.value) == f"2 of 4 images were skipped, the others are done; see {skipped}"
+    assert str(raised.value) == f"2 of 4 images were skipped, the others are done; see {skipped}"
     lines = list(map(json.loads, skipped.read_text().splitlines()))
     assert [line["image"] for line in lines] == [str(album / "bad.jpg"), str(album / "notes.txt")]
     assert all("is not an image that can be read" in line["reason"] for line in lines)
@@ -74,9 +74,9 @@ def test_broken_photos_among_many_are_skipped_and_listed(grounder, album, tmp_pa
 def test_without_a_usable_photo_nothing_is_written(grounder, album, tmp_path):
     with pytest.raises(
         InputError, match=r"none of 1 images can be used: .*notes.txt is not an image that can be read"
-    ) as told:
+    ) as raised:
         ground(grounder, str(album / "*.txt"), ["a cup"], str(tmp_path / "out"))
-    assert not isinstance(told.value, SkippedError)
+    assert not isinstance(raised.value, SkippedError)
     assert files(tmp_path / "out") == []
 
 
