@@ -217,11 +217,11 @@ def test_bad_weights_are_refused_by_name():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"target": "layer22"}, r"no layer 'layer22'; near it: .*layer2"),
+        ({"target": "layer22"}, r"no layer 'layer22'; similar names: .*layer2"),
         ({"target": "fc"}, r"target fc is not below the classifier"),
         ({"target": "layer4", "classifier": "layer3.0.downsample.0"}, r"neither a linear layer nor a 1x1 convolution"),
         ({"classifier": "layer4"}, r"neither a linear layer nor a 1x1 convolution"),
-        ({"classifier": "fd"}, r"no layer 'fd'; near it"),
+        ({"classifier": "fd"}, r"no layer 'fd'; similar names"),
     ],
 )
 def test_wrong_names_are_told(arguments, message):

@@ -81,11 +81,11 @@ def test_a_box_outside_of_the_image_is_told(atlas, box):
 
 
 def test_what_has_no_atlas_is_told(tagger, scene, atlas):
-    with pytest.raises(InputError, match="an atlas is of mwp or c-mwp, not 'grad'"):
+    with pytest.raises(InputError, match="an atlas can show mwp or c-mwp, not 'grad'"):
         scene.atlas("grad")
     with pytest.raises(InputError, match=f"an atlas has the tags 0 to {len(atlas) - 1}"):
         atlas.maps([len(atlas)])
     with pytest.raises(InputError, match="one position of the classifier: give it 224 x 224 pixels"):
         TopDown(tagger).look(torch.zeros(1, 3, 224, 288)).atlas()
-    with pytest.raises(InputError, match="an atlas is of one image"):
+    with pytest.raises(InputError, match="an atlas needs one image, not 2"):
         TopDown(tagger).look(torch.zeros(2, 3, 224, 224)).atlas()

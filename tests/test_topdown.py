@@ -290,7 +290,7 @@ def test_a_layer_without_a_rule_is_refused_by_name():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("relu9", "classifier"), "no layer 'relu9'; near it: .*relu"),
+        (("relu9", "classifier"), "no layer 'relu9'; similar names: .*relu"),
         (("relu1", "pool"), "neither a linear layer nor a 1x1 convolution"),
         (("classifier", "third"), "is not below the classifier"),
     ],

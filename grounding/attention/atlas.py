@@ -1,4 +1,4 @@
-"""Atlas: the maps of the whole vocabulary of one image, as linear combinations of a basis.
+"""Atlas: the maps of all tags of one image, as linear combinations of a basis.
 
 Where the classifier has one position (224 x 224 pixels), a map is linear in the signal at its C inputs (pool5: 1024
 channels). The map of each input by itself is a basis map, which takes one top-down signal. The map of any tag is then a
@@ -9,9 +9,9 @@ product of C coefficients with the basis: B = (C, h * w), maps = coefficients (T
     for tags, maps in atlas: ...         # all of them, a block at a time
     atlas.words((40, 30, 120, 180))      # the tags whose mass is most concentrated in a box
 
-The alternative, one bottom-up tangent for each of the h * w positions, costs 784 passes at pool2 instead of at most
-1024. But tangents of different positions share no row of the sparse form, and an input with activation 0 needs no basis
-map (a photo leaves about 800 of the 1024). So signals go down here, too.
+The alternative is to go up, with one forward-mode derivative for each of the h * w positions of the target. At pool2,
+this takes 784 passes, against at most 1024. But derivatives of different positions cannot be batched in the sparse
+form, and an input with activation 0 needs no basis map (a photo has about 800 inputs > 0). So signals go down here too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ from proposals.errors import InputError
 Basis = Callable[[ForwardPass, Sequence[Tensor]], list[Tensor]]
 CONTRASTS = {"mwp": False, "c-mwp": True}
 BLOCK = 1024  # tags whose maps are computed at once
-AT_ONCE = 32  # basis maps in one pass; its memory grows with them, and each thread has its own
+AT_ONCE = 32  # basis maps in one pass; the memory of a pass grows with it, and each thread runs a pass
 
 
 class Atlas:
@@ -36,7 +36,7 @@ class Atlas:
     Args:
         forward: one image, by the rules of Excitation Backprop.
         method: "mwp" or "c-mwp".
-        size: (height, width) of the image, in the pixels of the boxes that are asked about.
+        size: (height, width) of the image, in the pixels in which boxes are given.
         basis: computes the maps of inputs of the classifier.
 
     Attributes:
@@ -49,7 +49,7 @@ class Atlas:
 
     def __init__(self, forward: ForwardPass, method: str, size: tuple[int, int], basis: Basis):
         if method not in CONTRASTS:
-            raise InputError(f"an atlas is of {' or '.join(CONTRASTS)}, not {method!r}: other maps are not linear")
+            raise InputError(f"an atlas can show {' or '.join(CONTRASTS)}, not {method!r}, whose maps are not linear")
         if forward.images > 1 or forward.scores[0, 0].numel() > 1:
             raise InputError("an atlas needs one image with one position of the classifier: give it 224 x 224 pixels")
         self._contrastive, self._size, self.scores = CONTRASTS[method], size, forward.scores.flatten()

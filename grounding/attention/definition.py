@@ -24,7 +24,7 @@ of the map; where a position has several channels, the difference is summed over
     >>> contrastive(x, w, torch.tensor([1.0]))
     tensor([0.7500, 0.0000, 0.2500])
 
-``rules.py`` has the same for whole layers. There, a signal is g = p / x instead of p, which makes a layer one product
+``rules.py`` does the same for whole layers. There, a signal is g = p / x instead of p, so that a layer is one product
 with the transposed positive weights.
 """
 
@@ -39,7 +39,7 @@ def winning_probabilities(x: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         x: ``(J,)`` inputs >= 0.
-        weights: ``(I, J)``, one row a neuron.
+        weights: ``(I, J)``, one row per neuron.
 
     Returns:
         ``(I, J)``; each row sums to 1, or to 0 where no input excites the neuron.
@@ -54,11 +54,11 @@ def marginal(x: Tensor, weights: Tensor, mass: Tensor) -> Tensor:
 
     Args:
         x: ``(J,)`` inputs >= 0.
-        weights: ``(I, J)``, one row a neuron.
+        weights: ``(I, J)``, one row per neuron.
         mass: ``(I,)``, MWP of the neurons.
 
     Returns:
-        ``(J,)``; its sum is that of ``mass``, less the mass of neurons that no input excites.
+        ``(J,)``; its sum is the sum of ``mass`` minus the mass of neurons that no input excites.
     """
     return mass @ winning_probabilities(x, weights)
 

@@ -1,4 +1,4 @@
-"""The top-down pass: signals go from the classifier down to the targets; and how many passes are run."""
+"""The top-down pass, in which signals go from the classifier down to the targets; and the class that runs passes."""
 
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -19,15 +19,15 @@ Result = TypeVar("Result")
 
 
 class Parts(dict[int, Signal]):
-    """The signals to the parts of a layer that was divided, by their numbers."""
+    """Signals to the parts of a layer whose channels were divided: from the number of a part to its signal."""
 
 
 class TopDownPass:
     """One pass of several words from the classifier down to the targets.
 
     Args:
-        forward: the images.
-        run: memory and threads.
+        forward: the forward pass of the images.
+        run: memory and threads of this pass.
     """
 
     def __init__(self, forward: ForwardPass, run: Run):
@@ -73,10 +73,10 @@ class TopDownPass:
         return [signal.abs().amax(1).unflatten(0, (self.forward.images, -1)) for signal in arrived]
 
     def weigh(self, signals: Tensor, used: Tensor) -> list[Tensor]:
-        """The sum over the targets' channels, weighted as the classifier weighs its inputs: ``(N, W, h, w)`` each.
+        """The sum over a target's channels with the classifier's weights: ``(N, W, h, w)`` for each target.
 
         Raises:
-            InputError: a channel of the target is not one input of the classifier.
+            InputError: the target has another number of channels than the classifier has inputs.
         """
         values = [self.forward.neurons[node].value for node in self.forward.targets]
         weights = signals @ self.forward.net.weight[used]
@@ -87,7 +87,7 @@ class TopDownPass:
         return [torch.einsum("vc,nchw->nvhw", weights, x) for x in values]
 
     def _descend(self, g: Signal) -> list[tuple[Node, Signal]]:
-        """Sends g down from the classifier's inputs: what arrives at each target."""
+        """Sends g down from the classifier's inputs, and returns what arrives at each target."""
         targets = self.forward.targets
         waiting: dict[Node, Any] = {self.forward.net.features: g}
         arrived: dict[Node, Signal] = {}
@@ -134,7 +134,7 @@ def _signals(g: Signal | Parts) -> list[Signal]:
 
 
 class Passes:
-    """Runs top-down passes, and gives each its memory, its threads and the faster of the two forms.
+    """Runs top-down passes. Gives each pass memory and threads, and chooses the faster form of its signals.
 
     Args:
         crossing: a pass is sparse if it has at least crossing * density^2 words, see ``engine/runs.py``.
@@ -146,13 +146,13 @@ class Passes:
     def __call__(
         self, work: Callable[[TopDownPass, Tensor], Result], jobs: Sequence[tuple[ForwardPass, Tensor]]
     ) -> list[Result]:
-        """``work`` for every job, in order.
+        """Returns the result of ``work`` for every job, in order.
 
-        Passes run side by side once a first one has shown that none of its signals has to become dense.
+        Passes run side by side after a first pass in which no signal had to become dense.
 
         Args:
             work: takes a pass and the signals of its words.
-            jobs: the images and the signals, a row a word.
+            jobs: the forward pass of the images, and the signals, one row per word.
         """
         forward, signals = jobs[0]
         sparse = len(signals) >= self._crossing * forward.density**2

@@ -1,4 +1,4 @@
-"""The forward pass: the network runs once for an image, and every layer above the targets notes its way back."""
+"""The forward pass: the network runs once. Each layer above the targets keeps the function that sends a signal back."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,12 +31,12 @@ class ForwardPass:
         images: N.
         steps: for each node above the targets, in the order of the forward pass: the node, its inputs, and its
             ``descend``; None for a node that picks one of several values.
-        neurons: of the targets.
-        features: the classifier's inputs.
+        neurons: the neurons of each target.
+        features: the neurons of the classifier's inputs.
         counts: for nodes whose value is a tuple, the number of its parts.
-        scores: ``(N, tags, h', w')``.
-        logits: ``(N, tags)``.
-        density: the share of the neurons above the targets that a signal visits; 0 where all are visited.
+        scores: ``(N, tags, h', w')``, the classifier's scores at each of its positions.
+        logits: ``(N, tags)``, the output of the model.
+        density: the share of the neurons above the targets that a signal visits; 0 if the engine always visits all.
         densifies: whether a top-down pass has to turn sparse signals into dense ones; None before the first pass.
     """
 
@@ -58,7 +58,7 @@ class ForwardPass:
         self.density = rules.engine.density([value for value in values.values() if isinstance(value, Neurons)])
 
     def _note(self, node: Node, value: object) -> object:
-        """A node's value; those of the targets and of the classifier's input are kept."""
+        """Returns a node's value, and keeps it if the node is a target or the classifier's input."""
         if node in self.targets:
             value = self.rules.target(value) if isinstance(value, Neurons) else self.rules.source(_tensor(value))
             self.neurons[node] = value
@@ -67,11 +67,11 @@ class ForwardPass:
         return value
 
     def _run(self, node: Node, values: dict[Node, object]) -> object:
-        """A node that no signal passes."""
+        """Computes a node that no signal passes."""
         return self.net.run(node, _filled(node, lambda n: _plain(values[n])))
 
     def _apply(self, node: Node, values: dict[Node, object]) -> object:
-        """A node that signals pass, by its rule."""
+        """Computes a node that signals pass, by its rule."""
         arguments, keywords = _filled(node, lambda n: self._neurons(values[n]))
         sources = [n for n in _arguments(node) if isinstance(values[n], Neurons | Tensor | tuple)]
         if measures(node) or not sources:
@@ -93,7 +93,7 @@ def rule_of(net: Network, node: Node) -> Rule:
     """The function of ``grounding.attention.layers`` for a node.
 
     Raises:
-        InputError: there is none.
+        InputError: the operation has no rule.
     """
     kind = net.kind(node)
     if kind not in RULES:

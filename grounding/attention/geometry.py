@@ -90,9 +90,9 @@ WHOLE = Cell(math.inf, math.inf, 0.0)
 def cells(network: Network, axis: int) -> dict[Node, Cell]:
     """The cells of each node.
 
-    A value of several inputs sees from the first to the last pixel that any of them sees. Of a product only the larger
-    side counts, because the other one is a gate, a constant to the signal (``RuleSet.product``). A global or adaptive
-    pool and a flattening see the whole image. Any other operation without a window counts as element-wise.
+    A value of several inputs sees from the first to the last pixel that any of them sees. In a product, an input that
+    sees the whole image does not count, because it is a gate, to which no signal goes (``RuleSet.product``). A global
+    or adaptive pool and a flattening see the whole image. Any other operation without a window counts as element-wise.
 
     Args:
         network: the network.

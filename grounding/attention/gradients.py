@@ -15,7 +15,7 @@ class Gradient(RuleSet):
         return Neurons(value, rectified=False)
 
     def target(self, x: Neurons) -> Neurons:
-        # the gradient is wanted where the value is 0, too
+        # the gradient is needed where the value is 0, too
         return Neurons(x.value, rectified=False)
 
     def weighted(self, layer: Weights, x: Neurons) -> tuple[Neurons, Descend]:

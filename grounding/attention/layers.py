@@ -1,13 +1,13 @@
-"""One function for each kind of layer: how its neurons follow from its inputs, and how a signal goes back to them.
+"""One function for each kind of layer: it computes the layer's neurons, and says how a signal goes back to the inputs.
 
-What depends on the method (a weighted layer, a nonlinearity, a scaling, a sum) is passed on to the method's rule set
+What depends on the method (a weighted layer, a nonlinearity, a scaling, a sum) is in the method's rule set
 (``rules.py``). What depends on the layer alone (which weights, which input won a maximum, which part of a
 concatenation) is here.
 
-A layer's function has the signature ``(rules, operation, *arguments, **keywords) -> (Neurons, descend)``: the operation
-is the module, or the function itself; the arguments are those of the call, with :class:`Neurons` in place of tensors;
-``descend`` takes a signal to the layer's outputs and returns one signal an input, None for an input that gets nothing.
-To add a layer, decorate such a function with :func:`rule`:
+A layer's function has the signature ``(rules, operation, *arguments, **keywords) -> (Neurons, descend)``. The operation
+is the module, or the function itself. The arguments are those of the call, with :class:`Neurons` in place of tensors.
+``descend`` takes the signal to the layer's outputs and returns one signal per input, or None for an input that gets
+nothing. To add a layer, decorate such a function with :func:`rule`:
 
     @rule(MyScaling)
     def my_scaling(rules, module, x):
@@ -15,8 +15,8 @@ To add a layer, decorate such a function with :func:`rule`:
 
     rule(nn.Mish)(nonlinearity)          # an element-wise function needs nothing else
 
-A ``descend`` is composed of what the rule set returns and of maps of ``rules.engine``. A function on plain tensors
-``(N * W, *shape)`` becomes such a map by ``rules.engine.plain(function)``.
+A ``descend`` is composed of the functions that the rule set returns and of those that ``rules.engine`` returns.
+``rules.engine.plain(function)`` makes one of a function on plain tensors ``(N * W, *shape)``.
 """
 
 import functools
@@ -80,7 +80,7 @@ def rectifier(rules: RuleSet, function: Any, x: Neurons, *_: object, **__: objec
 
 @rule(*SQUASHERS, *SIGNED)
 def nonlinearity(rules: RuleSet, function: Any, x: Neurons, *rest: Any, **more: Any) -> tuple[Neurons, Descend]:
-    """Any other function of each element by itself."""
+    """Any other element-wise function."""
     more.pop("inplace", None)
     whole = functools.partial(_out_of_place(function), **more)
     return rules.activated(x, whole(x.value, *rest), lambda v: whole(v, *rest), rectifies=False)
@@ -95,7 +95,7 @@ def _out_of_place(function: Any) -> Any:
 
 @rule(nn.MaxPool2d)
 def max_pool(rules: RuleSet, module: nn.MaxPool2d, x: Neurons) -> tuple[Neurons, Descend]:
-    """The winner of each window gets everything."""
+    """The maximum of each window gets the whole signal of the window."""
     geometry = (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
     value, where = F.max_pool2d(x.value, *geometry, return_indices=True)
     excitation = None if x.excitation is None else _at(x.excitation, where)
@@ -111,14 +111,14 @@ def _at(z: Tensor, where: Tensor) -> Tensor:
 
 @rule(F.max_pool2d)
 def max_pool_function(rules: RuleSet, _: Any, x: Neurons, *sizes: Any, **more: Any) -> tuple[Neurons, Descend]:
-    """The same, called as a function."""
+    """Max pooling that is called as a function."""
     names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
     return max_pool(rules, nn.MaxPool2d(**dict(zip(names, sizes, strict=False)), **more), x)
 
 
 @rule(nn.LocalResponseNorm)
 def local_response_norm(rules: RuleSet, module: nn.LocalResponseNorm, x: Neurons) -> tuple[Neurons, Descend]:
-    """A scaling of each element, whose factor is a constant to the signal."""
+    """A scaling of each element; the factor counts as a constant."""
     squares = F.pad(x.value.square(), (0, 0, 0, 0, module.size // 2, (module.size - 1) // 2))
     total = sum(squares[:, i : i + x.value.shape[1]] for i in range(module.size))
     return rules.scaled(x, (module.k + module.alpha / module.size * total) ** -module.beta, module)
@@ -126,9 +126,10 @@ def local_response_norm(rules: RuleSet, module: nn.LocalResponseNorm, x: Neurons
 
 @rule(torch.mul, operator.mul, operator.imul, "mul", "mul_")
 def multiply(rules: RuleSet, _: Any, left: Neurons | float, right: Neurons | float) -> tuple[Neurons, Descend]:
-    """A product, as in squeeze and excitation: the larger value carries the signal, the smaller one is a constant.
+    """A product, as in squeeze and excitation.
 
-    A gate that is computed from the features counts as part of the image, like the factor of a response norm.
+    For all methods but the gradients, the larger value gets the signal and the smaller one counts as a constant. So no
+    signal goes into the branch that computes a gate from the features.
     """
     if isinstance(left, Neurons) and isinstance(right, Neurons):
         return rules.product(left, right)
@@ -164,7 +165,7 @@ def average(rules: RuleSet, function: Any, x: Neurons, *rest: Any, **keywords: A
 
 
 def _windows(function: Any, x: Tensor, y: Tensor) -> tuple[Pair, Pair] | None:
-    """Size and stride of an average's windows, if all of them lie within the image and have one size."""
+    """Size and stride of an average's windows, if all of them lie within the image and have the same size."""
     if x.ndim != 4 or y.shape[1:2] != x.shape[1:2]:
         return None
     if isinstance(function, nn.AvgPool2d):
@@ -192,7 +193,7 @@ def concatenate(rules: RuleSet, _: object, parts: Sequence[Neurons], dim: int = 
 
 @rule(torch.chunk, "chunk")
 def chunk(rules: RuleSet, _: object, x: Neurons, chunks: int, dim: int = 0) -> tuple[tuple[Neurons, ...], Descend]:
-    """The channels in equal parts. The signals to the parts come as a dictionary, by the parts' numbers."""
+    """The channels in equal parts. ``descend`` takes a dictionary from the number of a part to its signal."""
     if dim not in (1, -3):
         raise NotImplementedError("only a division of the channels has a rule")
     values = x.value.chunk(chunks, 1)

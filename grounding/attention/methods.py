@@ -1,4 +1,4 @@
-"""The attention methods by name: which rules take the signal down, and what is read from it at the target.
+"""The attention methods by name: which rules take the signal down, and how it becomes a map at the target.
 
 In the equations, s_t(p) is the score of tag t at position p of the classifier, W_t are its weights, x are the values of
 the target layer, c are its channels, and g is the signal that arrives there (see ``rules.py``).
@@ -55,17 +55,17 @@ def contrast(top_down: TopDownPass, signals: Tensor, used: Tensor, share: float 
 
 
 def contrastive(top_down: TopDownPass, signals: Tensor, used: Tensor) -> list[Tensor]:
-    """c-MWP: the contrast, truncated at 0 at the very end."""
+    """c-MWP: the contrast, truncated at 0 at the target."""
     return [m.clamp(min=0) for m in contrast(top_down, signals, used)]
 
 
 def partly_contrastive(top_down: TopDownPass, signals: Tensor, used: Tensor) -> list[Tensor]:
-    """The contrast with a share of the dual, truncated at 0. Mass that unit and dual have in common is reduced only."""
+    """The contrast with a share of the dual, truncated at 0. It reduces the mass that both have, but keeps a part."""
     return [m.clamp(min=0) for m in contrast(top_down, signals, used, PART)]
 
 
 def unnormalised_contrast(top_down: TopDownPass, signals: Tensor, used: Tensor) -> list[Tensor]:
-    """c-MWP by rules whose scale has no meaning: each map is divided by its sum."""
+    """c-MWP for rules that do not keep the scale of the signal: each map is divided by its sum."""
     return [_normalised(m) for m in contrastive(top_down, signals, used)]
 
 
@@ -158,10 +158,10 @@ METHODS: dict[str, Method] = {
 
 
 def method_of(name: str) -> Method:
-    """The method of this name.
+    """The method with this name.
 
     Raises:
-        InputError: there is none.
+        InputError: no method has this name.
     """
     if name not in METHODS:
         raise InputError(f"there is no attention method {name!r}; choose one of {', '.join(METHODS)}")

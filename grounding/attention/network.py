@@ -1,4 +1,4 @@
-"""A network as a top-down pass needs it: a traced private copy, whose layers are known by name."""
+"""A traced private copy of a network, in which layers are found by name."""
 
 import difflib
 import functools
@@ -66,7 +66,7 @@ class Network:
     """
 
     def __init__(self, model: nn.Module, classifier: str | None = None, compiled: bool = False):
-        # torch.compile wraps the model that it was given
+        # torch.compile wraps the original model
         model = getattr(model, "_orig_mod", model)
         default_classifier, self.default_target = _defaults(model)
         self.module = trace(model)
@@ -97,7 +97,7 @@ class Network:
         if node.op == "call_module":
             return self.module.get_submodule(str(node.target))
         if node.op == "call_method":
-            # in another memory format a view may need a copy; and nothing may work in place
+            # a view may need a copy, because the memory format differs; and no operation may work in place
             method = "reshape" if node.target == "view" else str(node.target).rstrip("_")
             return lambda x, *a, **k: getattr(x, method)(*a, **k)
         if node.op == "get_attr":
@@ -135,7 +135,7 @@ class Network:
             return alias
         if len(found) != 1:
             near = difflib.get_close_matches(name, names, 5, 0.3) or list(names)[:20]
-            raise InputError(f"the model has {'more than one' if found else 'no'} layer {name!r}; near it: "
+            raise InputError(f"the model has {'more than one' if found else 'no'} layer {name!r}; similar names: "
                              f"{', '.join(found or near)}")  # fmt: skip
         return names[found[0]]
 
@@ -150,7 +150,10 @@ class Network:
         return {name: node for name, node in names.items() if name}
 
     def _alias(self, name: str) -> Node | None:
-        """A layer by the paper's name: poolK is the K-th max pool with a stride, convK the K-th convolution, ReLU."""
+        """A layer by the paper's name: poolK is the K-th max pool with a stride, convK the K-th convolution.
+
+        If a ReLU follows the convolution, convK is the ReLU.
+        """
         kind = {"pool": nn.MaxPool2d, "conv": nn.Conv2d}.get(name.rstrip("0123456789"))
         number = name.lstrip("polcnv")
         if kind is None or not number.isdigit():
@@ -164,6 +167,7 @@ class Network:
         return after if closes else node
 
     def _halves(self, node: Node) -> bool:
+        """Whether a layer counts for its paper's name: a convolution, or a pool that makes the image smaller."""
         operation = self.operation(node)
         return isinstance(operation, nn.Conv2d) or operation.stride not in (1, (1, 1))
 
@@ -203,10 +207,10 @@ class Network:
         return rule in PASSING and any(map(self._is_pre_activation, node.all_input_nodes))
 
     def averaged(self) -> Node:
-        """The layer whose average over positions is the classifier's input, which class activation maps need.
+        """The layer whose average over positions is the classifier's input. CAM reads its maps there.
 
         Raises:
-            InputError: the classifier has another input.
+            InputError: the classifier's input is not an average over positions.
         """
         node, averages = self.features, False
         while self.kind(node) in (*AVERAGES, *SHAPES, *SHAPE_METHODS, nn.Dropout, nn.Identity):

@@ -1,12 +1,13 @@
 """Excitation Backprop: what happens to a signal at a weighted layer, a nonlinearity, a scaling and a sum.
 
-A rule set is one method's answer to these four questions. This file has the base class and Excitation Backprop;
+A rule set says what one method does in these four cases. This file has the base class and Excitation Backprop;
 ``gradients.py`` has the gradient, deconvolution and guided backpropagation, ``relevance.py`` has LRP.
 
-Signals. The papers send a probability p (or a relevance R) down. Here every rule set sends g = p / x instead, x being
-the value of the neuron; p = x . g is computed once, at the target. The gradient is a g by itself.
+Signals. The papers send a probability p (or a relevance R) down. Here every rule set sends g = p / x instead, where x
+is the value of the neuron. p = x . g is computed once, at the target. For the gradient method, g is the gradient.
 
-Excitation Backprop then needs two steps a neuron. Let a = relu(W x + b) and z = W+ x, the excitation, without the bias.
+Excitation Backprop then needs two steps per neuron. Let a = relu(W x + b) and let z = W+ x be the excitation, without
+the bias.
 Eq. 2 in matrix form is p_x = x . W+^T (p_a / z), and with p = x . g
 
     g_x = W+^T (g_a . a / z)
@@ -26,13 +27,13 @@ from proposals.errors import InputError
 
 
 class RuleSet:
-    """What a method does at each kind of layer; this class has the rules that all methods of mass share.
+    """What a method does at each kind of layer. This base class has the rules that several methods share.
 
-    Every rule takes the neurons below a layer and returns the neurons above it, and a function that takes a signal
-    down: from the neurons above to the neurons below.
+    Every rule takes the neurons below a layer. It returns the neurons above the layer, and a function that takes a
+    signal down from the neurons above to the neurons below.
 
     Args:
-        engine: what executes the maps.
+        engine: executes the steps of a top-down pass.
 
     Attributes:
         rescaled: whether signals grow or shrink without bound, so that a pass divides them by their maximum at every
@@ -45,7 +46,7 @@ class RuleSet:
         self.engine = engine
 
     def source(self, value: Tensor) -> Neurons:
-        """The neurons of a value from below the targets, where no pass goes."""
+        """The neurons of a value that was computed without rules, such as one from below the targets."""
         raise NotImplementedError
 
     def target(self, x: Neurons) -> Neurons:
@@ -86,12 +87,12 @@ class RuleSet:
         return lambda g: g
 
     def scaled(self, x: Neurons, factor: Tensor, function: Function) -> tuple[Neurons, Descend]:
-        """x times a factor that is a constant to the signal: p passes unchanged, so g is multiplied by the factor.
+        """x times a factor. The factor counts as a constant: p passes unchanged, so g is multiplied by the factor.
 
         Args:
             x: the values.
-            factor: ``(N, *shape)``, >= 0. It multiplies g; f(x) / x would be 0 / 0 at x = 0.
-            function: x to x times factor, which the gradient differentiates.
+            factor: ``(N, *shape)``, >= 0. It cannot be computed as f(x) / x, which is 0 / 0 at x = 0.
+            function: computes x times the factor; the gradient differentiates it.
 
         Raises:
             InputError: a factor below 0.
@@ -107,14 +108,14 @@ class RuleSet:
         return replace(x, value=x.value + number, excitation=x.z), lambda g: [g]
 
     def product(self, x: Neurons, gate: Neurons) -> tuple[Neurons, Descend]:
-        """A product of two values, as in squeeze and excitation: the smaller one is a constant to the signal."""
+        """A product of two values, as in squeeze and excitation. The smaller one counts as a constant factor."""
         swapped = gate.value.numel() > x.value.numel()
         x, gate = (gate, x) if swapped else (x, gate)
         product, descend = self.scaled(x, gate.value.expand_as(x.value), lambda v: v * gate.value)
         return product, lambda g: [None, *descend(g)] if swapped else [*descend(g), None]
 
     def added(self, left: Neurons, right: Neurons) -> tuple[Neurons, Descend]:
-        """A sum: with g = p / x both sides get the same g, and so p in proportion to their values."""
+        """A sum: both sides get the same g = p / x, so each side gets mass in proportion to its value."""
         pre = left.excitation is not None or right.excitation is not None
         both = left.rectified and right.rectified
         total = Neurons(left.value + right.value, left.z + right.z if pre else None, both)
@@ -158,7 +159,7 @@ class ExcitationBackprop(RuleSet):
         return lambda g: compress(gate(g))
 
     def gate(self, x: Neurons) -> Down:
-        """The gate a / z of pre-activations that no nonlinearity follows; of activations, nothing."""
+        """Multiplies by the gate a / z if x is a pre-activation without a nonlinearity after it; otherwise nothing."""
         if x.excitation is None:
             return lambda g: g
         return self.engine.gate(x.activation, x.excitation, at=x)

@@ -128,7 +128,7 @@ def _shapes(network: Network, images: Tensor) -> dict[Node, tuple[int, ...]]:
 
 
 def _settled(network: Network, node: Node) -> bool:
-    """Whether no layer follows that only changes each value by itself, and the node itself changes the mass."""
+    """Whether a node changes the mass, and is not followed by an element-wise layer only."""
     kind = network.kind(node)
     # a norm or a dropout passes the mass through unchanged: its map equals the map of its input
     norm = isinstance(network.operation(node), nn.LocalResponseNorm)

@@ -26,7 +26,8 @@ from proposals.errors import InputError
 
 Node = torch.fx.Node
 
-# None takes the faster form for each pass; "sparse" takes the sparse form wherever it applies
+# the class of an engine, and the crossing at which a pass becomes sparse (see Passes): None chooses the faster form for
+# each pass, "sparse" uses the sparse form wherever it applies
 ENGINES: dict[str | None, tuple[type[DenseEngine], float]] = {
     None: (SparseEngine, CROSSING),
     "sparse": (SparseEngine, 0),
@@ -45,8 +46,8 @@ class TopDown:
             the result of ``torch.compile`` for such a module.
         target: the layer whose neurons' mass is the map. A module's name; its end, if that is unique ("pool2" for
             "trunk.pool2"); a name of the paper ("pool4" is the fourth max pool, "conv5" the fifth convolution with its
-            ReLU, "image" the input); or a list of names, for one map each out of one pass. By default, the method's
-            own target, and for Excitation Backprop the architecture's.
+            ReLU, "image" the input); or a list of names: one pass then gives a map at each of these layers. By
+            default, the method's own target, and for Excitation Backprop the architecture's.
         classifier: the ``nn.Linear`` or 1x1 ``nn.Conv2d`` whose outputs are the tags; by default the architecture's.
         chunk: (image, word) pairs in one pass, which bounds the memory. By default 32 on a CPU and 512 on a GPU.
         compiled: whether to apply torch.compile to the part of the network below the target (needs a C++ compiler).
@@ -151,7 +152,7 @@ class TopDown:
         return [torch.cat([torch.cat([p[t] for p in parts], 1) for parts in images]) for t in range(len(passes[0]))]
 
     def atlas(self, forward: ForwardPass, method: str, size: tuple[int, int]) -> Atlas:
-        """The maps of the whole vocabulary of one image, see :class:`Atlas`."""
+        """The maps of all tags of one image, see :class:`Atlas`."""
         return Atlas(forward, method, size, self._basis)
 
     def _basis(self, forward: ForwardPass, channels: Sequence[Tensor]) -> list[Tensor]:
@@ -172,7 +173,7 @@ def _input_maps(top_down: TopDownPass, channels: Tensor) -> Tensor:
 
 
 class Scene:
-    """Images after the forward pass. It answers any number of words.
+    """Images after the forward pass. :meth:`attend` can be called any number of times.
 
     Attributes:
         score_maps: ``(N, tags, h', w')``, the classifier's scores at each of its positions (1 x 1 at 224 pixels).
@@ -219,18 +220,18 @@ class Scene:
 
     @torch.no_grad()
     def atlas(self, method: str = "c-mwp", size: tuple[int, int] | None = None) -> Atlas:
-        """The maps of the whole vocabulary of the one image, see ``grounding.attention.atlas``.
+        """The maps of all tags, for a scene of one image; see ``grounding.attention.atlas``.
 
         Args:
             method: "mwp" or "c-mwp".
-            size: (height, width) of the image in the pixels of the boxes that will be asked about; by default the
-                pixels that the network saw.
+            size: (height, width) of the image in the pixels in which boxes will be given; by default the size that
+                the network saw.
 
         Raises:
             InputError: another method, several images, or an image with several positions of the classifier.
         """
         if len(self._images) > 1:
-            raise InputError("an atlas is of one image: look at one image at a time")
+            raise InputError(f"an atlas needs one image, not {len(self._images)}: look at one image at a time")
         height, width = size or self._images.shape[2:]
         return self._topdown.atlas(self.forward(method_of(method))[0], method, (height, width))
 

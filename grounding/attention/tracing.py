@@ -47,7 +47,7 @@ class _Tracer(torch.fx.Tracer):
 
 
 def trace(model: nn.Module) -> torch.fx.GraphModule:
-    """A private copy in evaluation mode, traced, in which every batch norm after a convolution is folded into it.
+    """A private copy in evaluation mode, traced; each batch norm is folded into the convolution before it.
 
     Args:
         model: the model, which is not modified.
@@ -72,7 +72,7 @@ def trace(model: nn.Module) -> torch.fx.GraphModule:
 
 
 def _split_norms(model: nn.Module) -> None:
-    """Replaces a module that is a batch norm and an activation at once, as in timm, by these two."""
+    """Replaces a module that is both a batch norm and an activation, as in timm, by two modules."""
     for parent in list(model.modules()):
         for name, norm in parent.named_children():
             if isinstance(norm, nn.BatchNorm2d) and hasattr(norm, "act"):
@@ -98,7 +98,7 @@ def _in_place(traced: torch.fx.GraphModule, node: Node) -> bool:
 
 
 def _redirect(traced: torch.fx.GraphModule, node: Node) -> None:
-    """Nodes that use the argument of an in-place operation after it get its result instead."""
+    """Makes every node that reads the argument of an in-place operation after it read the result instead."""
     order = {n: i for i, n in enumerate(traced.graph.nodes)}
     argument = node.args[0]
     assert isinstance(argument, Node)
@@ -126,7 +126,7 @@ def _fold(traced: torch.fx.GraphModule, norm: Node) -> None:
 
 
 def check_weights(module: nn.Module) -> None:
-    """Checks that a network can be walked with its weights.
+    """Checks that top-down passes can use the weights of a network.
 
     Raises:
         InputError: float16 weights, or weights that are NaN or infinite.

@@ -25,7 +25,7 @@ class Weights:
 
     Attributes:
         weight: the numbers of W, in the layout of the layer.
-        bias: b, one number an output, or None.
+        bias: b, one number per output, or None.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None):
@@ -55,7 +55,7 @@ class Weights:
 
         Args:
             x: ``(N, *inputs)``.
-            bias: one number an output.
+            bias: one number per output.
         """
         raise NotImplementedError
 
@@ -86,7 +86,7 @@ class Convolution(Weights):
         module: the convolution.
 
     Raises:
-        InputError: another padding than zeros, or one that differs between the two sides.
+        InputError: the padding is not zeros, or differs between the two sides.
     """
 
     def __init__(self, module: nn.Conv2d):
@@ -130,7 +130,7 @@ class Linear(Weights):
 
 
 class Diagonal(Weights):
-    """A batch norm that no convolution could absorb: each neuron has one input, and the scale is its weight."""
+    """A batch norm that is not folded into a convolution: each neuron has one input, and its weight is the scale."""
 
     def up(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         scaled = x * self.weight[:, None, None]

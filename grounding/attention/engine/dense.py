@@ -1,7 +1,8 @@
-"""The dense engine: every map of a top-down pass in plain PyTorch.
+"""The dense engine: every operation of a top-down pass in plain PyTorch.
 
-A signal is a tensor ``(N * W, *shape)``: the W words of an image are side by side. An engine returns a map for what it
-is asked for; the rules compose such maps, and the map is applied to every signal that arrives at the layer.
+A signal is a tensor ``(N * W, *shape)``: the W words of an image are side by side. A method such as ``gate`` is called
+in the forward pass and returns a function. The rules compose such functions, and every top-down pass calls them with
+the signal that arrives at the layer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +14,10 @@ from torch import Tensor
 from grounding.attention.neurons import Neurons
 from grounding.attention.weights import Weights
 
-# a signal in the form of its engine: here a tensor
+# a signal in the form of its engine; for the dense engine, a tensor
 Signal = Any
 Down = Callable[[Signal], Signal]
-# one signal an input of the layer; None where an input gets nothing
+# from the signal to a layer's outputs to one signal per input of the layer; None where an input gets nothing
 Descend = Callable[[Signal], Sequence[Signal | None]]
 Function = Callable[[Tensor], Tensor]
 
@@ -25,7 +26,7 @@ class DenseEngine:
     """Signals as dense tensors; works for any number of images, on any device."""
 
     def density(self, layers: Sequence[Neurons]) -> float:
-        """The share of neurons that a signal visits, as far as the engine leaves any out; otherwise 0.
+        """The share of the neurons that a signal visits; 0 if the engine always visits all of them.
 
         Args:
             layers: the neurons above the targets.
@@ -52,7 +53,7 @@ class DenseEngine:
         Args:
             numerator: ``(N, *shape)``.
             denominator: of the same shape; 1 by default.
-            at: neurons outside of whose winners the factor is 0.
+            at: a layer's neurons; the factor is 0 for all but its winners. None if that is not known.
         """
         factor = numerator if denominator is None else ratio(numerator, denominator)
         return lambda g: scale(g, factor)
@@ -65,8 +66,8 @@ class DenseEngine:
         """Each window's signal goes to the input that won it in the forward pass; where windows overlap, signals add.
 
         Args:
-            inputs: of the pool.
-            pooled: its output.
+            inputs: the neurons of the pool's input.
+            pooled: the neurons of its output.
             where: ``(N, C, h, w)`` int64, for each output the position of its winner.
             geometry: kernel size, stride, padding, dilation, ceil mode.
         """
@@ -85,8 +86,8 @@ class DenseEngine:
 
         Args:
             function: linear, with weights >= 0.
-            inputs: its input.
-            outputs: its output.
+            inputs: the neurons of its input.
+            outputs: the neurons of its output.
             windows: (size, stride), each (vertical, horizontal), of an average without padding; otherwise None.
         """
         images, shape = len(inputs.value), inputs.value.shape[1:]
@@ -106,7 +107,7 @@ class DenseEngine:
         """The transpose of a division of the channels: the parts' signals side by side, 0 for a part without one.
 
         Args:
-            shapes: of the parts, without the batch dimension.
+            shapes: the shapes of the parts, without the batch dimension.
         """
 
         def down(signals: Mapping[int, Tensor]) -> Tensor:
@@ -117,15 +118,15 @@ class DenseEngine:
         return down
 
     def plain(self, function: Callable[[Tensor], Sequence[Tensor | None]]) -> Descend:
-        """A function on dense tensors, for an operation that no other map of the engine covers.
+        """A function on dense tensors, for an operation that no other method of the engine covers.
 
         Args:
-            function: ``(N * W, *outputs)`` to one tensor ``(N * W, *inputs)`` an input, or None.
+            function: ``(N * W, *outputs)`` to one tensor ``(N * W, *inputs)`` per input, or None.
         """
         return function
 
     def each(self, function: Function, g: Signal) -> Signal:
-        """A function of each number, with f(0) = 0."""
+        """Applies an element-wise function with f(0) = 0 to a signal."""
         return function(g)
 
     def add(self, a: Signal, b: Signal) -> Signal:
@@ -133,7 +134,7 @@ class DenseEngine:
         return a + b
 
     def select(self, neurons: Neurons) -> Down:
-        """Drops what cannot matter: the signal to neurons that cannot win. The dense engine keeps everything."""
+        """Drops the signal to neurons that cannot win. The dense engine keeps everything."""
         return lambda g: g
 
     def compress(self, neurons: Neurons) -> Down:
@@ -149,7 +150,7 @@ class DenseEngine:
         return self.dense(g).flatten(1).abs().amax(1)
 
     def divide(self, g: Signal, by: Tensor) -> Signal:
-        """Each word's signal divided by its own number, ``(N * W,)``."""
+        """Each word's signal divided by one number per word, ``(N * W,)``."""
         return g / by.view(-1, *[1] * (g.ndim - 1))
 
 

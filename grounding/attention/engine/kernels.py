@@ -3,7 +3,8 @@
 A signal is a matrix ``(rows, lanes)``: one row for each neuron that can win, ordered by position and then by channel,
 and one lane for each word. The time of a pass is therefore proportional to the number of active neurons. The lanes are
 those of a vector register: :func:`accumulate` keeps a block of rows in registers while it goes through the winners
-above. A kernel with the parameters ``share`` and ``shares`` does one share of the work; as many threads do all of it.
+above. A kernel with the parameters ``share`` and ``shares`` does one share of the work;
+``shares`` threads do all of it.
 """
 
 from typing import Any
@@ -182,7 +183,9 @@ def find_windows(
     pointers: Array,
     rows: Any,
 ) -> int:
-    """Finds the windows of a pool that each row lies in, among those with a row of their own in ``row (windows, C)``.
+    """Finds the windows of a pool that contain each row, among those that have a row of their own.
+
+    ``row (windows, C)`` has the row of each window, or -1.
 
     ``size`` and ``stride`` of a window and the number of ``windows`` are (vertical, horizontal). Fills ``rows`` and
     ``pointers`` for :func:`collect` and returns the number of rows.
@@ -263,7 +266,7 @@ def part(share: int, shares: int, rows: Any) -> tuple[int, int]:
 
 @njit(nogil=True, cache=True)
 def scale(share: int, shares: int, factor: Any, values: Array, out: Any) -> None:
-    """out = factor * values, with one factor a row."""
+    """out = factor * values, with one factor per row."""
     first, last = part(share, shares, len(out))
     out[first:last] = 0
     for row in range(first, last):
@@ -309,7 +312,7 @@ def group(targets: Array, pointers: Array, rows: Any) -> None:
 
 @njit(nogil=True, cache=True)
 def integrate(share: int, shares: int, pointers: Array, activations: Array, signal: Any, out: Any) -> None:
-    """out[position] = the sum over its rows of activation times signal: p = x . g, summed over channels."""
+    """out[position] = the sum of activation times signal over the rows at this position: p = x . g over channels."""
     first, last = part(share, shares, len(out))
     out[first:last] = 0
     for position in range(first, last):

@@ -1,6 +1,7 @@
-"""One pass's memory and threads, and which of the two forms of a signal is faster.
+"""The memory and threads of a pass, and when the sparse form of a signal is faster than the dense one.
 
-Nothing here depends on what is computed. A :class:`Run` belongs to one top-down pass and travels with its signals.
+Nothing here changes what is computed. A :class:`Run` belongs to one top-down pass, and every signal of the pass refers
+to it.
 """
 
 import os
@@ -24,26 +25,26 @@ Result = TypeVar("Result")
 # on two cores with AVX-512). A share s of winners leaves a share s^2 of the connections. So the sparse form is slower
 # where words < 36 * s^2.
 CROSSING = 36
-# The number of rows below which a second thread costs more than it helps: for one multiplication a row, and for a
-# layer's weights.
+# The number of rows per thread below which another thread costs more time than it saves: LIGHT for one multiplication
+# per row, HEAVY for the product with a layer's weights.
 LIGHT, HEAVY = 4096, 64
 
 
 class Arena:
-    """Memory for the signals of one pass. A block is used again as soon as no signal lies in it.
+    """Memory for the signals of one pass. A block is used again as soon as no signal is in it.
 
-    New memory would cost as much as the pass itself: the system hands it out page by page and clears each page first.
+    Allocating new memory would take as long as the pass itself, because the system clears each page first.
     """
 
     def __init__(self) -> None:
         self._blocks: list[np.ndarray] = []
 
     def empty(self, rows: int, like: Tensor) -> Tensor:
-        """Memory with any content.
+        """Uninitialised memory.
 
         Args:
-            rows: how many.
-            like: ``(any, lanes)``, whose number of lanes and dtype the result has.
+            rows: the number of rows.
+            like: ``(any, lanes)``; the result has the same number of lanes and the same dtype.
 
         Returns:
             ``(rows, lanes)``.
@@ -65,16 +66,16 @@ class Arena:
 
 
 def _holders(blocks: list[np.ndarray]) -> list[int]:
-    """The number of references to each block; a tensor that lies in it is one."""
+    """The number of references to each block; a tensor in the block is one of them."""
     return [sys.getrefcount(block) for block in blocks]
 
 
-# the count of a block that only the list refers to; how much the loop itself adds depends on the Python version
+# the count of a block to which only the list refers; it is measured, because it depends on the Python version
 FREE = _holders([np.empty(1)])[0]
 
 
 class Arenas:
-    """The arenas of passes that have ended, for the next passes; threads may share it."""
+    """The arenas of passes that have ended. The next passes use them again. Threads may share it."""
 
     def __init__(self) -> None:
         self._idle: deque[Arena] = deque()
@@ -99,7 +100,7 @@ class Run:
     Attributes:
         arena: its memory.
         sparse: whether dense signals become sparse where they can.
-        threads: how many it may use; 1 while other passes run beside it.
+        threads: how many threads it may use; 1 while other passes run at the same time.
         densified: how often a sparse signal had to become a dense one.
     """
 
@@ -114,9 +115,9 @@ class Run:
         PyTorch's own parallel operations are not used within a pass: its idle threads spin and take the processors.
 
         Args:
-            work: does one of so many shares of the work.
-            rows: of the work.
-            least: rows that make another thread worthwhile.
+            work: does one share of the work. Its arguments are the number of the share and the number of shares.
+            rows: the number of rows of the whole work.
+            least: the least number of rows per thread.
         """
         shares = min(self.threads, rows // least)
         if shares < 2:
@@ -138,10 +139,10 @@ os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def side_by_side(work: Callable[[Job, int], Result], jobs: Sequence[Job]) -> list[Result]:
-    """``[work(job, threads) for job in jobs]``, whole passes in as many threads as PyTorch uses.
+    """Returns ``[work(job, threads) for job in jobs]``; one pass per thread, in as many threads as PyTorch uses.
 
-    A single pass is divided at every layer, and its threads wait for one another; whole passes do not wait. Only for
-    passes that stay sparse: PyTorch's dense operations have threads of their own.
+    This is faster than several threads for one pass, which wait for one another at every layer. Use it only for passes
+    that stay sparse, because PyTorch's dense operations use threads of their own.
     """
     threads = torch.get_num_threads()
     if threads == 1 or len(jobs) < 2:

@@ -1,7 +1,7 @@
-"""The sparse engine: a signal is kept at the neurons that can win, one row a neuron, one lane a word.
+"""The sparse engine: a signal has values only at the neurons that can win, one row per neuron and one lane per word.
 
-It gives the numbers of the dense engine. Where the sparse form does not apply (several images at once, a GPU, a map
-without a sparse implementation) a signal becomes dense, and sparse again at the next gate that allows it.
+Its results equal those of the dense engine. Where the sparse form does not apply (several images at once, a GPU, an
+operation without a sparse implementation) a signal becomes dense, and sparse again at the next gate that allows it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ from proposals.errors import InputError
 
 
 class Opaque:
-    """A signal that only the engine's maps can read; a function on tensors gets a clear error."""
+    """A signal that only the engine can read. PyTorch's functions raise an error for it."""
 
     __slots__ = ()
 
@@ -49,9 +49,9 @@ class SparseSignal(Opaque):
     """A signal at the winners of a layer.
 
     Attributes:
-        values: ``(rows, lanes)``, one row a winner.
-        winners: of the layer.
-        words: how many of the lanes are in use, the first ones.
+        values: ``(rows, lanes)``, one row per winner.
+        winners: the winners of the layer.
+        words: the number of lanes in use; the lanes after these are padding.
         run: the pass that it belongs to.
     """
 
@@ -62,7 +62,7 @@ class SparseSignal(Opaque):
 
     @classmethod
     def of(cls, g: Tensor, winners: Winners, run: Run) -> "SparseSignal":
-        """A dense signal ``(W, *shape)`` in this form; what goes to other neurons is dropped."""
+        """A dense signal ``(W, *shape)`` in sparse form. The signal to neurons that are no winners is dropped."""
         lanes = next(n for n in kernels.LANES if n >= len(g))
         rows = g.flatten(1).T if g.ndim == 2 else g.permute(2, 3, 1, 0).flatten(0, 2)
         values = g.new_zeros(len(winners), lanes)
@@ -117,14 +117,14 @@ class Gate:
 
 
 class SparseEngine(DenseEngine):
-    """The maps of the dense engine, on winners where there are any: the neurons of one image, on the CPU."""
+    """The operations of the dense engine, at winners only where that is possible: for one image, on the CPU."""
 
     def __init__(self) -> None:
         self._winners: WeakKeyDictionary[Neurons, Winners | None] = WeakKeyDictionary()
         self._lock = Lock()
 
     def winners(self, x: Neurons) -> Winners | None:
-        """The neurons to which a signal can matter; None where all of them must be kept."""
+        """The neurons of a layer that can win; None if a signal to any neuron must be kept."""
         with self._lock:
             if x not in self._winners:
                 self._winners[x] = self._find_winners(x)
@@ -138,7 +138,7 @@ class SparseEngine(DenseEngine):
         return Winners(value) if value.dtype in (torch.float32, torch.float64) else None
 
     def _winners_of_activations(self, x: Neurons) -> Winners | None:
-        """Only of activations: a pre-activation may be excited whatever the sign of its value."""
+        """The winners of activations; None for pre-activations, which can get mass even if their value is negative."""
         return self.winners(x) if x.excitation is None else None
 
     def density(self, layers: Sequence[Neurons]) -> float:
@@ -178,7 +178,7 @@ class SparseEngine(DenseEngine):
             g: the signal to its outputs.
             weight: ``(outputs, inputs, kernel height, kernel width)``, channels_last.
             geometry: stride, padding, dilation, each (vertical, horizontal).
-            winners: among the inputs.
+            winners: the winners among the inputs.
         """
         values = g.run.arena.empty(len(winners), g.values)
         arrays = g.values.numpy(), weight.permute(0, 2, 3, 1).numpy(), geometry, values.numpy()
@@ -240,7 +240,7 @@ class SparseEngine(DenseEngine):
         return descend
 
     def _densely(self, down: Down) -> Down:
-        """A map of the dense engine on signals of this one."""
+        """Makes an operation of the dense engine usable for the signals of this engine."""
         return lambda g: DenseSignal(down(self.dense(g)), g.run)
 
     def each(self, function: Function, g: Signal) -> Signal:
@@ -289,7 +289,7 @@ class SparseEngine(DenseEngine):
 
 
 def _routed(routes: Routes, above: Winners, whole: Down) -> Down:
-    """Routes for sparse signals, another map for dense ones."""
+    """Uses routes for sparse signals, and ``whole`` for dense ones."""
     return lambda g: route(g.on(above), routes) if isinstance(g, SparseSignal) else whole(g)
 
 

@@ -1,7 +1,7 @@
-"""The neurons of a layer that can win, and how signals travel from one such set to another.
+"""The neurons of a layer that can win, and how signals go from one such set to another.
 
-Only active neurons win, and which ones are active depends on the image alone. In a GoogLeNet, a photo leaves one
-connection in twelve between two winners; the others need no arithmetic.
+Only active neurons can win, and the image alone decides which neurons are active. In a GoogLeNet, one connection in
+twelve is between two winners; the others need no arithmetic.
 """
 
 from functools import cached_property
@@ -53,7 +53,7 @@ class Winners:
         return rows
 
     def routes_from(self, other: "Winners") -> "Routes":
-        """How a signal to other winners of the same layer becomes one to these."""
+        """The routes from other winners of the same layer to these."""
         if other not in self._routes:
             _, positions, channels, _, _ = other.layout
             self._routes[other] = Routes.to(self, self.row[positions, channels])
@@ -64,7 +64,7 @@ class Winners:
 
         Args:
             values: ``(1, *shape)``.
-            over: of the same shape; each value is divided by this one, and 0 where it is 0.
+            over: a divisor of the same shape, or None; the result is 0 where the divisor is 0.
 
         Returns:
             ``(rows,)``.
@@ -81,19 +81,19 @@ def by_position(values: Tensor) -> Tensor:
 
 
 def grouped(targets: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pointers ``(number + 1)`` and rows: those with target t are ``rows[pointers[t] : pointers[t + 1]]``, in order."""
+    """Pointers ``(number + 1)`` and rows: ``rows[pointers[t] : pointers[t + 1]]`` are the rows with target t."""
     pointers, rows = np.zeros(number + 1, np.int32), np.empty(len(targets), np.int32)
     kernels.group(targets, pointers, rows)
     return pointers, rows
 
 
 class Routes:
-    """Where the rows of a signal go in the layer below. Rows that meet add up.
+    """Which rows of a signal go to which row in the layer below. Rows that go to the same row are added.
 
     Args:
         pointers: row i below gets the rows ``rows[pointers[i] : pointers[i + 1]]`` of the signal.
-        rows: numbers of rows of the signal.
-        winners: of the layer below.
+        rows: indices of rows of the signal.
+        winners: the winners of the layer below.
         factor: multiplies the sums.
     """
 
@@ -102,18 +102,18 @@ class Routes:
 
     @classmethod
     def to(cls, winners: Winners, targets: np.ndarray) -> "Routes":
-        """Row i goes to the row ``targets[i]`` below, or nowhere if that is -1."""
+        """Routes by which row i goes to the row ``targets[i]`` below, or nowhere if that is -1."""
         return cls(*grouped(targets, len(winners)), winners)
 
     @classmethod
     def out_of_windows(cls, winners: Winners, above: Winners, size: Pair, stride: Pair) -> "Routes":
-        """An average over windows gives each of its inputs the same share.
+        """Routes back through an average over windows, which gives each input of a window the same share.
 
         Args:
-            winners: of the inputs.
-            above: of the averages.
-            size: of a window, (vertical, horizontal).
-            stride: likewise.
+            winners: the winners among the inputs.
+            above: the winners among the averages.
+            size: the size of a window, (vertical, horizontal).
+            stride: the stride of the windows, (vertical, horizontal).
         """
         _, positions, channels, _, width = winners.layout
         most = -(-size[0] // stride[0]) * -(-size[1] // stride[1])
