@@ -71,7 +71,7 @@ def resnet50(pretrained: bool = False) -> nn.Sequential:
 
 
 def vgg16(pretrained: bool = False) -> nn.Sequential:
-    """torchvision's VGG16, with its first two fully connected layers as 7x7 and 1x1 convolutions (Sec. 4.1, as [21]).
+    """torchvision's VGG16; its first two fully connected layers are 7x7 and 1x1 convolutions, as in Sec. 4.1.
 
     Args:
         pretrained: whether to download torchvision's ImageNet weights.

@@ -102,7 +102,7 @@ class ResponseNorm(nn.LocalResponseNorm):
 
 @rule(ResponseNorm)
 def response_norm(rules: RuleSet, module: ResponseNorm, x: Neurons) -> tuple[Neurons, Descend]:
-    """A signal passes a response norm as a scaling by a factor that is constant to it."""
+    """A response norm: a scaling of each element; the factor counts as a constant."""
     return rules.scaled(x, module.factor(x.value), module)
 
 

@@ -155,7 +155,8 @@ class TagClassifier(nn.Module):
         if bad:
             raise InputError(f"{path}: {bad[0]} has NaN or infinite weights: use an earlier checkpoint")
         floats = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
-        # An optimizer may hold the parameters, so they are replaced only while they have no storage.
+        # The values are copied into the parameters, because an optimizer may hold these. Only parameters that have no
+        # storage yet (on the meta device) are replaced.
         self.load_state_dict(floats, assign=next(self.parameters()).is_meta)
 
 
