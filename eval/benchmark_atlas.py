@@ -1,4 +1,6 @@
-"""The maps of 18,157 tags, as many as in the paper, of one photo: seconds and memory, with an atlas and without it.
+"""The time and memory that the maps of 18,157 tags of one photo take, with an atlas and without it.
+
+The paper has as many tags.
 
 The network is the embedded tagger's trunk with a random tag layer, because the values of its weights do not change the
 time.
@@ -30,11 +32,13 @@ def measure(tags: int = 18157, targets: Sequence[str] = ("pool2", "pool3"), roun
         rounds: number of measurements; the median counts.
 
     Returns:
-        A row for each layer, and what the rows have in common. Seconds: of the basis, of all maps with it, of a plain
-        forward pass (in the model's own memory format and in channels_last), and of 64 tags without an atlas. Ratios:
-        of all maps to a forward pass, and of all tags without an atlas to all maps. Billions of multiply-adds: of the
-        basis and of the product, and their rate. The largest relative difference between the maps with and without an
-        atlas. MB.
+        A row for each layer, and what the rows have in common. A row has
+
+        - seconds: for the basis, for all maps with the atlas, for 64 tags without an atlas, and for a plain forward
+          pass (in the model's own memory format and in channels_last);
+        - ratios: all maps to a forward pass, and all tags without an atlas to all maps with it;
+        - billions of multiply-adds: for the basis, for the product with it, and both per second;
+        - the largest relative difference between the maps with and without an atlas, and the memory in MB.
     """
     return [_row(tags, target, rounds) for target in targets], {"multiply-adds a second": matrix_rate()}
 

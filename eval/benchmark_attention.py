@@ -59,7 +59,7 @@ def measure(
     cases = [(n, tuple(s), w) for n in networks for s in sizes for w in words]
     progress = tqdm(cases, "cases", disable=None)
     rows = [_row(name, size, w, rounds, peers, peer_words, rate) for name, size, w in progress]
-    return rows, {"multiply-adds a second": rate, "peers timed on so many words": peer_words}
+    return rows, {"multiply-adds a second": rate, "words that a peer is timed on, at most": peer_words}
 
 
 def _row(name: str, size: Size, words: int, rounds: int, peers: Sequence[str], peer_words: int, rate: float) -> Row:

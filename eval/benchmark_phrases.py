@@ -1,4 +1,4 @@
-"""Phrases that the benchmarks ask."""
+"""The phrases of the benchmarks."""
 
 # about scikit-image's photo of an astronaut
 PHRASES = ["a smiling woman", "an orange suit", "a flag", "a black helmet", "her hair"]

@@ -54,7 +54,7 @@ def measure(
     Args:
         root: the folder of COCO.
         splits: the names of the splits.
-        proposers: by name; a proposer whose package is not installed is left out with a warning.
+        proposers: the proposers by name; one whose package is not installed is left out with a warning.
         output: the folder for the picture.
         counts: numbers of proposals to measure recall at.
         limit: use only the first ``limit`` photos of each split; None for all.
@@ -123,7 +123,7 @@ def _run(images: Sequence[CocoImage], proposers: dict[str, Proposer]) -> tuple[O
 
 
 def _works(name: str, proposer: Proposer) -> bool:
-    """Whether a proposer's package is installed. The call also compiles what is compiled on first use."""
+    """Whether a proposer's package is installed. The call also compiles the functions that numba compiles on first use."""
     try:
         proposer(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8), None)
     except InputError as error:

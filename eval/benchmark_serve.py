@@ -103,7 +103,7 @@ class Client:
 
         Args:
             method: GET or POST.
-            path: of the request.
+            path: the path of the request.
             body: bytes, or an object to send as JSON.
 
         Returns:
@@ -145,7 +145,7 @@ class Client:
 
         Args:
             photo: its path on the server.
-            phrases: to find in it.
+            phrases: the phrases to find in it.
             gamma: the exponent of the area.
 
         Returns:

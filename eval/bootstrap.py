@@ -16,7 +16,7 @@ def resamples(photos: int, count: int | None = None, seed: int = 0) -> np.ndarra
     Args:
         photos: number of photos, P.
         count: number of resamples, B; None for ``RESAMPLES``.
-        seed: of the random numbers.
+        seed: the seed of the random numbers.
 
     Returns:
         ``(B, P)`` float64, how often each photo is drawn. Each row sums to P.
@@ -67,7 +67,7 @@ def class_mean_interval(
         hits: ``(P, C)`` number of hits of each class in each photo.
         counts: ``(P, C)`` number of trials. A class without a trial in a resample does not count there.
         count: number of resamples; None for ``RESAMPLES``.
-        seed: of the random numbers.
+        seed: the seed of the random numbers.
 
     Returns:
         The lower and upper bound, in percent; None if no resample has a trial.

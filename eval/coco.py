@@ -56,7 +56,7 @@ class CocoImage:
 
     Attributes:
         id: the name of the file without its suffix.
-        path: of the file.
+        path: the path of the file.
         size: (height, width), from the annotation.
         objects: the annotated objects.
     """

@@ -86,7 +86,7 @@ def table(record: dict) -> str:
     """Formats a comparison.
 
     Args:
-        record: of :func:`compare`.
+        record: what :func:`compare` returns.
 
     Returns:
         Lines of text.

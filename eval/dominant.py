@@ -66,7 +66,7 @@ def localize(
         dominant: which object is the dominant one, a name in ``eval.dominant_objects.CHOICES``.
         hold_out_every: hold out every k-th photo, to select alpha on.
         resamples: number of bootstrap resamples, for the 95 % interval.
-        seed: of the resamples.
+        seed: the seed of the resamples.
         limit: use only the first ``limit`` photos; None for all.
 
     Returns:
@@ -116,7 +116,7 @@ def alpha_overlaps(grounder: Grounder, photo: AnnotatedPhoto, thing: DominantObj
         grounder: computes the map.
         photo: the photo and its annotation.
         thing: the ground truth.
-        tags: of the object's class, at least one.
+        tags: the tags of the object's class, at least one.
 
     Returns:
         ``(len(ALPHAS),)`` in [0, 1].
@@ -169,7 +169,7 @@ def localization_error(
         whole: ``(P,)`` IoU of the whole photo as a box.
         hold_out_every: k; photos 0, k, 2k, ... are held out.
         resamples: number of bootstrap resamples, for the 95 % interval.
-        seed: of the resamples.
+        seed: the seed of the resamples.
 
     Returns:
         The best alpha (of equal ones the smallest), and errors in percent.
@@ -200,7 +200,7 @@ def table(metrics: dict) -> str:
     """Formats the metrics, with the paper's Table 3 below them.
 
     Args:
-        metrics: of :func:`localize`.
+        metrics: what :func:`localize` returns.
 
     Returns:
         Lines of text.

@@ -22,7 +22,7 @@ def evaluation_table(metrics: dict) -> str:
     """Formats metrics, each with its 95 % interval.
 
     Args:
-        metrics: of step=evaluate.
+        metrics: the metrics of step=evaluate.
 
     Returns:
         Lines of text.
@@ -59,7 +59,7 @@ def recall_baselines(metrics: dict) -> list[str]:
     """The names of the baselines that have recalls, not only a pointing accuracy.
 
     Args:
-        metrics: of step=evaluate.
+        metrics: the metrics of step=evaluate.
     """
     return [name for name, value in metrics["baselines"].items() if isinstance(value, dict)]
 

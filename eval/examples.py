@@ -32,7 +32,7 @@ def examples(
         output: the folder for the picture.
         rows: number of photos, drawn at random.
         columns: maximum number of words of each photo.
-        seed: of the random numbers.
+        seed: the seed of the random numbers.
 
     Returns:
         The path of the picture.

@@ -42,7 +42,7 @@ class EntityImage:
 
     Attributes:
         id: the name of the file without its suffix.
-        path: of the file.
+        path: the path of the file.
         size: (height, width), from the annotation.
         entities: the phrases that have a box.
         marked: for each caption, the number of its marked phrases, including those without a box.

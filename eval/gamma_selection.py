@@ -86,7 +86,7 @@ def count_hits(scene: GroundingScene | None, image: EntityImage, candidates: Seq
     """How many phrases of a photo are found at rank 1, 5 and 10, summed over these ranks.
 
     Args:
-        scene: of the photo; None if it could not be read, which counts as no hit.
+        scene: the scene of the photo; None if it could not be read, which counts as no hit.
         image: the photo and its phrases.
         candidates: G gammas.
 

@@ -24,7 +24,7 @@ def gamma_text(metrics: dict) -> str:
     """The gamma of an evaluation, for a table.
 
     Args:
-        metrics: of step=evaluate.
+        metrics: the metrics of step=evaluate.
 
     Returns:
         The gamma; both gammas where each half of the photos has its own (see ``eval.gamma_selection``).

@@ -4,7 +4,7 @@ import numpy as np
 
 THRESHOLD = 0.5  # IoU of a correct box
 DEPTHS = (1, 5, 10)  # the k of recall@k
-SMALL = 0.25  # of the image's area: the paper's small instances are below
+SMALL = 0.25  # share of the image's area; the paper calls smaller instances small
 TYPES = ("people", "clothing", "bodyparts", "animals", "vehicles", "instruments", "scene", "other")
 MISS = np.inf  # the rank of a phrase without a correct box
 

@@ -7,7 +7,7 @@ import numpy as np
 from eval.average_precision import PooledBoxes
 from eval.bootstrap import interval, resampled_share, resamples
 
-CHUNK = 100  # resamples of average precision at a time: its arrays are as long as there are true positives
+CHUNK = 100  # resamples of average precision at a time: its arrays have a row for each true positive
 
 Path = tuple[str, ...]
 
@@ -68,7 +68,7 @@ class Metrics:
             each: the keys of the labels' APs; None to add the mean only.
             mean: the keys of the mean.
             labels: for each label the indices of its phrases, in their order.
-            scores: of all N phrases, see :meth:`PooledBoxes.of`.
+            scores: the scores of all N phrases, see :meth:`PooledBoxes.of`.
             ranks: ``(N,)``, of all phrases.
             with_intervals: whether to compute the intervals, which takes most of the time.
         """

@@ -20,7 +20,7 @@ class BenchmarkNetwork:
 
     Attributes:
         model: the network.
-        preprocessing: of its images.
+        preprocessing: the preprocessing of its images.
         target: the layer of the maps.
         below: the layer whose output is the classifier's input; TorchRay computes its contrast there.
         classifier: the last layer.

@@ -17,7 +17,7 @@ def phrase_metrics(results: Sequence[PhraseResult], own: bool = True) -> dict:
     """All metrics of the protocol.
 
     Args:
-        results: of all phrases of the split.
+        results: the results of all phrases of the split.
         own: whether the results are of our own answers, so that maps, proposals and words are known, too.
 
     Returns:

@@ -29,8 +29,8 @@ class PhraseResult:
         area: the union box's share of the image, in (0, 1].
         whole_rank: the rank if the whole image were the only box.
         centred: whether the image's centre lies in a box of the phrase.
-        rank: of the first correct box, against the union box.
-        any_rank: of the first box that is correct against any single box of the phrase.
+        rank: the rank of the first box that is correct against the union box.
+        any_rank: the rank of the first box that is correct against any single box of the phrase.
         scores: ``(K,)`` of the boxes, best first.
         covered: whether a word of the phrase has a tag.
         pointed: whether the map's maximum lies in a box of the phrase.
@@ -96,7 +96,7 @@ def answer_phrases(scene: GroundingScene, image: EntityImage, gamma: float | Non
     """Answers all phrases of a photo and compares the answers with the ground truth.
 
     Args:
-        scene: of the photo.
+        scene: the scene of the photo.
         image: the photo's phrases.
         gamma: replaces the grounder's gamma; None to use the grounder's.
     """

@@ -57,7 +57,7 @@ def point(
         classes: the tags of each class; a class that is not listed has its own name as its only tag.
         output: the folder for the results.
         resamples: number of bootstrap resamples, for the 95 % intervals.
-        seed: of the resamples.
+        seed: the seed of the resamples.
         limit: use only the first ``limit`` photos; None for all.
 
     Returns:
@@ -123,7 +123,7 @@ def table(metrics: dict) -> str:
     """Formats the metrics, with the paper's Table 1 below them.
 
     Args:
-        metrics: of :func:`point`.
+        metrics: what :func:`point` returns.
 
     Returns:
         Lines of text.

@@ -151,9 +151,9 @@ def pointing_metrics(results: Sequence[CueResult], resamples: int = 1000, seed: 
     """The accuracies of the game, for all cues and for the difficult ones.
 
     Args:
-        results: of all cues.
+        results: the results of all cues.
         resamples: number of bootstrap resamples of the photos.
-        seed: of the resamples.
+        seed: the seed of the resamples.
 
     Returns:
         Percentages under "all" and "difficult". "method" is over the classes that have a known tag; "unknown_missed"
@@ -190,10 +190,10 @@ def accuracy(
     """The accuracy over classes.
 
     Args:
-        results: of the cues that count.
+        results: the results of the cues that count.
         is_right: whether a cue is a hit.
         resamples: number of bootstrap resamples of the photos.
-        seed: of the resamples.
+        seed: the seed of the resamples.
 
     Returns:
         In percent: "mean" over classes, its 95 % "interval", "pooled" over all cues, and "by_class"; the number of

@@ -38,7 +38,7 @@ def report(
     """Writes ``report.html`` about an evaluation of our own answers.
 
     Args:
-        grounder: with the settings of the evaluation; draws the maps.
+        grounder: draws the maps; it must have the settings of the evaluation.
         root: the folder of Flickr30k Entities.
         split: the split that was evaluated.
         run: the folder of the evaluation.

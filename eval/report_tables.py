@@ -17,7 +17,7 @@ def metric_tables(metrics: dict, phrases: Sequence[dict]) -> str:
     """The metrics, the reasons of misses, recall over rank, and the metrics of each type.
 
     Args:
-        metrics: of step=evaluate.
+        metrics: the metrics of step=evaluate.
         phrases: lines of ``phrases.jsonl``.
 
     Returns:

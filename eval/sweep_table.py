@@ -51,7 +51,7 @@ def write_sweep_table(folder: str | Path, since: float = 0) -> str | None:
     in the paper. If both are equal, it has one row.
 
     Args:
-        folder: of the sweep.
+        folder: the folder of the sweep.
         since: seconds since 1970; older files are ignored, because they belong to an earlier sweep in the same folder.
 
     Returns:

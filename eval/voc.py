@@ -32,7 +32,7 @@ class VocImage:
 
     Attributes:
         id: the name of the file without its suffix.
-        path: of the file.
+        path: the path of the file.
         size: (height, width), from the annotation.
         objects: the annotated objects.
     """
