@@ -64,7 +64,7 @@ def test_classes_are_inherited_with_their_first_free_name(tmp_path):
         initial_tagger(*arguments, None, inherit=True)
     with pytest.raises(InputError, match=r"none\.txt cannot be read"):
         initial_tagger(*arguments, tmp_path / "none.txt", inherit=True)
-    with pytest.raises(InputError, match="torchvision's classes have no names here"):
+    with pytest.raises(InputError, match="the classes of init=torchvision have no names"):
         initial_tagger("torchvision", Vocabulary(["dog"]), inherit=True)
 
 

@@ -113,7 +113,7 @@ def test_broken_rows_get_a_reason_and_the_others_are_kept(tmp_path):
         ("t.jsonl", '{"path": "x", "title": "y"}', "one must be tags, keywords, captions, caption, text"),
         ("t.parquet", "no", "is not a readable Parquet file"),
         ("t.json", '{"annotations": 1}', "COCO captions need"),
-        ("t.xml", "", "is of an unknown kind: name a folder of .tar files"),
+        ("t.xml", "", "is of an unknown kind: give a folder of .tar files"),
     ],
 )
 def test_broken_tables_are_refused(tmp_path, name, content, message):
@@ -130,11 +130,11 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_missing_files_are_refused(tmp_path):
-    with pytest.raises(InputError, match="does not exist: name"):
+    with pytest.raises(InputError, match="does not exist: give"):
         find_source(tmp_path / "none")
-    with pytest.raises(InputError, match="does not exist: name"):
+    with pytest.raises(InputError, match="does not exist: give"):
         find_source(tmp_path, tmp_path / "none.csv")
-    with pytest.raises(InputError, match=r"has photos without texts: name .* or set captions="):
+    with pytest.raises(InputError, match=r"has photos without texts: give .* or set captions="):
         find_source(tmp_path)
     with pytest.raises(InputError, match=r"has no \.txt files"):
         find_source(tmp_path, tmp_path)

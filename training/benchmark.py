@@ -49,7 +49,7 @@ def measure(
 
     Args:
         root: folder of shards.
-        init: what the network starts from.
+        init: the initial weights, see ``training.initialization.initial_tagger``.
         batch: photos per step, over all ranks.
         steps: steps per round.
         rounds: number of rounds; the medians over rounds are reported.
@@ -142,10 +142,10 @@ def dense_rows(init: str, tags: int, batch: int, precision: str) -> list[Row]:
     """Compares our loss with a loss of dense targets: seconds and MB of a step, and the difference of the gradients.
 
     Both losses are measured on the tag layer alone (1024 features) and on the whole network. Each measurement runs in
-    a process of its own, so that its memory is its own.
+    a new process, so that the memory of an earlier one does not count.
 
     Args:
-        init: what the network starts from.
+        init: the initial weights, see ``training.initialization.initial_tagger``.
         tags: number of tags.
         batch: photos per step.
         precision: ``"float32"`` or ``"bfloat16"``.

@@ -40,7 +40,7 @@ class TrainingBatch(NamedTuple):
 class ShardDataset(torch.utils.data.Dataset):
     """Batches of photos, indexed by lists of positions.
 
-    It is made for a ``DataLoader`` with ``batch_size=None`` whose sampler yields lists of positions.
+    Use it with a ``DataLoader`` with ``batch_size=None`` whose sampler yields lists of positions.
 
     Args:
         shards: the shards to read.

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from grounding.runtime.ranks import process_group, rank_of
 
-TIMEOUT = timedelta(minutes=30)  # after a rank is lost, the others end at the latest then
+TIMEOUT = timedelta(minutes=30)  # the longest time that ranks wait for one that was lost
 
 
 class RankGroup:

@@ -27,7 +27,7 @@ class KeyedDropout(nn.Module):
         Args:
             step: step of the training, from 0.
             batch: photos per step, over all ranks.
-            first: place of the next photos' first one in this batch, from 0.
+            first: place of the first of these photos in the batch, from 0.
         """
         self.step, self.batch, self.first = step, batch, first
 

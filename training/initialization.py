@@ -43,7 +43,7 @@ def initial_tagger(
     """
     if init == "torchvision":
         if inherit:
-            raise _nothing_to_inherit("torchvision's classes have no names here")
+            raise _nothing_to_inherit("the classes of init=torchvision have no names: use another init=")
         tagger = TagClassifier(architecture, vocabulary)
         tagger.trunk = ARCHITECTURES[architecture].trunk(pretrained=True)
         return tagger
@@ -95,8 +95,8 @@ def _nothing_to_inherit(reason: str) -> InputError:
 def _class_tags(names: str | Path, vocabulary: Vocabulary) -> dict[str, int]:
     """A tag for each class that the vocabulary lacks, and the class's row.
 
-    The tag is the first name of the class that is still free. A class without a free name (there are two cranes) is
-    left out.
+    The tag is the first name of the class that is not a tag yet. A class without such a name is left out: ImageNet has
+    two classes "crane", a bird and a machine.
     """
     tags: dict[str, int] = {}
     for row, line in enumerate(_lines(names)):

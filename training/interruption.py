@@ -21,7 +21,7 @@ class Interruption:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers in no other thread
+        if threading.current_thread() is threading.main_thread():  # others cannot set signal handlers
             self._before = {number: signal.signal(number, self._record) for number in SIGNALS}
         return self
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from training.shards import Shard
 
-WINDOW = 1 << 16  # photos that are shuffled together, and the most positions that are in memory at once
+WINDOW = 1 << 16  # photos that are shuffled together
 
 
 class PhotoPosition(NamedTuple):

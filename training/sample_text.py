@@ -10,7 +10,7 @@ from grounding.text.vocabulary import Vocabulary
 from grounding.text.words import caption_tags, normalize, word_parts, words
 
 TAGS, CAPTIONS = ("tags", "keywords"), ("captions", "caption", "text")
-MAX_TAG = 100  # characters; a longer one is a sentence or an attack
+MAX_TAG = 100  # characters; a longer text is not a tag
 FIRST = 5  # tags of a photo that the paper trains on (Sec. 4.3)
 MAX_AGREE = 255  # fits into a byte
 

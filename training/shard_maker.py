@@ -108,7 +108,7 @@ class ShardMaker:
             unit: the unit.
 
         Returns:
-            What became of it.
+            The result of the unit.
 
         Raises:
             InputError: a shard cannot be written.

@@ -172,7 +172,7 @@ class ShardJob:
         """
         counted = self._counted()
         if counted is not None:
-            self.wait()  # the ranks that count wait here once, too
+            self.wait()  # ranks that count in this run also wait once
             return read_vocabulary(self.output / VOCABULARY, counted["vocabulary"]), counted
         counter = self._count_all()
         pairs = counter.most_common(self.settings.max_tags, self.settings.min_images, self.settings.stop_words)

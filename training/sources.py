@@ -141,7 +141,7 @@ def find_source(images: str | Path, captions: str | Path | None = None, size: in
     images = Path(images)
     for path in (images, *([] if captions is None else [Path(captions)])):
         if not path.exists():
-            raise InputError(f"{path} does not exist: name {KINDS}")
+            raise InputError(f"{path} does not exist: give {KINDS}")
     if captions is None:
         return _find_alone(images, size)
     captions = Path(captions)
@@ -151,7 +151,7 @@ def find_source(images: str | Path, captions: str | Path | None = None, size: in
         return _entities(captions, images / "images" if (images / "images").is_dir() else images, size)
     if captions.suffix.lower() == ".json":
         return Source((captions,), size, lambda: _coco_samples(captions, images))
-    raise InputError(f"captions={captions} is of an unknown kind: name {KINDS}")
+    raise InputError(f"captions={captions} is of an unknown kind: give {KINDS}")
 
 
 def _find_alone(images: Path, size: int) -> Source:
@@ -163,7 +163,7 @@ def _find_alone(images: Path, size: int) -> Source:
         return _entities(images / "Sentences", images / "images", size)
     tars = tuple(sorted(images.glob("*.tar")))
     if not tars:
-        raise InputError(f"images={images} has photos without texts: name {KINDS}, or set captions= as well")
+        raise InputError(f"images={images} has photos without texts: give {KINDS}, or set captions= as well")
     return Source(tars, size)
 
 
@@ -171,7 +171,7 @@ def _entities(sentences: Path, photos: Path, size: int) -> Source:
     folder = sentences / "Sentences" if (sentences / "Sentences").is_dir() else sentences
     files = tuple(sorted(folder.glob("*.txt")))
     if not files:
-        raise InputError(f"{folder} has no .txt files: name a folder of Flickr30k Entities sentences")
+        raise InputError(f"{folder} has no .txt files: give a folder of Flickr30k Entities sentences")
     return Source(files, size, lambda: _entities_samples(folder, photos))
 
 

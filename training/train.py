@@ -125,7 +125,7 @@ class TrainingLoop:
         self.monitor, self.interruption, self.output = monitor, interruption, output
         self.model, self.progress = state.model, state.progress
         self.dataset = ShardDataset(shards, recipe.tags_per_image)
-        self.steps = count_photos(shards.train) // recipe.batch  # of an epoch
+        self.steps = count_photos(shards.train) // recipe.batch  # per epoch
         self.total = self.steps * recipe.epochs
         self.share = recipe.share(ranks.size)
         self.micro_batch = min(recipe.micro_batch or self.share, self.share)
@@ -218,7 +218,7 @@ class TrainingLoop:
         return self.progress.steps > 0 and (self.progress.step >= self.total or self._is_regular())
 
     def _is_regular(self) -> bool:
-        """Whether there is a validation at this step whatever the number of epochs."""
+        """Whether this is a step of the regular validations, unlike the additional one after the last step."""
         return self.progress.step % (self.recipe.validate_every or self.steps) == 0
 
     def _validate(self) -> None:
