@@ -123,7 +123,7 @@ def _run(images: Sequence[CocoImage], proposers: dict[str, Proposer]) -> tuple[O
 
 
 def _works(name: str, proposer: Proposer) -> bool:
-    """Whether a proposer's package is installed. The call also compiles the functions that numba compiles on first use."""
+    """Whether a proposer's package is installed. It compiles numba's functions, too."""
     try:
         proposer(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8), None)
     except InputError as error:

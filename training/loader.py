@@ -28,7 +28,7 @@ def load_batches(
         The batches.
 
     Raises:
-        InputError: a worker process died. The error is raised when its batch is requested, never in the middle of a step.
+        InputError: a worker process died. It is raised when its batch is requested, never during a step.
     """
     batches = iter(
         DataLoader(

@@ -11,7 +11,7 @@ from grounding.images import MAX_ASPECT, MAX_PIXELS, read_image
 from proposals.errors import InputError
 
 QUALITY = 90
-GAP = 2.0  # Pillow first shrinks by a whole factor to at least GAP times the size; this is fast and makes no visible difference
+GAP = 2.0  # Pillow first shrinks by a whole factor to at least GAP times the size; this is fast
 MAX_MARKERS = 4096  # bytes of markers (EXIF, colour profile) in a JPEG that is copied
 ORIENTATION = 0x0112  # the EXIF tag
 
