@@ -65,9 +65,10 @@ class Answer(BaseModel):
     skipped: list[str] = Field(description="the words that are not in the vocabulary")
     boxes: list[Box] = Field(description="(x1, y1, x2, y2), half-open, in pixels of the photo, best first")
     scores: list[float] = Field(
-        description="scores of the boxes: attention inside / area^gamma; comparable within a phrase only"
+        description="scores of the boxes: the probability in the vote, or attention inside / area^gamma without a "
+        "vote; comparable within a phrase only"
     )
-    point: tuple[float, float] | None = Field(description="(x, y) of the maximum of the heat map")
+    point: tuple[float, float] | None = Field(description="(x, y) of the most likely point, in pixels of the photo")
     heat: str | None = Field(description="path of the heat map, a PNG to lay over the photo")
 
     @classmethod
