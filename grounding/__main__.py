@@ -101,7 +101,7 @@ def main() -> None:
 def _message(error: BaseException) -> str | None:
     """Returns one line for the user; None for a bug.
 
-    Hydra wraps the exceptions of a step. Of these only an InputError is the user's to correct.
+    Hydra wraps the exceptions of a step. Only an InputError among them is an error that the user can correct.
     """
     chain = _chain(error)
     input_errors = [link for link in chain if isinstance(link, InputError)]

@@ -118,7 +118,7 @@ class Answers(NamedTuple):
     Attributes:
         image: the image's name.
         size: (height, width) in pixels.
-        groundings: one for each phrase, in the order asked.
+        groundings: one for each phrase, in the order of the phrases.
     """
 
     image: str

@@ -39,7 +39,7 @@ class GroundingBatch(Iterator[Answers]):
 
     Args:
         ground: answers phrases about one image.
-        vocabulary: of the tagger; phrases that all images share are checked before the first image.
+        vocabulary: the tagger's vocabulary. Phrases that all images share are checked before the first image.
         images: see ``Grounder.ground_batch``.
         phrases: see ``Grounder.ground_batch``.
         progress: see ``Grounder.ground_batch``.

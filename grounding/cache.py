@@ -101,7 +101,7 @@ class Cache:
 
     Args:
         grounder: computes what the cache does not contain.
-        folder: of the cache; it is created with the first file.
+        folder: the folder of the cache. It is created with the first file.
     """
 
     def __init__(self, grounder: Grounder, folder: str | Path) -> None:

@@ -1,6 +1,6 @@
 """Writes answers to files that other programs read: JSON, JSON lines, CSV, COCO, NumPy.
 
-Every format contains the phrase exactly as it was asked. A phrase that is not groundable has no box.
+Every format contains the phrase exactly as it was given. A phrase that is not groundable has no box.
 """
 
 import csv
@@ -46,7 +46,7 @@ def image_record(answers: Answers, boxes: int = BOXES) -> Record:
     """Converts the answers about one image to values that ``json`` can encode.
 
     Args:
-        answers: about the image.
+        answers: the answers about the image.
         boxes: the largest number of boxes of a phrase.
 
     Returns:
@@ -62,7 +62,7 @@ def csv_rows(answers: Answers, boxes: int = BOXES) -> Iterator[tuple[object, ...
     Tags and skipped words are JSON lists, because a tag may contain any character that could separate them.
 
     Args:
-        answers: about the image.
+        answers: the answers about the image.
         boxes: the largest number of boxes of a phrase.
 
     Yields:
@@ -129,7 +129,7 @@ def write_records(path: str | Path, batch: Iterable[Answers], boxes: int = BOXES
     """Writes JSON: the record of one image, or a list of records. All answers are kept in memory until the last.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         batch: the answers about each image.
         boxes: the largest number of boxes of a phrase.
 
@@ -141,10 +141,10 @@ def write_records(path: str | Path, batch: Iterable[Answers], boxes: int = BOXES
 
 
 def write_lines(path: str | Path, batch: Iterable[Answers], boxes: int = BOXES) -> None:
-    """Writes JSON lines, one image's record a line. Memory does not grow with the number of images.
+    """Writes JSON lines, one line per image. Memory does not grow with the number of images.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         batch: the answers about each image.
         boxes: the largest number of boxes of a phrase.
 
@@ -158,7 +158,7 @@ def write_csv(path: str | Path, batch: Iterable[Answers], boxes: int = BOXES) ->
     """Writes CSV (RFC 4180, UTF-8), see :func:`csv_rows`. Memory does not grow with the number of images.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         batch: the answers about each image.
         boxes: the largest number of boxes of a phrase.
 
@@ -180,7 +180,7 @@ def write_coco(path: str | Path, batch: Iterable[Answers], boxes: int = 1) -> No
     """Writes COCO's JSON, see :func:`as_coco`. All annotations are kept in memory until the last image.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         batch: the answers about each image.
         boxes: the largest number of boxes of a phrase.
 
@@ -218,8 +218,8 @@ def write_map(path: str | Path, answer: Grounding) -> None:
     """Writes ``answer.heatmap`` as ``.npy``: ``(H, W)`` float64 at the resolution of the image, with the map's mass.
 
     Args:
-        path: of the file.
-        answer: to a groundable phrase.
+        path: the path of the file.
+        answer: the answer to a groundable phrase.
 
     Raises:
         InputError: the phrase is not groundable, or the file cannot be written.

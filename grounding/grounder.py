@@ -1,4 +1,4 @@
-"""Grounder: looks at an image once and answers many phrases about it."""
+"""Grounder: finds what phrases name in photos. The public class of the package."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ class Grounder:
     """Finds what phrases name in photos.
 
     Args:
-        tagger: the network; its tags are the words that can be grounded.
+        tagger: the network; a phrase can be grounded if it contains one of its tags.
         proposer: computes the proposals of an image, see ``proposals.Proposer``; by default ``SegmentProposer()``.
         settings: the attention method and how proposals are ranked; by default ``Settings()``.
 
@@ -97,10 +97,10 @@ class Grounder:
     def ground_batch(
         self, images: Iterable[Photo], phrases: Phrases, progress: bool = True, keep_images: bool = False
     ) -> GroundingBatch:
-        """Answers phrases about many images, one image after another, in the memory that one image takes.
+        """Answers phrases about many images, one image after another, with only one image in memory.
 
-        An image that cannot be used is skipped. After the last image a warning names the skipped ones; the iterator's
-        ``skipped`` lists them, too.
+        An image that cannot be used is skipped. After the last image a warning names the skipped ones. The iterator's
+        attribute ``skipped`` lists them.
 
         Args:
             images: see :meth:`look`; a generator is accepted.

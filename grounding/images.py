@@ -46,7 +46,7 @@ def read_image(source: Photo, max_aspect: float | None = MAX_ASPECT) -> NDArray[
             array = _pixels(opened, source)
     height, width = array.shape[:2]
     if max_aspect is not None and max(height, width) > max_aspect * min(height, width):
-        raise InputError(f"{_name(source)} is {width}x{height}: its sides differ more than {max_aspect}:1; crop it")
+        raise InputError(f"{_name(source)} is {width}x{height}: its aspect ratio is above {max_aspect}:1; crop it")
     return array
 
 

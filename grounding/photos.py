@@ -103,7 +103,7 @@ def photo_shards(source: str | Path, split: str | None = None, photos: int = 100
     Args:
         source: a tar file, a folder of tar files, a folder of photos (with its subfolders), or the root folder of
             Flickr30k Entities or COCO.
-        split: of such a data set.
+        split: the split of such a data set, for example ``val``; None for all photos.
         photos: the largest number of photos in a shard of a folder.
 
     Returns:
@@ -137,7 +137,7 @@ class PhotoList(NamedTuple):
 
     Attributes:
         root: the folder that their names are relative to.
-        paths: of the photos, sorted.
+        paths: the paths of the photos, sorted.
         many: whether the path could name several photos.
     """
 
@@ -195,7 +195,7 @@ def _check_names(files: list[Path]) -> None:
     for path in files:
         if path.stem in seen:
             raise InputError(
-                f"{seen[path.stem]} and {path} have the same name, which their proposals are stored under: "
-                "process them separately"
+                f"{seen[path.stem]} and {path} have the same name, under which their proposals would be stored: "
+                "rename one, or process them separately"
             )
         seen[path.stem] = path

@@ -5,10 +5,10 @@ inside R, A_R its area. Then non-maximum suppression removes near-duplicates.
 
 Two extensions are ours and can be switched off:
 
-- The proposer's own score b_R counts as a prior: f(R) = b_R^prior * S_R / A_R^gamma. The paper has prior = 0.
+- The proposer's own score b_R is a prior: f(R) = b_R^prior * S_R / A_R^gamma. The paper has no prior: prior = 0.
 - A vote replaces non-maximum suppression. f becomes a probability that R is the object, p(R) = f(R)^vote / sum. A box
-  wins the probability of all proposals that nearly coincide with it, so one box among many good ones comes before a
-  single box with a slightly better score. The next box wins only what the first one left.
+  wins the probability of all proposals that nearly coincide with it, so a box among many good ones is ranked before a
+  single box with a slightly better score. The next box wins only the probability that is left.
 """
 
 import numpy as np
@@ -20,10 +20,10 @@ from torchvision.ops import nms
 from proposals.errors import InputError
 from proposals.ranking import greedy_coverage, pairwise_iou
 
-# A box wins nothing of a proposal whose IoU with it is at most MIN_IOU, and all of one whose IoU is FULL_IOU or more.
-# The evaluation counts a box as correct at an IoU of 0.5.
+# A box wins none of the probability of a proposal whose IoU with it is at most MIN_IOU, and all of it if the IoU is
+# FULL_IOU or more. The evaluation counts a box as correct at an IoU of 0.5.
 MIN_IOU, FULL_IOU = 0.4, 0.8
-MAX_BOXES = 100  # that a vote ranks
+MAX_BOXES = 100  # the largest number of boxes that a vote ranks
 
 Floats = NDArray[np.float64]
 
@@ -33,7 +33,8 @@ def rescore(masses: Floats, areas: Floats, gamma: float, beliefs: Floats | None 
 
     Args:
         masses: ``(W, N)``, S_R, the mass of W maps inside N regions.
-        areas: ``(N,)`` in (0, 1], A_R, the regions' shares of the image, so that scores of different images compare.
+        areas: ``(N,)`` in (0, 1], A_R, the regions' shares of the image. With shares instead of pixels, scores of
+            images of different sizes are comparable.
         gamma: exponent of the area, >= 0; 0 favours the whole image, 1 the highest density of mass.
         beliefs: ``(N,)``, >= 0, b_R, the proposer's own scores; only used with prior > 0.
         prior: exponent of the proposer's score relative to the best one, >= 0; the paper has 0.
@@ -63,7 +64,7 @@ def suppress(boxes: Floats, scores: Floats, threshold: float) -> NDArray[np.int6
     Args:
         boxes: ``(N, 4)`` xyxy.
         scores: ``(N,)``.
-        threshold: in 0..1; a box whose IoU with a better box is larger is removed.
+        threshold: the largest IoU, in 0..1; a box whose IoU with a better box is larger is removed.
 
     Returns:
         ``(K,)`` the indices of the boxes that are kept, best first; equal scores stay in the given order.
@@ -95,9 +96,9 @@ def vote_overlaps(boxes: Floats) -> sparse.csr_array:
 def vote(overlaps: sparse.csr_array, scores: Floats, sharpness: float) -> tuple[NDArray[np.int64], Floats]:
     """Ranks boxes by maximum coverage of the probability p(R) = f(R)^sharpness / sum.
 
-    A box wins a share of p(R') of each box R' near it: 0 at an IoU of ``MIN_IOU``, all at ``FULL_IOU``, linear between.
-    What one box has won, no later box wins again. The choice is greedy, which covers at least 1 - 1/e of the optimum
-    (Nemhauser et al. 1978).
+    A box wins a share of p(R') of each box R' that overlaps it. The share grows linearly from 0 at an IoU of
+    ``MIN_IOU`` to 1 at ``FULL_IOU``. Probability that one box has won cannot be won again by a later box. Boxes are
+    chosen greedily, which covers at least 1 - 1/e of the optimum (Nemhauser et al. 1978).
 
     Args:
         overlaps: ``(N, N)`` sparse, from :func:`vote_overlaps`.

@@ -21,21 +21,21 @@ from grounding.text.phrases import Phrase
 from proposals import Proposals
 from proposals.errors import InputError
 
-CACHED_PHRASES = 256  # phrases of a scene whose masses are kept: 4 KB each for 500 proposals
+CACHED_PHRASES = 256  # phrases of a scene whose masses are kept; the masses of a phrase take 4 KB for 500 proposals
 
 Map = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The attention method and how proposals are ranked. The defaults measured best.
+    """The attention method and how proposals are ranked. The defaults had the best recall on Flickr30k Entities val.
 
     Attributes:
         method: a name in ``grounding.attention.methods.METHODS``.
         target: the layer at which maps are read; None for the method's own (the paper's).
-        side: pixels of the shorter side of the image as the network receives it; the paper has 300.
+        side: pixels of the shorter side of the image as the network receives it; 300 in the paper.
         gamma: exponent of the area in S_R / A_R^gamma, >= 0.
-        prior: exponent of the proposer's own score, >= 0; the paper has 0.
+        prior: exponent of the proposer's own score, >= 0; 0 in the paper.
         vote: sharpness of the vote that ranks the boxes (see ``grounding.rescoring``); 0 uses non-maximum suppression,
             as in the paper.
         nms: IoU in 0..1; without a vote, a box that overlaps a better one by more is removed.
@@ -70,7 +70,7 @@ class MapSource(Protocol):
 
 
 class GroundingScene:
-    """One photo after the forward pass. Any number of phrases can be asked; threads may share a scene.
+    """One photo after the forward pass. :meth:`ground` can be called any number of times; threads may share a scene.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB.
@@ -118,9 +118,9 @@ class GroundingScene:
     ) -> list[Grounding]:
         """Finds the boxes of each phrase.
 
-        The maps of words and the masses of phrases are kept. So asking again, also with another gamma, prior, vote or
-        nms, needs no further pass. A phrase without any known word gets an answer that is not groundable, without
-        boxes.
+        The maps of words and the masses of phrases are kept. So a second call with the same phrases needs no further
+        pass, even with another gamma, prior, vote or nms. A phrase without any known word gets an answer that is not
+        groundable and has no boxes.
 
         Args:
             phrases: what to find.
@@ -169,7 +169,7 @@ class GroundingScene:
         return [self._maps[method, tag] for tag in tags]
 
     def words(self, box: Sequence[float], count: int = 10) -> list[tuple[str, float]]:
-        """Finds the tags whose attention is most concentrated in a box, among the whole vocabulary.
+        """Finds the tags of the vocabulary whose attention is most concentrated in a box.
 
         The first call runs another forward pass at 224 x 224 pixels, see ``grounding.attention.atlas``.
 

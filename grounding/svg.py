@@ -29,9 +29,9 @@ def svg(
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB.
-        answers: about this image.
+        answers: the answers about this image.
         boxes: the largest number of boxes of a phrase.
-        colours: of the phrases as ``#rrggbb``; they repeat if there are more phrases.
+        colours: the colours of the phrases as ``#rrggbb``; they repeat if there are more phrases.
 
     Returns:
         SVG 1.1. A character that XML does not allow, such as a null byte, becomes U+FFFD.

@@ -93,5 +93,5 @@ def test_invalid_arrays_are_refused(array):
 
 
 def test_a_very_long_image_is_refused():
-    with pytest.raises(InputError, match="the image is 4000x1: its sides differ more than 8:1; crop it"):
+    with pytest.raises(InputError, match="the image is 4000x1: its aspect ratio is above 8:1; crop it"):
         read_image(np.zeros((1, 4000, 3), np.uint8))

@@ -252,7 +252,7 @@ class Split:
     """A network in two parts.
 
     Attributes:
-        stem: from images to the values of ``outputs``.
+        stem: computes, from the images, the values of ``outputs``.
         outputs: the nodes of the stem that the rest needs, and the targets among them.
         rest: the other nodes, in the order of the forward pass.
     """

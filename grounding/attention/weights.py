@@ -64,7 +64,7 @@ class Weights:
 
         Args:
             g: ``(M, *outputs)``.
-            shape: of one input, without the batch dimension.
+            shape: the shape of one input, without the batch dimension.
 
         Returns:
             ``(M, *shape)``.

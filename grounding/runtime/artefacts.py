@@ -56,9 +56,9 @@ def write_json(path: str | Path, value: object) -> None:
 
 
 def write_json_lines(path: str | Path, records: Iterable[object]) -> None:
-    """Writes records as JSON lines, one record a line, atomically.
+    """Writes records as JSON lines, one record per line, atomically.
 
-    Records are written as they come, so that memory does not grow with their number.
+    Each record is written before the next one is computed, so that memory does not grow with their number.
 
     Args:
         path: where the file appears.

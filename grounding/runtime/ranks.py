@@ -12,7 +12,7 @@ from typing import Any
 from proposals.cores import own_cores
 from proposals.errors import InputError
 
-TIMEOUT = timedelta(days=1)  # from the first rank that finishes to the last
+TIMEOUT = timedelta(days=1)  # the longest time that the first rank that finishes waits for the last one
 # Environment variables with the rank and the number of ranks. Slurm sets the second pair only for processes that srun
 # starts.
 LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))

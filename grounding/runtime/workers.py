@@ -57,7 +57,7 @@ def in_order(
     """Applies a function to items in the workers, and yields the results in the order of the items.
 
     Args:
-        pool: of :func:`worker_pool`.
+        pool: the pool that :func:`worker_pool` yields.
         work: the function.
         items: its arguments.
         ahead: the largest number of items that are submitted before their results are taken.

@@ -42,7 +42,7 @@ def ground(
     Args:
         grounder: answers the phrases.
         image: a file, a folder, a pattern such as ``*.jpg``, or "-" for the standard input.
-        phrases: what to find, or a text file with one phrase a line.
+        phrases: what to find, or a text file with one phrase per line.
         output: the folder to write to.
         form: the format of the answers, a name in ``grounding.exports.FORMATS``.
         boxes: the largest number of boxes of a phrase; None for the default of the format.
@@ -146,7 +146,7 @@ def table(answers: Sequence[Grounding]) -> str:
     """Formats answers as a table.
 
     Args:
-        answers: about one image.
+        answers: the answers about one image.
 
     Returns:
         A heading, then one line for each phrase: its best box, its score, and the words that no tag covers.

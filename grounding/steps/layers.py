@@ -94,7 +94,7 @@ def parse(phrases: Sequence[str], vocabulary: Vocabulary) -> list[Phrase]:
 
     Args:
         phrases: what to find.
-        vocabulary: of the tagger.
+        vocabulary: the tagger's vocabulary.
 
     Returns:
         The phrases with their tags.
@@ -123,8 +123,8 @@ def phrase_maps(
     Args:
         tagger: the network.
         images: ``(1, 3, h, w)``, preprocessed.
-        phrases: each with at least one tag.
-        names: of the layers.
+        phrases: the phrases, each with at least one tag.
+        names: the names of the layers.
         method: a name in ``grounding.attention.methods.METHODS``.
 
     Returns:
