@@ -172,9 +172,9 @@ def test_a_model_in_training_is_left_as_it_is_also_where_we_refuse(name):
 def test_what_mass_cannot_pass_is_refused_in_one_line(name, reason):
     net = getattr(torchvision.models, name)(weights=None)
     arguments = {"convnext_tiny": {}, "swin_t": {"target": "features.3", "classifier": "head"}}
-    with pytest.raises(InputError, match=reason) as told:
+    with pytest.raises(InputError, match=reason) as raised:
         TopDown(net, **arguments.get(name, {"target": "conv_proj", "classifier": "heads.head"}))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -224,13 +224,13 @@ def test_bad_weights_are_refused_by_name():
         ({"classifier": "fd"}, r"no layer 'fd'; similar names"),
     ],
 )
-def test_wrong_names_are_told(arguments, message):
+def test_wrong_names_are_refused(arguments, message):
     net, _ = build("resnet18")
     with pytest.raises(InputError, match=message):
         TopDown(net, **arguments)
 
 
-def test_wrong_images_and_words_are_told():
+def test_wrong_images_and_words_are_refused():
     net, image = build("resnet18")
     topdown = TopDown(net)
     for wrong in (image.float(), image.half(), image.to(torch.uint8), image.to(torch.int64), image[0], image[:0]):
@@ -246,7 +246,7 @@ def test_wrong_images_and_words_are_told():
 
 
 @pytest.mark.parametrize("name", ["alexnet", "densenet121"])
-def test_an_image_too_small_for_the_network_is_told(name):
+def test_an_image_too_small_for_the_network_is_refused(name):
     net, _ = build(name)
     with pytest.raises(InputError, match="small"):
         TopDown(net).look(torch.randn(1, 3, 20, 20, dtype=torch.float64))

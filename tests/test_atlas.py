@@ -75,12 +75,12 @@ def test_a_photos_box_is_answered_in_words(astronaut):
 
 
 @pytest.mark.parametrize("box", [(5, 5, 5, 9), (-1, 0, 5, 5), (0, 0, 225, 5), (9, 0, 3, 5), (0, 0, np.nan, 5)])
-def test_a_box_outside_of_the_image_is_told(atlas, box):
+def test_a_box_outside_of_the_image_is_refused(atlas, box):
     with pytest.raises(InputError, match="is empty or leaves the image of"):
         atlas.concentration(box)
 
 
-def test_what_has_no_atlas_is_told(tagger, scene, atlas):
+def test_methods_and_images_without_an_atlas_are_refused(tagger, scene, atlas):
     with pytest.raises(InputError, match="an atlas can show mwp or c-mwp, not 'grad'"):
         scene.atlas("grad")
     with pytest.raises(InputError, match=f"an atlas has the tags 0 to {len(atlas) - 1}"):

@@ -216,9 +216,9 @@ def test_many_layers_in_one_pass_have_the_maps_of_each_alone(tagger):
 
 def test_a_table_and_a_picture(tagger, astronaut, tmp_path, capsys):
     found = layers(tagger, str(astronaut), ["a woman", "an orange xylophone for $5 and $6"], tmp_path, 224)
-    told = capsys.readouterr().out.splitlines()
-    assert told[0].split() == ["layer", "kind", "channels", "h", "x", "w", "stride", "field"]
-    assert told[5].split() == ["pool2", "MaxPool2d", "192", "28", "x", "28", "8", "27", "default"]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == ["layer", "kind", "channels", "h", "x", "w", "stride", "field"]
+    assert printed[5].split() == ["pool2", "MaxPool2d", "192", "28", "x", "28", "8", "27", "default"]
     record = json.loads((tmp_path / "layers.json").read_text("utf-8"))
     assert record["pixels"] == [224, 224]
     assert record["phrases"][1]["skipped"][0] == "xylophone"
@@ -266,7 +266,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_wrong_input_is_told(tagger, astronaut, tmp_path, name):
+def test_wrong_input_is_refused(tagger, astronaut, tmp_path, name):
     changed, message = REFUSALS[name]
     arguments = {"image": str(astronaut), "phrases": ["a dog"], "output": str(tmp_path)} | changed
     with pytest.raises(InputError, match=message):

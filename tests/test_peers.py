@@ -137,7 +137,7 @@ def test_googlenet_is_torchrays_once_its_norms_are_folded(method, contrast):
 @pytest.mark.parametrize("width", [224, 288])
 def test_the_embedded_tagger_is_torchrays(astronaut, width, method, contrast):
     """At pool2, above the response norms: TorchRay differentiates those, we let p pass. Where a photo has more than one
-    position (288 pixels have three), TorchRay is told how a tag weighs them."""
+    position (288 pixels have three), TorchRay gets the weights of the positions for the tag."""
     tagger = TagClassifier.load().double()
     pixels = np.array(Image.open(astronaut).convert("RGB").resize((width, 224)))
     image = tagger.preprocessing(torch.from_numpy(pixels).permute(2, 0, 1)[None]).double()
@@ -186,8 +186,8 @@ def zennit_maps(net: nn.Module, values: Tensor, layer_map: list, of_score: bool)
 
 @pytest.mark.parametrize(("target", "layer"), LAYERS)
 def test_mwp_is_zennits(vgg11, target, layer):
-    """zennit's composite counts a bias > 0 among the excitatory inputs unless told not to, and lets a pixel < 0 win by
-    a weight < 0: the image is not negative here."""
+    """By default, zennit's composite counts a bias > 0 among the excitatory inputs. It also lets a pixel < 0 win by a
+    weight < 0, so the image is not negative here."""
     excitation = peer("zennit.composites").ExcitationBackprop(stabilizer=NOTHING, zero_params=["bias"])
     image = torch.rand(1, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     theirs = zennit_maps(*cut(vgg11, image, layer), excitation.layer_map, of_score=False)

@@ -68,6 +68,6 @@ def test_the_command_line_refuses_an_old_name_in_one_line(tmp_path, monkeypatch,
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 2
-    told = capsys.readouterr().err
-    assert re.fullmatch(r"grounding: step\.trunk_rate was renamed: use step\.trunk_lr\n", told)
+    printed = capsys.readouterr().err
+    assert re.fullmatch(r"grounding: step\.trunk_rate was renamed: use step\.trunk_lr\n", printed)
     assert not list(tmp_path.iterdir())

@@ -90,7 +90,7 @@ def test_sums_factors_and_mass_are_those_of_dense_signals():
     torch.testing.assert_close(ENGINE.integrate(x, rows)[0], (g * x).sum(1))
 
 
-def test_nobody_wins_in_a_black_layer():
+def test_no_neuron_wins_in_a_black_layer():
     x = torch.zeros(1, 3, 4, 4, dtype=torch.float64)
     rows = SparseSignal.of(torch.ones(2, 3, 4, 4, dtype=torch.float64), Winners(x), Run())
     assert len(rows.values) == 0
@@ -164,7 +164,7 @@ def test_the_part_below_the_target_may_be_compiled():
     torch.testing.assert_close(TopDown(net, "1", "4", compiled=True).look(image).attend([0, 1]), plain)
 
 
-def test_images_on_another_device_or_of_another_dtype_are_told():
+def test_images_on_another_device_or_of_another_dtype_are_refused():
     topdown = TopDown(small(), "1", "4")
     with pytest.raises(InputError, match=r"of torch\.float32 on cpu, not torch\.uint8"):
         topdown.look(torch.zeros(1, 3, 9, 9, dtype=torch.uint8))

@@ -1,4 +1,4 @@
-"""The top-down walk against the definition: an absorbing Markov chain, one transition matrix a layer."""
+"""The top-down pass against the definition: an absorbing Markov chain, one transition matrix per layer."""
 
 import threading
 
@@ -295,12 +295,12 @@ def test_a_layer_without_a_rule_is_refused_by_name():
         (("classifier", "third"), "is not below the classifier"),
     ],
 )
-def test_wrong_layers_are_told(arguments, message):
+def test_wrong_layers_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         TopDown(random_net(0), *arguments)
 
 
-def test_wrong_questions_are_told():
+def test_wrong_signals_are_refused():
     topdown = TopDown(random_net(0), "relu1")
     with pytest.raises(InputError, match="images must be"):
         topdown.look(torch.zeros(3, 8, 8, dtype=torch.float64))

@@ -1,6 +1,6 @@
 """The layers of a network at which attention maps can be read.
 
-The lower the layer, the finer its map and the less its neurons mean (Zhang et al. 2016, Sec. 3.2 and Fig. 3).
+The lower the layer, the finer its map and the less specific its neurons (Zhang et al. 2016, Sec. 3.2 and Fig. 3).
 
     find_targets(Network(model), images)    # [TargetLayer(name="conv1", ...), TargetLayer(name="pool1", ...), ...]
 """
