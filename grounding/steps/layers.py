@@ -1,6 +1,6 @@
 """The step ``layers``: lists the layers at which maps can be read, and draws the maps of one photo at each of them.
 
-The lower the layer, the finer its map and the less its neurons mean (Zhang et al. 2016, Sec. 3.2 and Fig. 3).
+The lower the layer, the finer its map and the less specific its neurons (Zhang et al. 2016, Sec. 3.2 and Fig. 3).
 """
 
 import difflib
@@ -33,7 +33,7 @@ from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 
 MAX_PHRASES = 8
-PANELS = 6  # in a line of the picture, with the one of the photo
+PANELS = 6  # in a line of the picture, including the panel of the photo
 
 
 def layers(
