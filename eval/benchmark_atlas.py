@@ -32,13 +32,12 @@ def measure(tags: int = 18157, targets: Sequence[str] = ("pool2", "pool3"), roun
         rounds: number of measurements; the median counts.
 
     Returns:
-        A row for each layer, and what the rows have in common. A row has
-
-        - seconds: for the basis, for all maps with the atlas, for 64 tags without an atlas, and for a plain forward
-          pass (in the model's own memory format and in channels_last);
-        - ratios: all maps to a forward pass, and all tags without an atlas to all maps with it;
-        - billions of multiply-adds: for the basis, for the product with it, and both per second;
-        - the largest relative difference between the maps with and without an atlas, and the memory in MB.
+        A row for each layer, and what the rows have in common. A row has seconds: for the basis, for
+        all maps with the atlas, for 64 tags without an atlas, and for a plain forward pass (in the model's own memory
+        format and in channels_last). It has the ratios of all maps to a forward pass, and of all tags without an atlas
+        to all maps with it. It has billions of multiply-adds: for the basis, for the product with it, and for both in
+        a second. The last values are the largest relative difference between the maps with and without an atlas, and
+        the memory in MB.
     """
     return [_row(tags, target, rounds) for target in targets], {"multiply-adds a second": matrix_rate()}
 
