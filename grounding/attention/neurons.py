@@ -17,9 +17,9 @@ class Neurons:
 
     Attributes:
         value: ``(N, C, h, w)`` or ``(N, C)``, as the network computes it.
-        excitation: z of the same shape while ``value`` is a pre-activation, or where activations may be negative; None
-            where ``value`` >= 0 is an activation, and for every method but Excitation Backprop.
-        rectified: whether a signal to a neuron with ``value`` <= 0 has no effect, so that it may be dropped.
+        excitation: z, of the same shape. It is set for pre-activations, and for activations that may be negative. It is
+            None for activations >= 0, and for all methods except Excitation Backprop.
+        rectified: whether a neuron with ``value`` <= 0 passes no signal on, so that a signal to it may be dropped.
     """
 
     value: Tensor

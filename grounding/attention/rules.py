@@ -54,7 +54,7 @@ class RuleSet:
         return x
 
     def closed(self, x: Neurons) -> bool:
-        """Whether a further ReLU would change nothing."""
+        """Whether the values are already rectified, so that a further ReLU would change nothing."""
         return False
 
     def weighted(self, layer: Weights, x: Neurons) -> tuple[Neurons, Descend]:
