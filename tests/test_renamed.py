@@ -29,6 +29,24 @@ def test_an_old_key_of_one_step_may_be_a_key_of_another():
         refuse_renamed(["step=propose,shards", "step.photos=5"])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "new"),
+    [
+        (["experiment=stock6m", "step.trunk_rate=0.1"], "step.trunk_lr"),
+        (["experiment=embedded", "step.inherit=3"], "step.distillation_weight"),
+        (["experiment=table4", "step.choose=[0.1]"], "step.gamma_candidates"),
+        (["experiment=table4", "+step.choose=[0.1]"], "step.gamma_candidates"),
+    ],
+)
+def test_an_experiment_chooses_the_step(arguments, new):
+    with pytest.raises(InputError, match=f"was renamed: use {new}"):
+        refuse_renamed(arguments)
+
+
+def test_a_file_outside_of_the_experiments_is_not_read():
+    refuse_renamed(["experiment=../step/train", "step.photos=3", "step=propose"])
+
+
 def test_an_old_choice_of_a_group_is_refused(monkeypatch):
     monkeypatch.setitem(RENAMED, "attention=old", "attention=new")
     refuse_renamed(["attention=older", "name=old"])

@@ -1,6 +1,8 @@
 """Settings that have a new name: the command line refuses the old name and says the new one."""
 
+import re
 from collections.abc import Iterator, Sequence
+from importlib.resources import files
 
 from proposals.errors import InputError
 
@@ -30,6 +32,7 @@ RENAMED: dict[str, str] = {
     "shards:step.tags": "step.max_tags",
 }
 DEFAULT_STEP = "ground"  # conf/config.yaml
+CHOICE = re.compile(r"^ *- override /step: *([\w-]+)", re.MULTILINE)  # in the file of an experiment
 
 
 def refuse_renamed(arguments: Sequence[str]) -> None:
@@ -43,12 +46,31 @@ def refuse_renamed(arguments: Sequence[str]) -> None:
         InputError: an override uses an old name; the message says the new one.
     """
     overrides = [argument.lstrip("+~").partition("=")[::2] for argument in arguments if not argument.startswith("-")]
-    steps = [step for key, value in overrides if key == "step" for step in value.split(",")] or [DEFAULT_STEP]
+    steps = _steps(overrides)
     for key, value in overrides:
         for old in _forms(key, value):
             for name in (old, *(f"{step}:{old}" for step in steps)):
                 if name in RENAMED:
                     raise InputError(f"{old} was renamed: use {RENAMED[name]}")
+
+
+def _steps(overrides: Sequence[tuple[str, ...]]) -> list[str]:
+    """The steps that a command line runs: by ``step=``, else by the experiment's choice, else the default.
+
+    An experiment that chooses no step may be meant for any, so all steps of the table count.
+    """
+    steps = [step for key, value in overrides if key == "step" for step in value.split(",")]
+    experiments = [name for key, value in overrides if key == "experiment" for name in value.split(",")]
+    if steps or not experiments:
+        return steps or [DEFAULT_STEP]
+    chosen = [match[1] for name in experiments if (match := CHOICE.search(_experiment(name)))]
+    return chosen or list(dict.fromkeys(old.partition(":")[0] for old in RENAMED if ":" in old))
+
+
+def _experiment(name: str) -> str:
+    """The text of ``conf/experiment/NAME.yaml``; empty if there is no such file, which Hydra reports."""
+    file = files("conf") / "experiment" / f"{name}.yaml"
+    return file.read_text("utf-8") if re.fullmatch(r"[\w-]+", name) and file.is_file() else ""
 
 
 def new_names(step: str) -> dict[str, str]:
