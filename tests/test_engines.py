@@ -88,3 +88,19 @@ def test_a_rule_on_plain_tensors_works_in_both_engines(engine):
                 scene.attend([0], "mwp")
     finally:
         del RULES[Doubling]
+
+
+@pytest.mark.parametrize("words", [1, 70])
+@pytest.mark.parametrize("engine", [None, "sparse", "dense"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_layer_without_winners_loses_all_mass(method, engine, words):
+    torch.manual_seed(0)
+    silent = nn.Conv2d(4, 4, 1)
+    nn.init.constant_(silent.bias, -100)
+    layers = [nn.Conv2d(3, 4, 1), nn.ReLU(), nn.MaxPool2d(2), silent, nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ReLU()]
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 3, 1))
+    scene = TopDown(net, "1", "8", engine=engine).look(torch.rand(1, 3, 8, 8), method)
+    maps = scene.attend([0, 1, 2] * (words // 3) + [0], method)
+    assert maps.isfinite().all()
+    if METHODS[method].target is None:
+        assert not maps.any()

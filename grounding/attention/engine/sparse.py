@@ -279,7 +279,11 @@ class SparseEngine(DenseEngine):
         return maps
 
     def largest(self, g: Signal) -> Tensor:
-        return g.values[:, : g.words].abs().amax(0) if isinstance(g, SparseSignal) else super().largest(g)
+        if isinstance(g, DenseSignal):
+            return super().largest(g)
+        if not len(g.values):  # a layer without winners
+            return g.values.new_zeros(g.words)
+        return g.values[:, : g.words].abs().amax(0)
 
     def divide(self, g: Signal, by: Tensor) -> Signal:
         if isinstance(g, DenseSignal):
