@@ -59,13 +59,13 @@ def _open(source: str | Path | BinaryIO) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return Image.open(source)
     except UnidentifiedImageError as error:
-        raise InputError(f"{name} is not an image that can be read") from error
+        raise InputError(f"{name} cannot be read as an image") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{name} has more than {MAX_PIXELS} pixels; make it smaller") from error
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # Pillow's readers may raise any exception on a broken file
-        raise InputError(f"{name} is not an image that can be read ({error})") from error
+        raise InputError(f"{name} cannot be read as an image ({error})") from error
 
 
 def _pixels(image: Image.Image, source: Photo) -> NDArray[np.uint8]:

@@ -122,7 +122,7 @@ def test_unreadable_images_are_skipped_and_named_at_the_end(grounder, small, tmp
     (printed,) = caplog.messages
     assert printed == (
         f"3 of 5 images were skipped: {tmp_path}/gone.jpg: no such image file; image 2: an image array must be "
-        f"(H, W, 3) uint8, not (3, 3) float64; {tmp_path}/text.jpg is not an image that can be read"
+        f"(H, W, 3) uint8, not (3, 3) float64; {tmp_path}/text.jpg cannot be read as an image"
     )
 
 

@@ -60,7 +60,7 @@ def truncated(path: Path) -> None:
 REFUSALS = {
     "no image": (["phrases=[a cat]"], "no image: set image=PHOTO"),
     "missing image": (["image=nowhere.jpg", "phrases=[a cat]"], "nowhere.jpg: no such image file"),
-    "text": (["image=text.jpg", "phrases=[a cat]"], "text.jpg is not an image that can be read"),
+    "text": (["image=text.jpg", "phrases=[a cat]"], "text.jpg cannot be read as an image"),
     "truncated": (["image=half.jpg", "phrases=[a cat]"], "half.jpg is truncated or corrupt"),
     "no format": (["image=PHOTO", "phrases=[a cat]", "format=xml"], "there is no format 'xml'"),
     "no device": (["image=PHOTO", "phrases=[a cat]", "device=tpu"], "device=tpu is not a PyTorch device"),
@@ -124,7 +124,7 @@ def test_the_exit_code_is_3_if_some_images_were_skipped(tmp_path, coffee):
     message = "1 of 2 images were skipped, the others are done; see"
     assert done.stderr == f"grounding: {message} {tmp_path}/runs/ground/skipped.jsonl\n"
     assert done.returncode == 3
-    assert "WARNING 1 of 2 images were skipped: album/text.jpg is not an image that can be read" in done.stdout
+    assert "WARNING 1 of 2 images were skipped: album/text.jpg cannot be read as an image" in done.stdout
     assert "album/cup.png,☕,false" in (tmp_path / "runs" / "ground" / "groundings.csv").read_text("utf-8")
 
 

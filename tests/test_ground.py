@@ -65,7 +65,7 @@ def test_broken_photos_among_many_are_skipped_and_listed(grounder, album, tmp_pa
     assert str(raised.value) == f"2 of 4 images were skipped, the others are done; see {skipped}"
     lines = list(map(json.loads, skipped.read_text().splitlines()))
     assert [line["image"] for line in lines] == [str(album / "bad.jpg"), str(album / "notes.txt")]
-    assert all("is not an image that can be read" in line["reason"] for line in lines)
+    assert all("cannot be read as an image" in line["reason"] for line in lines)
     with (tmp_path / "out" / "groundings.csv").open(newline="", encoding="utf-8") as file:
         assert {row["image"] for row in csv.DictReader(file)} == {str(album / "cup.png"), str(album / "[1].jpg")}
     assert files(tmp_path / "out") == ["groundings.csv", "skipped.jsonl"]
@@ -73,7 +73,7 @@ def test_broken_photos_among_many_are_skipped_and_listed(grounder, album, tmp_pa
 
 def test_without_a_usable_photo_nothing_is_written(grounder, album, tmp_path):
     with pytest.raises(
-        InputError, match=r"none of 1 images can be used: .*notes.txt is not an image that can be read"
+        InputError, match=r"none of 1 images can be used: .*notes.txt cannot be read as an image"
     ) as raised:
         ground(grounder, str(album / "*.txt"), ["a cup"], str(tmp_path / "out"))
     assert not isinstance(raised.value, SkippedError)
@@ -142,7 +142,7 @@ def test_an_existing_file_is_not_a_pattern(album):
 
 REFUSALS = {
     "format": ({"form": "xml"}, "there is no format 'xml'; choose one of json, jsonl, csv, coco"),
-    "pictures": ({"pictures": "gif"}, "there is no format of pictures 'gif'; choose one of png, svg, or null"),
+    "pictures": ({"pictures": "gif"}, "pictures='gif' is not a picture format; choose one of png, svg, or null"),
     "boxes": ({"boxes": 0}, "boxes=0 must be a whole number, 1 or more"),
     "half a box": ({"boxes": 1.5}, "boxes=1.5 must be a whole number, 1 or more"),
     "no image": ({"image": None}, "no image: set image=PHOTO, image=FOLDER, or image=- for the standard input"),

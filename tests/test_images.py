@@ -68,8 +68,8 @@ def test_unreadable_files_are_refused(tmp_path):
     whole = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)).save(whole, "JPEG")
     cases = {
-        "text.jpg": (b"this is no picture", "is not an image that can be read"),
-        "empty.jpg": (b"", "is not an image that can be read"),
+        "text.jpg": (b"this is no picture", "cannot be read as an image"),
+        "empty.jpg": (b"", "cannot be read as an image"),
         "half.jpg": (whole.getvalue()[:2000], "is truncated or corrupt"),
         "bomb.png": (bomb(), f"has more than {MAX_PIXELS} pixels"),
     }

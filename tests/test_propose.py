@@ -137,7 +137,7 @@ def test_every_exception_of_pillow_becomes_an_input_error(kind, at, byte):
     data = bytearray(buffer.getvalue())
     data[at] = byte
     # Pillow raises a bare ValueError
-    with pytest.raises(InputError, match="the image is not an image that can be read"):
+    with pytest.raises(InputError, match="the image cannot be read as an image"):
         read_image(BytesIO(bytes(data)))
 
 

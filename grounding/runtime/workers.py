@@ -82,7 +82,7 @@ def in_order(
             first, future = waiting.popleft()
             yield first, future.result()
     except BrokenProcessPool as error:
-        raise InputError("a worker was killed, probably because memory ran out: set step.workers to fewer") from error
+        raise InputError("a worker was killed, probably because memory ran out: lower step.workers") from error
 
 
 def _begin(begin: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:

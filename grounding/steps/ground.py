@@ -83,7 +83,7 @@ def _check(form: str, boxes: int | None, pictures: str | None) -> None:
     if form not in FORMATS:
         raise InputError(f"there is no format {form!r}; choose one of {', '.join(FORMATS)}")
     if pictures is not None and pictures not in PICTURES:
-        raise InputError(f"there is no format of pictures {pictures!r}; choose one of {', '.join(PICTURES)}, or null")
+        raise InputError(f"pictures={pictures!r} is not a picture format; choose one of {', '.join(PICTURES)}, or null")
     if boxes is not None and (not isinstance(boxes, int) or boxes < 1):
         raise InputError(f"boxes={boxes} must be a whole number, 1 or more: it is the number of boxes of a phrase")
 
