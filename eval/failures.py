@@ -2,7 +2,7 @@
 
 out of vocabulary   no word of the phrase has a tag
 no proposal         no proposal overlaps the union box with an IoU of 0.5
-wrong place         the map's maximum lies in none of the phrase's boxes
+wrong place         the answer's point lies in none of the phrase's boxes
 wrong extent        it lies in one, but none of the first ten predicted boxes is correct
 ranked low          one of the first ten predicted boxes is correct
 """

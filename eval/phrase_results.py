@@ -33,7 +33,7 @@ class PhraseResult:
         any_rank: the rank of the first box that is correct against any single box of the phrase.
         scores: ``(K,)`` of the boxes, best first.
         covered: whether a word of the phrase has a tag.
-        pointed: whether the map's maximum lies in a box of the phrase.
+        pointed: whether the answer's point lies in a box of the phrase (see ``Grounding.point``).
         reachable: whether any proposal is correct.
         proposal_rank: the rank of the first correct proposal in the proposer's own order.
         rank_by_gamma: ``rank`` under each of ``GAMMAS``.

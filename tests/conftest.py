@@ -36,3 +36,28 @@ def data() -> Path:
     if not os.environ.get("GROUNDING_DATA") or not folder.is_dir():
         pytest.skip("GROUNDING_DATA names no folder with flickr8k/, flickr30k_entities/, bvlc_googlenet/, ...")
     return folder
+
+
+@pytest.fixture(scope="session")
+def grounder():
+    """The embedded tagger with the default settings, on small photos."""
+    from grounding import Grounder  # imports PyTorch, which the environment above must precede
+
+    return Grounder.load(side=224)
+
+
+@pytest.fixture(scope="session")
+def page_grounder():
+    """A grounder with the settings of the page."""
+    from grounding import Grounder
+
+    return Grounder.load(method="c-mwp", side=300, gamma=0.4, prior=0)
+
+
+@pytest.fixture(scope="module")
+def site(page_grounder):
+    """A running server of the page."""
+    from page_server import running
+
+    with running(page_grounder) as site:
+        yield site

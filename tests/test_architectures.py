@@ -47,7 +47,7 @@ UNTRAINED = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weight
 
 
 @pytest.fixture(scope="module", autouse=True)
-def rows_for_any_number_of_words():
+def sparse_for_any_number_of_words():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ENGINES, None, ENGINES["sparse"])
         yield
@@ -141,7 +141,7 @@ def test_a_known_architecture_needs_no_names(name):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5", "mobilenet_v3_small", "regnet_y_400mf"])
-def test_rows_say_what_dense_signals_say(name, method):
+def test_sparse_maps_equal_dense_maps(name, method):
     if name == "mobilenet_v3_small" and method in ("cam", "c-cam"):
         pytest.skip("its classifier reads a hidden layer: no class activation map")
     net, image = build(name)

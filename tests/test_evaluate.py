@@ -16,13 +16,7 @@ from eval.evaluate import evaluate
 from eval.flickr30k import Flickr30kEntities
 from eval.phrase_results import PhraseResult
 from eval.predictions import read_predictions
-from grounding import Grounder
 from proposals.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def grounder() -> Grounder:
-    return Grounder.load(side=224)
 
 
 @pytest.fixture

@@ -22,11 +22,6 @@ from grounding.scene import Settings
 from proposals.errors import InputError
 
 
-@pytest.fixture(scope="module")
-def grounder() -> Grounder:
-    return Grounder.load(side=224)
-
-
 @pytest.fixture
 def many(tmp_path, coffee, monkeypatch) -> Path:
     """Ten photos of two kinds in the split "toy", and two in "other"; with few resamples, to save time."""

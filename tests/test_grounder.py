@@ -19,11 +19,6 @@ from proposals.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def grounder() -> Grounder:
-    return Grounder.load(side=224)
-
-
-@pytest.fixture(scope="module")
 def scene(grounder, astronaut):
     return grounder.look(astronaut)
 

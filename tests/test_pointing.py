@@ -26,11 +26,6 @@ from grounding.scene import Settings
 from proposals.errors import InputError
 
 
-@pytest.fixture(scope="module")
-def grounder() -> Grounder:
-    return Grounder.load(side=224)
-
-
 def voc_image(*objects: tuple, size: tuple[int, int] = (40, 60), path: Path = Path("none.jpg")) -> VocImage:
     """Objects as (name, x1, y1, x2, y2, difficult), half-open."""
     things = [VocObject(name, np.array(box, float), difficult) for name, *box, difficult in objects]

@@ -10,13 +10,7 @@ from entities_folder import add_unreadable_photo, write_entities
 from eval.evaluate import evaluate
 from eval.flickr30k import Flickr30kEntities
 from eval.predictions import Prediction, write_predictions
-from grounding import Grounder
 from proposals.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def grounder() -> Grounder:
-    return Grounder.load(side=224)
 
 
 @pytest.fixture

@@ -21,14 +21,14 @@ property_test = partial(settings, deadline=None)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def rows_for_any_number_of_words():
+def sparse_for_any_number_of_words():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ENGINES, None, ENGINES["sparse"])
         yield
 
 
 def several(topdown: TopDown, images: Tensor, method: str) -> list[Tensor]:
-    """The maps of every tag, of images that go up together and so have no rows: one tensor for each target."""
+    """The maps of every tag, of several images in one pass, which is dense: one tensor for each target."""
     signals, used = torch.eye(TAGS, dtype=images.dtype), torch.arange(TAGS)
     return METHODS[method].maps(one_pass(topdown, images, method), signals, used)
 
@@ -78,7 +78,7 @@ def test_a_map_is_linear_in_its_signal_and_words_and_images_do_not_matter_to_one
 @pytest.mark.parametrize("method", METHODS)
 @property_test(max_examples=15)
 @given(networks(), st.data())
-def test_rows_say_what_dense_signals_say(method, net, data):
+def test_sparse_maps_equal_dense_maps(method, net, data):
     images = net.images
     targets = data.draw(st.lists(st.sampled_from(net.targets()), min_size=1, max_size=3, unique=True))
     if method in UNNORMALISED:

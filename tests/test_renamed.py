@@ -44,7 +44,10 @@ def test_an_experiment_chooses_the_step(arguments, new):
 
 
 def test_a_file_outside_of_the_experiments_is_not_read():
-    refuse_renamed(["experiment=../step/train", "step.photos=3", "step=propose"])
+    # the file chooses step=evaluate, which has no step.every; because it is not read, all steps count
+    with pytest.raises(InputError, match=r"step\.every was renamed: use step\.hold_out_every"):
+        refuse_renamed(["experiment=../experiment/table4", "step.every=3"])
+    refuse_renamed(["experiment=table4", "step.every=3"])
 
 
 def test_an_old_choice_of_a_group_is_refused(monkeypatch):

@@ -47,11 +47,6 @@ def root(tmp_path) -> Path:
     return write_entities(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def grounder() -> Grounder:
-    return Grounder.load(side=224)
-
-
 @pytest.fixture
 def run(root, grounder, tmp_path) -> Path:
     sentences = root / "Sentences" / "7.txt"

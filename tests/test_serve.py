@@ -1,31 +1,17 @@
 """The HTTP API of the page: its answers, exports and files."""
 
 import sys
-from collections.abc import Iterator
 from io import BytesIO
-from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import numpy as np
 import pytest
-from page_server import LIMITS, STEP, HttpReply, ask, encoded, running, settled
+from page_server import LIMITS, STEP, HttpReply, ask, encoded, settled
 from PIL import Image
 
-from grounding import Grounder
 from grounding.page.limits import Limits
 from grounding.page.serve import listening, serve
 from proposals.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def grounder() -> Grounder:
-    return Grounder.load(method="c-mwp", side=300, gamma=0.4, prior=0)
-
-
-@pytest.fixture(scope="module")
-def site(grounder) -> Iterator[SimpleNamespace]:
-    with running(grounder) as site:
-        yield site
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +19,12 @@ def token(site, astronaut) -> str:
     return ask(site, "POST", "/api/photos?name=astronaut.png", astronaut.read_bytes()).json["token"]
 
 
-def test_grounding_a_stored_photo(site, token, grounder, astronaut):
+def test_grounding_a_stored_photo(site, token, page_grounder, astronaut):
     phrases = ["an orange suit", "a woman with a xylophone", "זְאֵב 🐺"]
     reply = ask(site, "POST", f"/api/photos/{token}/ground", {"phrases": phrases, "boxes": 3}).json
     assert reply["photo"] == {"token": token, "name": "astronaut.png", "width": 512, "height": 512, "seconds": 1800}
     assert (reply["method"], reply["gamma"]) == ("c-mwp", 0.4)
-    expected = grounder.look(astronaut).ground(phrases)
+    expected = page_grounder.look(astronaut).ground(phrases)
     for answer, own in zip(reply["answers"], expected, strict=True):
         assert answer["phrase"] == own.phrase.text
         assert answer["groundable"] == own.groundable
@@ -48,10 +34,10 @@ def test_grounding_a_stored_photo(site, token, grounder, astronaut):
     assert reply["answers"][2]["heat"] is None and reply["answers"][2]["boxes"] == []
 
 
-def test_heat_maps_have_the_maximum_of_the_map(site, token, grounder, astronaut):
+def test_heat_maps_have_the_maximum_of_the_map(site, token, page_grounder, astronaut):
     (answer,) = ask(site, "POST", f"/api/photos/{token}/ground", {"phrases": ["an orange suit"]}).json["answers"]
     picture = np.asarray(Image.open(BytesIO(ask(site, "GET", answer["heat"]).body)), float)
-    own = grounder.look(astronaut).ground(["an orange suit"])[0].map
+    own = page_grounder.look(astronaut).ground(["an orange suit"])[0].map
     assert picture.shape == (*own.shape, 4)
     assert np.unravel_index(picture[..., 3].argmax(), own.shape) == np.unravel_index(own.argmax(), own.shape)
     assert picture[..., 3].min() == 0 and picture[..., 3].max() == 255
@@ -151,16 +137,16 @@ def test_an_internal_error_has_a_short_message(site, token, monkeypatch, caplog)
     assert settled(lambda: "secret of ours" in caplog.text)
 
 
-def test_wrong_settings_and_missing_packages_give_a_message(grounder, monkeypatch):
+def test_wrong_settings_and_missing_packages_give_a_message(page_grounder, monkeypatch):
     limits = Limits(**LIMITS)
     given = {"limits": limits, "methods": ["mwp"], "samples": {}, "hosts": []}
     with listening("127.0.0.1", 0) as taken, pytest.raises(InputError, match=r"use another step\.port"):
-        serve(grounder, "127.0.0.1", taken.getsockname()[1], **given)
+        serve(page_grounder, "127.0.0.1", taken.getsockname()[1], **given)
     with pytest.raises(InputError, match=r"step\.methods: unknown method 'magic'"):
-        serve(grounder, "127.0.0.1", 0, **given | {"methods": ["magic"]})
+        serve(page_grounder, "127.0.0.1", 0, **given | {"methods": ["magic"]})
     away = {"samples": {"x": {"file": "../x.png", "title": "", "phrases": []}}}
     with pytest.raises(InputError, match=r"step\.samples\.x\.file=\.\./x\.png is not a photo of scikit-image"):
-        serve(grounder, "127.0.0.1", 0, **given | away)
+        serve(page_grounder, "127.0.0.1", 0, **given | away)
     with pytest.raises(InputError, match=r"step\.limits\.queue=0 must be a number greater than 0"):
         Limits(**LIMITS | {"queue": 0})
     monkeypatch.setitem(sys.modules, "grounding.page.app", None)
@@ -168,4 +154,4 @@ def test_wrong_settings_and_missing_packages_give_a_message(grounder, monkeypatc
     monkeypatch.delitem(sys.modules, "grounding.page.app")
     monkeypatch.delitem(sys.modules, "grounding.page.protocol")
     with pytest.raises(InputError, match=r"pip install -e '\.\[demo\]'"):
-        serve(grounder, "127.0.0.1", 0, **given)
+        serve(page_grounder, "127.0.0.1", 0, **given)

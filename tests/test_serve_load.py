@@ -3,25 +3,10 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import pytest
-from page_server import ask, encoded, running, settled
-
-from grounding import Grounder
-
-
-@pytest.fixture(scope="module")
-def grounder() -> Grounder:
-    return Grounder.load(method="c-mwp", side=300, gamma=0.4, prior=0)
-
-
-@pytest.fixture(scope="module")
-def site(grounder) -> Iterator[SimpleNamespace]:
-    with running(grounder) as site:
-        yield site
+from page_server import ask, encoded, settled
 
 
 def raw(site, sent: bytes, wait: float = 3) -> bytes:

@@ -3,25 +3,11 @@
 import struct
 import time
 import zlib
-from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
-from page_server import ask, encoded, running
+from page_server import ask, encoded
 
-from grounding import Grounder
 from grounding.tagger.tagger import load_vocabulary
-
-
-@pytest.fixture(scope="module")
-def grounder() -> Grounder:
-    return Grounder.load(method="c-mwp", side=300, gamma=0.4, prior=0)
-
-
-@pytest.fixture(scope="module")
-def site(grounder) -> Iterator[SimpleNamespace]:
-    with running(grounder) as site:
-        yield site
 
 
 @pytest.fixture(scope="module")

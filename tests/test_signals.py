@@ -1,4 +1,4 @@
-"""Signals as rows: the same numbers as dense ones, and the kernels by their definitions in plain loops."""
+"""Sparse signals have the numbers of dense ones, and the kernels are compared with their definitions."""
 
 import shutil
 
@@ -23,7 +23,7 @@ ENGINE = SparseEngine()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def rows_for_any_number_of_words():
+def sparse_for_any_number_of_words():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ENGINES, None, ENGINES["sparse"])
         yield
@@ -35,18 +35,18 @@ def activation(seed: int, channels: int, height: int, width: int) -> torch.Tenso
 
 
 def signal(x: torch.Tensor, words: int, seed: int = 1) -> tuple[torch.Tensor, SparseSignal]:
-    """A signal that is 0 outside of the winners of x, dense and as rows."""
+    """A signal that is 0 outside of the winners of x, dense and sparse."""
     generator = torch.Generator().manual_seed(seed)
     g = torch.randn(words, *x.shape[1:], dtype=torch.float64, generator=generator) * (x > 0)
     return g, SparseSignal.of(g, Winners(x), Run())
 
 
 @pytest.mark.parametrize("words", [1, 4, 5, 16, 17, 33, 64])
-def test_rows_and_back(words):
+def test_sparse_and_back(words):
     x = activation(0, 5, 4, 3)
-    g, rows = signal(x, words)
-    assert rows.values.shape == (int((x > 0).sum()), min(n for n in LANES if n >= words))
-    assert torch.equal(ENGINE.dense(rows), g)
+    g, sparse = signal(x, words)
+    assert sparse.values.shape == (int((x > 0).sum()), min(n for n in LANES if n >= words))
+    assert torch.equal(ENGINE.dense(sparse), g)
 
 
 def test_winners_are_in_the_order_of_position_and_channel():
@@ -70,32 +70,32 @@ def test_the_transpose_of_a_convolution_is_pytorchs(
     if min(height, width) + 2 * padding < dilation * (kernel - 1) + 1:
         return
     above = F.conv2d(x, weight, None, stride, padding, dilation).clamp(min=0)
-    g, rows = signal(above, words)
+    g, sparse = signal(above, words)
     geometry = ((stride, stride), (padding, padding), (dilation, dilation))
     expected = torch.nn.grad.conv2d_input((words, *x.shape[1:]), weight, g, stride, padding, dilation) * (x > 0)
     torch.testing.assert_close(
-        ENGINE.dense(ENGINE.convolve(rows, weight, geometry, Winners(x))), expected, rtol=1e-12, atol=1e-12
+        ENGINE.dense(ENGINE.convolve(sparse, weight, geometry, Winners(x))), expected, rtol=1e-12, atol=1e-12
     )
 
 
 def test_sums_factors_and_mass_are_those_of_dense_signals():
     x, other = activation(1, 6, 4, 5), activation(2, 6, 4, 5)
-    g, rows = signal(x, 3)
-    h, rows_of_other = signal(other, 3, seed=2)
-    torch.testing.assert_close(ENGINE.dense(ENGINE.add(rows, rows)), 2 * g)
-    torch.testing.assert_close(ENGINE.dense(ENGINE.add(rows, rows_of_other)), g + h)
-    torch.testing.assert_close(ENGINE.dense(rows.on(Winners(other))), g * (other > 0))
-    torch.testing.assert_close(ENGINE.dense(Gate(other, None, None)(rows)), g * other)
-    torch.testing.assert_close(ENGINE.dense(Gate(other, x, None)(rows)), torch.where(x > 0, g * other / x, 0))
-    torch.testing.assert_close(ENGINE.integrate(x, rows)[0], (g * x).sum(1))
+    g, sparse = signal(x, 3)
+    h, sparse_of_other = signal(other, 3, seed=2)
+    torch.testing.assert_close(ENGINE.dense(ENGINE.add(sparse, sparse)), 2 * g)
+    torch.testing.assert_close(ENGINE.dense(ENGINE.add(sparse, sparse_of_other)), g + h)
+    torch.testing.assert_close(ENGINE.dense(sparse.on(Winners(other))), g * (other > 0))
+    torch.testing.assert_close(ENGINE.dense(Gate(other, None, None)(sparse)), g * other)
+    torch.testing.assert_close(ENGINE.dense(Gate(other, x, None)(sparse)), torch.where(x > 0, g * other / x, 0))
+    torch.testing.assert_close(ENGINE.integrate(x, sparse)[0], (g * x).sum(1))
 
 
 def test_no_neuron_wins_in_a_black_layer():
     x = torch.zeros(1, 3, 4, 4, dtype=torch.float64)
-    rows = SparseSignal.of(torch.ones(2, 3, 4, 4, dtype=torch.float64), Winners(x), Run())
-    assert len(rows.values) == 0
-    assert torch.equal(ENGINE.dense(rows), torch.zeros(2, 3, 4, 4, dtype=torch.float64))
-    assert torch.equal(ENGINE.integrate(x, rows)[0], torch.zeros(2, 4, 4, dtype=torch.float64))
+    sparse = SparseSignal.of(torch.ones(2, 3, 4, 4, dtype=torch.float64), Winners(x), Run())
+    assert len(sparse.values) == 0
+    assert torch.equal(ENGINE.dense(sparse), torch.zeros(2, 3, 4, 4, dtype=torch.float64))
+    assert torch.equal(ENGINE.integrate(x, sparse)[0], torch.zeros(2, 4, 4, dtype=torch.float64))
 
 
 def small(last: nn.Module | None = None) -> nn.Sequential:

@@ -14,17 +14,16 @@ this takes 784 passes, against at most 1024. But derivatives of different positi
 form, and an input with activation 0 needs no basis map (a photo has about 800 inputs > 0). So signals go down here too.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from grounding.attention.descent import Passes, TopDownPass
 from grounding.attention.engine.dense import ratio
 from grounding.attention.forward import ForwardPass
 from proposals.errors import InputError
 
-# (an image, parts of the indices of its classifier's inputs) to the maps of the inputs of each part
-Basis = Callable[[ForwardPass, Sequence[Tensor]], list[Tensor]]
 CONTRASTS = {"mwp": False, "c-mwp": True}
 BLOCK = 1024  # tags whose maps are computed at once
 AT_ONCE = 32  # basis maps in one pass; the memory of a pass grows with it, and each thread runs a pass
@@ -37,7 +36,7 @@ class Atlas:
         forward: one image, by the rules of Excitation Backprop.
         method: "mwp" or "c-mwp".
         size: (height, width) of the image, in the pixels in which boxes are given.
-        basis: computes the maps of inputs of the classifier.
+        passes: runs the top-down passes.
 
     Attributes:
         basis: ``(C', h, w)``, the map of each of the C' active inputs of the classifier.
@@ -47,7 +46,7 @@ class Atlas:
         InputError: another method, or an image with more than one position.
     """
 
-    def __init__(self, forward: ForwardPass, method: str, size: tuple[int, int], basis: Basis):
+    def __init__(self, forward: ForwardPass, method: str, size: tuple[int, int], passes: Passes):
         if method not in CONTRASTS:
             raise InputError(f"an atlas can show {' or '.join(CONTRASTS)}, not {method!r}, whose maps are not linear")
         if forward.images > 1 or forward.scores[0, 0].numel() > 1:
@@ -56,7 +55,7 @@ class Atlas:
         features, weight = forward.features.activation.flatten(), forward.net.weight
         active = features.nonzero()[:, 0]
         self._features, self._weight = features[active], weight[:, active]
-        self.basis = torch.cat(basis(forward, active.split(AT_ONCE)))
+        self.basis = torch.cat(passes(_input_maps, [(forward, part) for part in active.split(AT_ONCE)]))
 
     def __len__(self) -> int:
         return len(self._weight)
@@ -138,3 +137,11 @@ class Atlas:
             edges = torch.arange(cells + 1).to(self.basis) * length / cells
             sides.append((edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)).clamp(min=0) * cells / length)
         return sides[1][:, None] * sides[0]
+
+
+def _input_maps(top_down: TopDownPass, channels: Tensor) -> Tensor:
+    """The maps of some inputs of the classifier, each by itself: ``(channels, h, w)``."""
+    features = top_down.forward.features.activation
+    signals = features.new_zeros(len(channels), *features.shape[1:])
+    signals.view(len(channels), -1)[torch.arange(len(channels), device=channels.device), channels] = 1
+    return top_down.mass(top_down.begin(signals))[0][0]

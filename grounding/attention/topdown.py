@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grounding.attention.atlas import Atlas
-from grounding.attention.descent import Passes, TopDownPass
+from grounding.attention.descent import Passes
 from grounding.attention.engine.dense import DenseEngine
 from grounding.attention.engine.kernels import LANES
 from grounding.attention.engine.runs import CROSSING
@@ -56,6 +56,7 @@ class TopDown:
 
     Attributes:
         network: the traced copy.
+        passes: runs the top-down passes.
 
     Raises:
         InputError: an unknown layer (the message has the nearest names), a target that is not below the classifier, a
@@ -75,7 +76,7 @@ class TopDown:
             raise InputError(f"there is no engine {engine!r}; use 'dense', 'sparse', or None for the faster one")
         self.network, self._target = Network(model, classifier, compiled), target
         self._engine, crossing = ENGINES[engine]
-        self._passes = Passes(crossing)
+        self.passes = Passes(crossing)
         self._chunk = chunk or (32 if self.weight.device.type == "cpu" else 512)
         if target is not None or self.network.default_target:
             self.targets(METHODS["mwp"])
@@ -129,7 +130,7 @@ class TopDown:
             method: the method.
 
         Returns:
-            One pass an image on a CPU, where each image has its own active neurons; otherwise one pass for all.
+            One pass per image on a CPU, where each image has its own active neurons; otherwise one pass for all.
         """
         parts = images.split(1) if images.device.type == "cpu" else [images]
         targets = self.targets(method)
@@ -147,29 +148,14 @@ class TopDown:
         most = LANES[-1] if forwards[0].density else len(signals)
         words = signals.split(max(1, min(self._chunk // forwards[0].images, most)))
         jobs = [(forward, part[:, used]) for forward in forwards for part in words]
-        passes = self._passes(lambda top_down, part: method.maps(top_down, part, used), jobs)
+        passes = self.passes(lambda top_down, part: method.maps(top_down, part, used), jobs)
         images = [passes[i : i + len(words)] for i in range(0, len(passes), len(words))]
         return [torch.cat([torch.cat([p[t] for p in parts], 1) for parts in images]) for t in range(len(passes[0]))]
-
-    def atlas(self, forward: ForwardPass, method: str, size: tuple[int, int]) -> Atlas:
-        """The maps of all tags of one image, see :class:`Atlas`."""
-        return Atlas(forward, method, size, self._basis)
-
-    def _basis(self, forward: ForwardPass, channels: Sequence[Tensor]) -> list[Tensor]:
-        return self._passes(_input_maps, [(forward, part) for part in channels])
 
     @property
     def several(self) -> bool:
         """Whether the targets were given as a list."""
         return not (isinstance(self._target, str) or self._target is None)
-
-
-def _input_maps(top_down: TopDownPass, channels: Tensor) -> Tensor:
-    """The maps of some inputs of the classifier, each by itself: ``(channels, h, w)``."""
-    features = top_down.forward.features.activation
-    signals = features.new_zeros(len(channels), *features.shape[1:])
-    signals.view(len(channels), -1)[torch.arange(len(channels), device=channels.device), channels] = 1
-    return top_down.mass(top_down.begin(signals))[0][0]
 
 
 class Scene:
@@ -233,7 +219,7 @@ class Scene:
         if len(self._images) > 1:
             raise InputError(f"an atlas needs one image, not {len(self._images)}: look at one image at a time")
         height, width = size or self._images.shape[2:]
-        return self._topdown.atlas(self.forward(method_of(method))[0], method, (height, width))
+        return Atlas(self.forward(method_of(method))[0], method, (height, width), self._topdown.passes)
 
     @torch.no_grad()
     def forward(self, method: Method) -> list[ForwardPass]:

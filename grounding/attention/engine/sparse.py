@@ -120,6 +120,7 @@ class SparseEngine(DenseEngine):
     """The operations of the dense engine, at winners only where that is possible: for one image, on the CPU."""
 
     def __init__(self) -> None:
+        # weak: the values of layers that no operation refers to are freed
         self._winners: WeakKeyDictionary[Neurons, Winners | None] = WeakKeyDictionary()
         self._lock = Lock()
 
