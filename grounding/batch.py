@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 from tqdm import tqdm
 
 from grounding.answers import Answers, Grounding
 from grounding.images import Photo
+from grounding.runtime.ledger import Ledger, Skipped
 from grounding.text.phrases import Phrase
 from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
@@ -18,18 +19,6 @@ log = logging.getLogger(__name__)
 
 NAMED = 10  # skipped images that the warning names
 Phrases = Sequence[str] | Sequence[Sequence[str]]
-
-
-class Skipped(NamedTuple):
-    """An image that could not be used.
-
-    Attributes:
-        image: its name.
-        reason: the error message.
-    """
-
-    image: str
-    reason: str
 
 
 class GroundingBatch(Iterator[Answers]):
@@ -46,8 +35,7 @@ class GroundingBatch(Iterator[Answers]):
         keep_images: see ``Grounder.ground_batch``.
 
     Attributes:
-        skipped: the images that could not be used, so far.
-        done: the number of images that were answered, so far.
+        ledger: counts the images that came in, were answered, or could not be used, so far.
 
     Raises:
         InputError: there is no phrase, a phrase is empty, the number of lists of phrases differs from the number of
@@ -63,8 +51,7 @@ class GroundingBatch(Iterator[Answers]):
         progress: bool,
         keep_images: bool,
     ) -> None:
-        self.skipped: list[Skipped] = []
-        self.done = 0
+        self.ledger = Ledger("images", cure="give images that can be read")
         self._ground, self._keep_images = ground, keep_images
         self._phrases, self._common = phrases, _common(phrases, vocabulary)
         if isinstance(images, str | Path):
@@ -82,18 +69,19 @@ class GroundingBatch(Iterator[Answers]):
         for number, image in enumerate(images):
             name = str(image) if isinstance(image, str | Path) else f"image {number}"
             phrases = self._phrases_of(number)
+            self.ledger.came_in(name)
             try:
                 groundings = self._ground(image, phrases)
             except InputError as error:
-                self.skipped.append(Skipped(name, str(error)))
+                self.ledger.skip(name, "unusable", str(error))
                 continue
-            self.done += 1
+            self.ledger.keep()
             if not self._keep_images:
                 groundings = [replace(answer, image=None) for answer in groundings]
             yield Answers(name, groundings[0].size, groundings)
-        if self.skipped:
-            count = len(self.skipped)
-            log.warning("%d of %d images were skipped: %s", count, self.done + count, self.reasons)
+        self.ledger.check()
+        if self.ledger.reasons:
+            log.warning("%s: %s", self.ledger.line(), self.reasons)
 
     def _phrases_of(self, number: int) -> Sequence[str]:
         if self._common:
@@ -106,12 +94,21 @@ class GroundingBatch(Iterator[Answers]):
         return f"{len(self._phrases)} lists of phrases, but {images}: give one list for all, or one for each image"
 
     @property
+    def done(self) -> int:
+        """The number of images that were answered, so far."""
+        return self.ledger.kept
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """The images that could not be used, so far: their names, and the error messages as ``detail``."""
+        return list(self.ledger.skipped)
+
+    @property
     def reasons(self) -> str:
         """The names of the skipped images and their error messages, at most ``NAMED`` of them."""
-        # some error messages contain the image's name already
-        named = [reason if image in reason else f"{image}: {reason}" for image, reason in self.skipped[:NAMED]]
-        more = f"; and {len(self.skipped) - NAMED} more" if len(self.skipped) > NAMED else ""
-        return "; ".join(named) + more
+        named = "; ".join(map(str, islice(self.ledger.skipped, NAMED)))
+        count = self.ledger.reasons.total()
+        return f"{named}; and {count - NAMED} more" if count > NAMED else named
 
 
 def _common(phrases: Phrases, vocabulary: Vocabulary) -> list[str]:

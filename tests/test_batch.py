@@ -118,10 +118,14 @@ def test_unreadable_images_are_skipped_and_named_at_the_end(grounder, small, tmp
     with caplog.at_level(logging.WARNING):
         assert [answers.image for answers in batch] == list(map(str, small))
     assert batch.done == 2
-    assert [name for name, _ in batch.skipped] == [str(tmp_path / "gone.jpg"), "image 2", str(tmp_path / "text.jpg")]
+    assert [skipped.name for skipped in batch.skipped] == [
+        str(tmp_path / "gone.jpg"),
+        "image 2",
+        str(tmp_path / "text.jpg"),
+    ]
     (printed,) = caplog.messages
     assert printed == (
-        f"3 of 5 images were skipped: {tmp_path}/gone.jpg: no such image file; image 2: an image array must be "
+        f"5 images: 2 kept, 3 unusable: {tmp_path}/gone.jpg: no such image file; image 2: an image array must be "
         f"(H, W, 3) uint8, not (3, 3) float64; {tmp_path}/text.jpg cannot be read as an image"
     )
 
@@ -129,7 +133,7 @@ def test_unreadable_images_are_skipped_and_named_at_the_end(grounder, small, tmp
 def test_an_invalid_list_of_phrases_skips_only_its_image(grounder, small):
     batch = grounder.ground_batch([*small, small[0]], [["a woman"], [" "], []])
     assert [answers.image for answers in batch] == [str(small[0])]
-    assert ["a phrase is empty" in batch.skipped[0].reason, "no phrase" in batch.skipped[1].reason] == [True, True]
+    assert ["a phrase is empty" in batch.skipped[0].detail, "no phrase" in batch.skipped[1].detail] == [True, True]
 
 
 def test_the_warning_names_a_limited_number_of_images(grounder, caplog):

@@ -62,22 +62,23 @@ def test_broken_photos_among_many_are_skipped_and_listed(grounder, album, tmp_pa
     with pytest.raises(SkippedError) as raised:
         ground(grounder, str(album / "*.*"), ["a cup"], str(tmp_path / "out"), "csv", pictures=None)
     skipped = tmp_path / "out" / "skipped.jsonl"
-    assert str(raised.value) == f"2 of 4 images were skipped, the others are done; see {skipped}"
+    assert str(raised.value) == f"4 images: 2 kept, 2 unusable; see {skipped}"
     lines = list(map(json.loads, skipped.read_text().splitlines()))
-    assert [line["image"] for line in lines] == [str(album / "bad.jpg"), str(album / "notes.txt")]
-    assert all("cannot be read as an image" in line["reason"] for line in lines)
+    assert [line["name"] for line in lines] == [str(album / "bad.jpg"), str(album / "notes.txt")]
+    assert all("cannot be read as an image" in line["detail"] for line in lines)
     with (tmp_path / "out" / "groundings.csv").open(newline="", encoding="utf-8") as file:
         assert {row["image"] for row in csv.DictReader(file)} == {str(album / "cup.png"), str(album / "[1].jpg")}
     assert files(tmp_path / "out") == ["groundings.csv", "skipped.jsonl"]
 
 
-def test_without_a_usable_photo_nothing_is_written(grounder, album, tmp_path):
+def test_without_a_usable_photo_only_the_list_is_written(grounder, album, tmp_path):
     with pytest.raises(
-        InputError, match=r"none of 1 images can be used: .*notes.txt cannot be read as an image"
+        InputError,
+        match=r"none of 1 images can be used \(1 unusable\); the first: .*notes.txt cannot be read as an image",
     ) as raised:
         ground(grounder, str(album / "*.txt"), ["a cup"], str(tmp_path / "out"))
     assert not isinstance(raised.value, SkippedError)
-    assert files(tmp_path / "out") == []
+    assert files(tmp_path / "out") == ["skipped.jsonl"]
 
 
 def test_coco_names_images_relative_to_their_folder(grounder, album, tmp_path, capsys):

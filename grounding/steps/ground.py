@@ -14,13 +14,13 @@ from grounding.batch import GroundingBatch
 from grounding.exports import FORMATS, Format, write_map
 from grounding.grounder import Grounder
 from grounding.photos import MAX_BYTES, PhotoList, find_photos
-from grounding.runtime.artefacts import atomic_path, write_json_lines
+from grounding.runtime.artefacts import atomic_path
+from grounding.runtime.ledger import SKIPPED
 from grounding.svg import svg
 from grounding.text.phrases import read_phrases
 from proposals.errors import InputError, SkippedError
 
 STDIN = "-"
-SKIPPED = "skipped.jsonl"
 PICTURES = ("png", "svg")
 
 
@@ -63,20 +63,12 @@ def ground(
     _check(form, boxes, pictures)
     source, texts, shape = find_photos(str(image)), read_phrases(phrases), FORMATS[form]
     batch = grounder.ground_batch(source.paths, texts, keep_images=pictures is not None) if source.many else None
-    answers = _answer_one(grounder, source.paths[0], texts) if batch is None else _answer_many(batch)
+    answers = _answer_one(grounder, source.paths[0], texts) if batch is None else _answer_many(batch, Path(output))
     drawn = _draw(answers, source, Path(output), shape, pictures, maps)
     shape.write(Path(output, shape.file), drawn, boxes or shape.boxes)
     print(f"\n{'' if batch is None else f'{batch.done} images, '}boxes and overlays: {output}")
-    if batch is not None:
-        _write_skipped(batch, Path(output, SKIPPED))
-
-
-def _write_skipped(batch: GroundingBatch, path: Path) -> None:
-    """Writes the list of skipped images; also an empty one, which replaces the list of an earlier run."""
-    write_json_lines(path, (skipped._asdict() for skipped in batch.skipped))
-    if batch.skipped:
-        count = len(batch.skipped)
-        raise SkippedError(f"{count} of {count + batch.done} images were skipped, the others are done; see {path}")
+    if batch is not None and batch.ledger.reasons:
+        raise SkippedError(f"{batch.ledger.line()}; see {Path(output, SKIPPED)}")
 
 
 def _check(form: str, boxes: int | None, pictures: str | None) -> None:
@@ -102,15 +94,15 @@ def _standard_input() -> BytesIO:
     return BytesIO(data)
 
 
-def _answer_many(batch: GroundingBatch) -> Iterator[Answers]:
-    """Yields the answers about many images.
+def _answer_many(batch: GroundingBatch, output: Path) -> Iterator[Answers]:
+    """Yields the answers about many images, then lists those that were skipped.
 
     Raises:
         InputError: no image can be used.
     """
     yield from batch
-    if not batch.done:
-        raise InputError(f"none of {len(batch.skipped)} images can be used: {batch.reasons}")
+    batch.ledger.write(output / SKIPPED)
+    batch.ledger.require_kept()
 
 
 def _draw(
