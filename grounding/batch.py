@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from grounding.answers import Answers, Grounding
-from grounding.images import Photo
+from grounding.images import Photo, image_name
 from grounding.runtime.ledger import Ledger, Skipped
 from grounding.text.phrases import Phrase
 from grounding.text.vocabulary import Vocabulary
@@ -55,7 +55,8 @@ class GroundingBatch(Iterator[Answers]):
         self._ground, self._keep_images = ground, keep_images
         self._phrases, self._common = phrases, _common(phrases, vocabulary)
         if isinstance(images, str | Path):
-            raise InputError(f"{images} is one image, not a list of images: call ground for it, or give [{images!r}]")
+            name = image_name(images)
+            raise InputError(f"{name} is one image, not a list of images: call ground for it, or give [{name!r}]")
         total = len(images) if isinstance(images, Sized) else None
         if not self._common and total not in (None, len(phrases)):
             raise InputError(self._mismatch(f"{total} images"))
@@ -67,7 +68,7 @@ class GroundingBatch(Iterator[Answers]):
 
     def _run(self, images: Iterable[Photo]) -> Iterator[Answers]:
         for number, image in enumerate(images):
-            name = str(image) if isinstance(image, str | Path) else f"image {number}"
+            name = image_name(image) if isinstance(image, str | Path) else f"image {number}"
             phrases = self._phrases_of(number)
             self.ledger.came_in(name)
             try:

@@ -126,7 +126,8 @@ def test_unreadable_images_are_skipped_and_named_at_the_end(grounder, small, tmp
     (printed,) = caplog.messages
     assert printed == (
         f"5 images: 2 kept, 3 unusable: {tmp_path}/gone.jpg: no such image file; image 2: an image array must be "
-        f"(H, W, 3) uint8, not (3, 3) float64; {tmp_path}/text.jpg cannot be read as an image"
+        f"(H, W, 3) uint8, not (3, 3) float64: convert it with PIL.Image.fromarray, or to RGB; "
+        f"{tmp_path}/text.jpg cannot be read as an image"
     )
 
 

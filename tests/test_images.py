@@ -2,9 +2,12 @@ import io
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from grounding.images import MAX_PIXELS, read_image
+from grounding.images import FULL_SCALES, MAX_PIXELS, read_image
 from proposals.errors import InputError
 
 
@@ -49,6 +52,89 @@ def test_16_bit_grey_keeps_its_range():
     assert len(np.unique(image)) > 200
 
 
+@pytest.mark.parametrize("white", FULL_SCALES)
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_deep_grey_is_scaled_by_its_range(monkeypatch, kind, white):
+    grey = gradient()[:, :, 0]
+    values = grey / 255 * white
+    deep = (values if kind is np.float32 else np.rint(values)).astype(kind)
+    if deep.max() < white / 1.5:
+        deep[-1, -1] = white
+    monkeypatch.setattr("grounding.images.STRIP", 240)  # the range is that of all strips
+    image = read_image(Image.fromarray(deep))
+    expected = np.rint(deep.astype(float) * 255 / white)
+    assert np.abs(image - expected[:, :, None]).max() <= 1
+    assert image.max() > 150
+
+
+@pytest.mark.parametrize(("name", "kind"), [
+    ("a.png", np.uint16), ("a.tif", np.uint16), ("a.pgm", np.uint16), ("a.jp2", np.uint16), ("a.tif", np.int32),
+    ("a.tif", np.float32),
+])  # fmt: skip
+def test_deep_files_are_read(tmp_path, name, kind):
+    Image.fromarray((gradient()[:, :, 0].astype(int) * 257).astype(kind)).save(tmp_path / name)
+    image = read_image(tmp_path / name)
+    np.testing.assert_allclose(image[:, :, 0], gradient()[:, :, 0], atol=1)
+
+
+def test_big_endian_grey(tmp_path):
+    deep = Image.frombytes("I;16B", (60, 40), (gradient()[:, :, 0].astype(">u2") * 257).tobytes())
+    np.testing.assert_array_equal(read_image(deep)[:, :, 0], gradient()[:, :, 0])
+
+
+@pytest.mark.parametrize(("values", "said"), [
+    ([0, 9], "from 0 to 9 "), ([-1, 200], "from -1 to 200 "), ([0, 70_000], "from 0 to 70000 "),
+    ([0.0, 1.02], "from 0 to 1.02 "), ([0.0, float("nan")], "from nan to nan "),
+    ([0.0, float("inf")], "from 0 to inf "),
+    ([-0.5, 0.5], "from -0.5 to 0.5 "),
+])  # fmt: skip
+def test_a_range_without_a_known_white_is_refused(values, said):
+    deep = np.resize(np.array(values, np.float32 if isinstance(values[0], float) else np.int32), (40, 60))
+    message = f"the image has grey values {said}.*scale them to 0..255 and convert the image to mode L"
+    with pytest.raises(InputError, match=message):
+        read_image(Image.fromarray(deep))
+
+
+@given(arrays(np.int32, st.tuples(st.integers(2, 9), st.integers(2, 9)), elements=st.integers(-3, 70_000)))
+def test_deep_grey_is_never_dark_by_mistake(values):
+    try:
+        image = read_image(Image.fromarray(values))
+    except InputError:
+        return
+    assert image.max() >= 15 or not values.any()  # a sixteenth of white, rounded
+    order = np.argsort(values, axis=None)
+    assert (np.diff(image[:, :, 0].ravel()[order].astype(int)) >= 0).all()
+
+
+def test_a_black_image_stays_black():
+    for mode in ("I", "F", "I;16"):
+        assert not read_image(Image.new(mode, (4, 4))).any()
+
+
+PIXELS = "iVBORw0KGgo" * 50
+
+
+@pytest.mark.parametrize(("source", "message"), [
+    (PIXELS, "iVBORw0KGgo.*… .550 characters. is no path of a file: decode base64 text and give io.BytesIO"),
+    ("/9j/" * 3000, ".12,000 characters. is no path of a file"),
+    ("data:image/png;base64,iVBO", "is a data URL: decode it with base64.b64decode and give io.BytesIO"),
+    ("https://example.org/a.jpg", "is a URL: download the photo and give its path"),
+    (b"\x89PNG", "the image is given as bytes: give io.BytesIO"),
+    ("a\0.jpg", "no such image file"),
+])  # fmt: skip
+def test_text_and_bytes_are_not_paths(source, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read_image(source)
+    assert len(str(caught.value)) < 400
+
+
+def test_formats_that_start_a_program_are_refused(tmp_path):
+    Image.fromarray(gradient()).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    with pytest.raises(InputError, match="is in the format EPS, which is not read: save it as JPEG or PNG"):
+        read_image(tmp_path / "a.jpg")
+
+
 def test_transparency_becomes_white():
     pixels = np.zeros((8, 8, 4), np.uint8)
     pixels[:4, :, 3] = 255
@@ -88,7 +174,7 @@ def test_unreadable_files_are_refused(tmp_path):
 @pytest.mark.parametrize("array", [np.zeros((4, 4)), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8),
                                    np.zeros((0, 4, 3), np.uint8)])  # fmt: skip
 def test_invalid_arrays_are_refused(array):
-    with pytest.raises(InputError, match=r"must be \(H, W, 3\) uint8"):
+    with pytest.raises(InputError, match=r"must be \(H, W, 3\) uint8, not .*: (convert|scale)"):
         read_image(array)
 
 
