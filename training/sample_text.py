@@ -1,6 +1,5 @@
 """The text of a photo: its tags, or captions from which its tags are taken."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,8 +7,10 @@ from typing import Any, NamedTuple
 
 from grounding.text.vocabulary import Vocabulary
 from grounding.text.words import caption_tags, normalize, word_parts, words
+from training.cells import column_names, parse_list, plain_text, split_tags
 
-TAGS, CAPTIONS = ("tags", "keywords"), ("captions", "caption", "text")
+TAGS = ("tags", "keywords")
+CAPTIONS = ("captions", "caption", "text", "comment", "sentences", "sentence", "raw")
 MAX_TAG = 100  # characters; a longer text is not a tag
 FIRST = 5  # tags of a photo that the paper trains on (Sec. 4.3)
 MAX_AGREE = 255  # fits into a byte
@@ -30,15 +31,16 @@ class SampleText(NamedTuple):
     def of(cls, fields: Mapping[str, Any]) -> "SampleText":
         """Reads the text from the fields of a JSON object or of a row of a table.
 
-        Tags are preferred to captions. Values that are not text are left out.
+        Tags are preferred to captions. Values that are not text are left out. HTML becomes plain text.
 
         Args:
-            fields: ``tags`` or ``keywords``: a list, or one text, which is split at commas, semicolons and bars;
-                ``captions``, ``caption`` or ``text``: one text or a list.
+            fields: a name in ``TAGS``: a list, or one text, which is split at commas, semicolons and bars; a name in
+                ``CAPTIONS``: one text or a list. A text may be a list as JSON, pandas or NumPy writes it.
 
         Returns:
             The text; it is empty if no field has any.
         """
+        fields = column_names(fields)
         for names in (TAGS, CAPTIONS):
             for name in names:
                 if found := _strings(fields.get(name), names is TAGS):
@@ -78,20 +80,12 @@ class SampleText(NamedTuple):
 def _strings(value: Any, split: bool) -> tuple[str, ...]:
     """The texts in a value that are not blank."""
     if isinstance(value, str):
-        value = _json_list(value) or (re.split("[,;|]", value) if split else [value])
-    if not isinstance(value, list | tuple):
+        value = split_tags(value) if split else parse_list(value) or [plain_text(value)]
+    elif isinstance(value, list | tuple):
+        value = [plain_text(text) for text in value if isinstance(text, str)]
+    else:
         return ()
-    return tuple(text for text in value if isinstance(text, str) and text.strip())
-
-
-def _json_list(text: str) -> list | None:
-    """The list that a cell of a table holds as JSON."""
-    if not text.startswith("["):
-        return None
-    try:
-        return list(json.loads(text))
-    except (ValueError, RecursionError):
-        return None
+    return tuple(text for text in value if text.strip())
 
 
 def _is_tag(tag: str) -> bool:
