@@ -95,16 +95,16 @@ def bomb(width: int, height: int) -> bytes:
 
 
 FAULTS = {
-    "empty file": b"",
-    "broken image: unknown format": b"no photo",
-    "truncated or corrupt image: image file is truncated": encode(small((160, 160)))[:2000],
-    "truncated or corrupt image": encode(COFFEE, "PNG")[:30000] + bytes(500),
-    "below 32 pixels: 31x40": encode(small((31, 40))),
-    "sides differ by more than 8 to 1: 500x50": encode(small((500, 50))),
-    "CMYK": encode(small().convert("CMYK")),
+    "empty": b"",
+    "broken: unknown format": b"no photo",
+    "truncated or corrupt: image file is truncated": encode(small((160, 160)))[:2000],
+    "truncated or corrupt": encode(COFFEE, "PNG")[:30000] + bytes(500),
+    "too small: below 32 pixels, 31x40": encode(small((31, 40))),
+    "too narrow: sides differ by more than 8 to 1, 500x50": encode(small((500, 50))),
+    "in CMYK": encode(small().convert("CMYK")),
     "animated: 2 frames": encode(small(), "GIF", save_all=True, append_images=[small().rotate(90)]),
-    "more than 89478485 pixels: 9500x9500": bomb(9500, 9500),
-    "more than 89478485 pixels": bomb(60000, 60000),
+    "too large: more than 89478485 pixels, 9500x9500": bomb(9500, 9500),
+    "too large: more than 89478485 pixels": bomb(60000, 60000),
 }
 
 
@@ -113,7 +113,7 @@ def test_unusable_photos_are_refused(reason):
     with pytest.raises(InputError) as refused:
         make_thumbnail(FAULTS[reason])
     # Pillow refuses a decompression bomb when it opens the file or when the size is checked
-    assert str(refused.value).startswith(reason.removesuffix(": 9500x9500"))
+    assert str(refused.value).startswith(reason.removesuffix(", 9500x9500"))
     assert "\n" not in str(refused.value) and " at 0x" not in str(refused.value)
 
 

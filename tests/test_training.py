@@ -126,8 +126,11 @@ def test_a_shard_of_broken_photos_ends_the_training(tmp_path):
 def test_incomplete_shards_are_refused(shards, tmp_path):
     with pytest.raises(InputError, match=r"shards\.json is missing"):
         train(str(tmp_path), str(tmp_path / "out"))
-    with pytest.raises(InputError, match=r"12 photos for training and 4 for validation: lower step\.batch=64"):
+    with pytest.raises(InputError, match=r"has 12 photos for training, and step\.batch=64: lower step\.batch="):
         train(str(shards), str(tmp_path / "out"))
+    message = r"has no photo for validation \(made with held_out=0\): make the shards with a larger step\.held_out="
+    with pytest.raises(InputError, match=message):
+        train(str(make_shards(tmp_path / "none", val=0)), str(tmp_path / "out"), **RECIPE)
     root = make_shards(tmp_path / "missing")
     (root / "train-000001.tar").unlink()
     with pytest.raises(InputError, match=r"train-000001\.tar is missing"):
@@ -140,12 +143,17 @@ def test_incomplete_shards_are_refused(shards, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_and_saves_the_batch(shards, tmp_path):
-    with pytest.raises(InputError, match=r"the loss of step \d+ is not finite .*lower step\.trunk_lr"):
+    message = (
+        r"the loss of step \d+ is not finite .*lower step\.trunk_lr or step.tag_lr; .*\d\.safetensors is from before"
+    )
+    with pytest.raises(InputError, match=message):
         train(str(shards), str(tmp_path), epochs=50, save_minutes=0, **(RECIPE | {"tag_lr": 1e38}))
     with safe_open(tmp_path / "not-finite-0.safetensors", "pt") as file:
         assert file.get_tensor("0.images").shape == (4, 3, 224, 224)
         stopped = int(file.metadata()["step"])
     assert stopped == last_step(tmp_path / "checkpoints")
+    with pytest.raises(InputError, match=r"lower step\.trunk_lr or step\.tag_lr; there is no checkpoint yet$"):
+        train(str(shards), str(tmp_path / "new"), epochs=50, save_minutes=99, **(RECIPE | {"tag_lr": 1e38}))
 
 
 def test_an_output_folder_that_cannot_be_written_is_refused(shards, tmp_path):

@@ -12,6 +12,9 @@ from proposals.errors import InputError
 
 QUALITY = 90
 GAP = 2.0  # Pillow first shrinks by a whole factor to at least GAP times the size; this is fast
+HOLE = 4096  # bytes of zeros in a JPEG: a block that was not copied
+SECTOR = 512  # bytes; a lost block begins at a multiple
+PADDING = 64  # zeros at the end of a JPEG that is not complete
 MAX_MARKERS = 4096  # bytes of markers (EXIF, colour profile) in a JPEG that is copied
 ORIENTATION = 0x0112  # the EXIF tag
 
@@ -51,7 +54,9 @@ def make_thumbnail(data: bytes, side: int = 200, min_side: int = 32) -> Thumbnai
             and details.
     """
     if not data:
-        raise InputError("empty file")
+        raise InputError("empty")
+    if data.startswith(b"\xff\xd8") and _has_hole(data):
+        raise InputError("truncated or corrupt: blocks of zeros, as of a copy that stopped")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of bad EXIF, which is common on the web
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -62,32 +67,48 @@ def make_thumbnail(data: bytes, side: int = 200, min_side: int = 32) -> Thumbnai
             except (InputError, MemoryError):
                 raise
             except Exception as error:  # Pillow may raise any exception on a broken file
-                raise InputError(f"truncated or corrupt image: {_one_line(error)}") from error
+                raise InputError(f"truncated or corrupt: {_one_line(error)}") from error
+
+
+def _has_hole(data: bytes) -> bool:
+    """Whether a part of a JPEG is zeros, which decoders take for grey pixels.
+
+    Zeros may also encode a very large area of one colour, but these do not begin where a disk's block begins.
+    """
+    photo = data.rstrip(b"\0")
+    if len(data) - len(photo) >= PADDING and not photo.endswith(b"\xff\xd9"):  # the end of a photo, which may be padded
+        return True
+    at = photo.find(bytes(HOLE))
+    while at >= 0:
+        if at % SECTOR == 0:
+            return True
+        at = photo.find(bytes(HOLE), len(photo) - len(photo[at:].lstrip(b"\0")))
+    return False
 
 
 def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(BytesIO(data))
     except UnidentifiedImageError as error:
-        raise InputError("broken image: unknown format") from error
+        raise InputError("broken: unknown format") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"more than {MAX_PIXELS} pixels") from error
+        raise InputError(f"too large: more than {MAX_PIXELS} pixels") from error
     except MemoryError:
         raise
     except Exception as error:  # as above
-        raise InputError(f"broken image: {_one_line(error)}") from error
+        raise InputError(f"broken: {_one_line(error)}") from error
 
 
 def _check(image: Image.Image, min_side: int) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise InputError(f"more than {MAX_PIXELS} pixels: {width}x{height}")
+        raise InputError(f"too large: more than {MAX_PIXELS} pixels, {width}x{height}")
     if min(width, height) < min_side:
-        raise InputError(f"below {min_side} pixels: {width}x{height}")
+        raise InputError(f"too small: below {min_side} pixels, {width}x{height}")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise InputError(f"sides differ by more than {MAX_ASPECT} to 1: {width}x{height}")
+        raise InputError(f"too narrow: sides differ by more than {MAX_ASPECT} to 1, {width}x{height}")
     if image.mode == "CMYK":
-        raise InputError("CMYK")
+        raise InputError("in CMYK")
     # MPO: the JPEG of a camera with a second picture in it, which is not an animation
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise InputError(f"animated: {image.n_frames} frames")

@@ -79,9 +79,12 @@ def train(
     """
     recipe, shards = Recipe.of(**settings), Shards(root)
     steps = count_photos(shards.train) // recipe.batch
-    if not steps or not shards.val:
-        few = f"{count_photos(shards.train)} photos for training and {count_photos(shards.val)} for validation"
-        raise InputError(f"{root} has {few}: lower step.batch={recipe.batch}, or make shards of more photos")
+    if not steps:
+        few = f"{count_photos(shards.train)} photos for training, and step.batch={recipe.batch}"
+        raise InputError(f"{root} has {few}: lower step.batch=, or make shards of more photos")
+    if not count_photos(shards.val):
+        made = f"made with held_out={shards.settings.get('held_out', 0)}"
+        raise InputError(f"{root} has no photo for validation ({made}): make the shards with a larger step.held_out=")
     start = time.perf_counter()
     with joined_ranks() as ranks, Interruption() as interruption:
         state = initial_state(recipe, shards, ranks, init, architecture, names)
@@ -203,9 +206,11 @@ class TrainingLoop:
         path = self.output / f"not-finite-{self.ranks.rank}.safetensors"
         tensors = {f"{i}.{name}": getattr(part, name) for i, part in enumerate(parts) for name in part._fields[:3]}
         write_tensors(path, tensors, {"step": str(self.progress.step)})
+        saved = checkpoint.checkpoints(self.output / "checkpoints")
+        last = f"; {saved[-1]} is from before this step" if saved else "; there is no checkpoint yet"
         raise InputError(
             f"the loss of step {self.progress.step} is not finite (its photos are in {path}): "
-            "lower step.trunk_lr or step.tag_lr; the last checkpoint is from before this step"
+            f"lower step.trunk_lr or step.tag_lr{last}"
         )
 
     def _stop(self) -> None:
@@ -228,9 +233,10 @@ class TrainingLoop:
         train_loss, epoch = self.progress.loss / self.progress.steps, self.progress.step / self.steps
         measured = {"epoch": epoch, "train_loss": train_loss} | validate(self.model, batches, self.ranks)
         if not math.isfinite(measured["loss"]):
+            earlier = checkpoint.checkpoints(self.output / "checkpoints")[:-1]
+            again = f"remove the checkpoints after {earlier[-1]}" if earlier else "remove the checkpoints"
             raise InputError(
-                "the validation loss is not finite: lower step.trunk_lr or step.tag_lr, and start from an earlier "
-                "checkpoint"
+                f"the validation loss is not finite: lower step.trunk_lr or step.tag_lr, {again}, and start again"
             )
         if self.recipe.lr_factor < 1 and self._is_regular():
             self.state.scheduler.step(measured["loss"])
