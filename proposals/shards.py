@@ -149,11 +149,12 @@ def read_about(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path} is not a shard of proposals ({error}): remove it, or use another folder") from error
 
 
-def members(path: str | Path) -> Iterator[tarfile.TarInfo]:
+def members(path: str | Path, links: bool = False) -> Iterator[tarfile.TarInfo]:
     """Iterates over the regular files of a tar file, in constant memory.
 
     Args:
         path: an uncompressed tar file.
+        links: whether to yield links as well; they have no bytes of their own.
 
     Yields:
         The header of each regular file, in the order of the tar file.
@@ -167,7 +168,7 @@ def members(path: str | Path) -> Iterator[tarfile.TarInfo]:
                 tar.members.clear()  # type: ignore[attr-defined]
                 if member.size < 0:
                     raise tarfile.TarError(f"{member.name} has a negative size")
-                if member.isreg() and not member.issparse():
+                if (member.isreg() and not member.issparse()) or (links and (member.islnk() or member.issym())):
                     yield member
             # tarfile stops at an invalid header as if it were the end; the true end is two blocks of zeros
             tar.fileobj.seek(tar.offset)

@@ -11,7 +11,8 @@ from made_crawl import write_tar
 
 from proposals.errors import InputError
 from training.sample_text import SampleText
-from training.sources import SourceSample, WorkUnit, find_source, read_photo
+from training.samples import SourceSample, read_photo
+from training.sources import WorkUnit, find_source
 from training.table_readers import read_table
 
 CAPTIONS = {"a": ("A dog; a cat.",), "b/c": ("Two dogs", 'and, "more"')}
@@ -29,7 +30,18 @@ def reasons(*given: Path) -> list[tuple[str, str]]:
     return [(sample.key, sample.reason) for sample in samples(*given) if sample.reason]
 
 
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
 def write_rows(path: Path, rows: list[dict]) -> Path:
+    """Writes a table, and an empty photo for its first row."""
+    if not any(
+        (folder / str(next(iter(rows[0].values())))).exists() for folder in (path.parent, path.parent / "photos")
+    ):
+        touch(path.parent, str(next(iter(rows[0].values()))))
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     elif path.suffix == ".parquet":
@@ -65,6 +77,7 @@ def test_tables_of_tags(tmp_path):
 
 
 def test_consecutive_rows_of_one_photo_are_one_sample(tmp_path):
+    touch(tmp_path, "a.jpg")
     (tmp_path / "captions.csv").write_text("image,caption\na.jpg,one\na.jpg,two\nb.jpg,three\n")
     assert texts(tmp_path / "captions.csv") == {"a": ("one", "two"), "b": ("three",)}
 
@@ -82,26 +95,23 @@ def test_paths_are_relative_to_the_photos_or_to_the_table(tmp_path):
 
 
 def test_broken_rows_get_a_reason_and_the_others_are_kept(tmp_path):
+    touch(tmp_path, "a.jpg")
     lines = ['{"path": "a.jpg", "tags": ["x"]}', "{", "7", "", '{"path": "."}', '{"tags": ["x"]}', '{"path": "b.jpg"}']
     (tmp_path / "t.jsonl").write_bytes(
         "\n".join(lines).encode() + b'\n{"path": "\xff"}\n{"path": "a.jpg", "tags": "y"}'
     )
     found = reasons(tmp_path / "t.jsonl")
-    assert [key for key, _ in found] == ["", "", "", "", "b", "", "a"]
+    assert [key for key, _ in found] == ["", "", "", "", "b", ""]
     kinds = [reason.partition(":")[0] for _, reason in found]
-    assert kinds == ["broken row"] * 2 + ["no path"] * 2 + [
-        "no tags or captions",
-        "broken row",
-        "second sample of this key",
-    ]
-    (tmp_path / "t.csv").write_text(f'path,tags\na.jpg,"{"x" * (1 << 21)}"\nb.jpg,"x, y"\nc.jpg\n')
-    found = samples(tmp_path / "t.csv")
-    assert found[0].reason.startswith("broken row: field larger") and found[-2].text == SampleText(tags=("x", " y"))
-    assert reasons(tmp_path / "t.csv")[-1] == ("c", "no tags or captions")
+    assert kinds == ["in broken rows"] * 2 + ["without a path"] * 2 + ["without text", "in broken rows"]
+    assert samples(tmp_path / "t.jsonl")[0].text.tags == ("x", "y")
+    (tmp_path / "t.csv").write_text('path,tags\na.jpg,"x, y"\nc.jpg\n')
+    assert samples(tmp_path / "t.csv")[0].text == SampleText(tags=("x", " y"))
+    assert reasons(tmp_path / "t.csv") == [("c", "without text")]
     (tmp_path / "t.jsonl").write_bytes(
-        b'{"path": "a", "text": "' + bytes(b"x" * (1 << 22)) + b'"}\n{"path": "b", "text": "c"}'
+        b'{"path": "a", "text": "' + bytes(b"x" * (1 << 22)) + b'"}\n{"path": "a.jpg", "text": "c"}'
     )
-    assert [s.reason.partition(":")[0] for s in samples(tmp_path / "t.jsonl")] == ["broken row", ""]
+    assert [s.reason.partition(":")[0] for s in samples(tmp_path / "t.jsonl")] == ["in broken rows", ""]
 
 
 @pytest.mark.parametrize(
@@ -172,12 +182,15 @@ def test_tars_of_a_crawl(tmp_path):
         ("010", SampleText(tags=("a", "b"))),
     ]
     assert [(s.key, s.reason.partition(":")[0]) for s in found if s.reason] == [
-        ("003", "no photo"),
-        ("004", "no tags or captions"),
-        ("005", "broken JSON"),
-        ("006", "broken JSON"),
-        ("007", "text too long"),
-        ("000", "second sample of this key"),
+        ("000", "of a key that repeats"),
+        ("003", "without a photo"),
+        ("004", "without text"),
+        ("005", "with broken JSON"),
+        ("006", "with broken JSON"),
+        ("007", "with a text that is too long"),
+        ("._008.jpg", "hidden"),
+        ("009", "without text"),
+        ("010", "second photos of a sample"),
     ]
     assert [read_photo(s.photo) for s in found if not s.reason] == [b"photo"] * 4
 
@@ -189,27 +202,26 @@ def test_a_truncated_tar_gives_the_samples_before_the_damage(tmp_path):
         (tmp_path / "a.tar").write_bytes(whole[:cut])
         found = samples(tmp_path)
         assert [s.key for s in found if not s.reason][:2] == ["0", "1"]
-        assert found[-1].reason.startswith("damaged tar: truncated or not a tar file (")
+        assert found[-1].reason.startswith("in the damaged part of a tar: truncated or not a tar file (")
         assert str(tmp_path) not in found[-1].reason
     (tmp_path / "a.tar").write_bytes(b"\x1f\x8b no tar")
-    assert [reason[:11] for _, reason in reasons(tmp_path)] == ["damaged tar"]
+    assert [reason[:28] for _, reason in reasons(tmp_path)] == ["in the damaged part of a tar"]
 
 
 def test_the_message_about_an_unreadable_file_has_no_path(tmp_path):
-    table = write_rows(tmp_path / "t.jsonl", [{"path": path, "text": "x"} for path in ("a.jpg", "b\0", "\ud800", ".")])
-    (tmp_path / "sub").mkdir()
+    table = write_rows(
+        tmp_path / "t.jsonl", [{"path": path, "text": "x"} for path in ("c.jpg", "a.jpg", "b\0", "\ud800", ".")]
+    )
     messages = []
-    for sample in samples(table)[:3]:
+    for sample in samples(table)[1:4]:
         with pytest.raises(InputError) as error:
             read_photo(sample.photo)
         messages.append(str(error.value))
-    assert (
-        messages
-        == ["unreadable file: cannot be read: No such file or directory"] + ["unreadable file: invalid name"] * 2
-    )
+    assert messages == ["missing: no such file", "unreadable: invalid name", "unreadable: invalid name"]
 
 
 def test_coco(tmp_path):
+    touch(tmp_path, "a.jpg")
     images = [{"id": 7, "file_name": "a.jpg"}, {"id": 8, "file_name": "b.jpg"}, {"id": 9, "file_name": "c.jpg"}]
     annotations = [{"image_id": i, "caption": c} for i, c in ((8, "one"), (7, "two"), (8, "three"))]
     (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
@@ -218,6 +230,7 @@ def test_coco(tmp_path):
 
 def test_entities(tmp_path):
     (tmp_path / "Sentences").mkdir()
+    touch(tmp_path, "images/1.jpg")
     (tmp_path / "Sentences" / "1.txt").write_text("[/EN#3/people A man] on [/EN#4/other a horse] .\nA horse .\n")
     (tmp_path / "Sentences" / "2.txt").write_text("[/EN#5/animals A dog] .\n")
     expected = {"1": ("A man on a horse .", "A horse ."), "2": ("A dog .",)}
@@ -243,16 +256,17 @@ def test_the_identity_depends_on_the_names_and_sizes_of_the_files(tmp_path):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("rows")
+    folder = tmp_path_factory.mktemp("rows")
+    touch(folder, "first.jpg")
+    return folder
 
 
 @given(st.lists(st.tuples(st.text(min_size=1), st.lists(st.text()))), st.integers(1, 4))
 def test_units_are_consecutive_rows(folder, rows, size):
-    path = folder / "t.jsonl"
+    path, rows = folder / "t.jsonl", [("first.jpg", ["one"]), *rows]
     path.write_text("".join(json.dumps({"path": name, "captions": found}) + "\n" for name, found in rows))
-    if rows:
-        units = list(find_source(path, None, size).units())
-        listed = [sample for unit in units for sample in unit.listed]
-        assert listed == [sample for unit in find_source(path).units() for sample in unit.listed]
-        assert [len(unit.listed) for unit in units[:-1]] == [size] * (len(units) - 1)
-        assert all(isinstance(unit, WorkUnit) and unit.number == i for i, unit in enumerate(units))
+    units = list(find_source(path, None, size).units())
+    listed = [sample for unit in units for sample in unit.listed]
+    assert listed == [sample for unit in find_source(path).units() for sample in unit.listed]
+    assert [len(unit.listed) for unit in units[:-1]] == [size] * (len(units) - 1)
+    assert all(isinstance(unit, WorkUnit) and unit.number == i for i, unit in enumerate(units))

@@ -8,14 +8,19 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from grounding.runtime.ledger import Ledger
 from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
+from training.samples import MISSING_PHOTO, SourceSample, read_photo
 from training.shard_statistics import ShardStatistics
 from training.shard_writer import ShardWriter, write_index, write_shard
 from training.shards import index_path, read_about
-from training.sources import DAMAGED, SourceSample, WorkUnit, read_photo
+from training.sources import WorkUnit
 from training.tag_counter import TagCounter
+from training.tar_reader import DAMAGED
 from training.thumbnails import Thumbnail, make_thumbnail
+
+UNKNOWN_TAGS = "without a tag of the vocabulary"
 
 
 @dataclass(frozen=True)
@@ -113,18 +118,21 @@ class ShardMaker:
         Raises:
             InputError: a shard cannot be written.
         """
-        before = self._existing(unit.number)
+        before = self._existing(unit)
         if before is not None:
-            return UnitResult(before.samples, None, True)
-        statistics, skipped = ShardStatistics(), []
+            return UnitResult(before, None, True)
+        statistics, ledger, damage = ShardStatistics(), Ledger("samples"), None
         with ShardPair(self.output, unit.number) as pair:
-            for sample in unit.samples():
+            for sample in ledger.reading(unit.samples(), lambda sample: sample.key):
                 if reason := self._add(sample, pair, statistics):
-                    statistics.skip(reason)
-                    skipped.append({"source": unit.source, "key": sample.key, "reason": reason})
-        pair.write_indices({"made": self.identity, "skipped": skipped}, statistics)
-        damage = next((line["reason"] for line in skipped if line["reason"].startswith(DAMAGED)), None)
-        return UnitResult(statistics.samples, damage, False)
+                    kind, _, detail = reason.partition(": ")
+                    ledger.skip(sample.key, kind, detail, unit.source)
+                    damage = detail if kind == DAMAGED else damage
+                else:
+                    ledger.keep()
+        ledger.check()
+        pair.write_indices({"made": self.identity, "ledger": ledger.to_json()}, statistics)
+        return UnitResult(ledger.came, damage, False)
 
     def _add(self, sample: SourceSample, pair: "ShardPair", statistics: ShardStatistics) -> str:
         """Adds a sample to its shard; returns why it is skipped, or ""."""
@@ -145,21 +153,30 @@ class ShardMaker:
         statistics.text(len(tags), sum(tag in self.vocabulary for tag in tags))
         rows, agree = sample.text.known_tags(self.vocabulary)
         if not rows:
-            raise InputError("none of its tags is in the vocabulary")
+            raise InputError(UNKNOWN_TAGS)
         return rows, agree
 
     def _thumbnail(self, sample: SourceSample) -> Thumbnail:
         return make_thumbnail(read_photo(sample.photo), self.settings.side, self.settings.min_side)
 
-    def _existing(self, number: int) -> ShardStatistics | None:
-        """The statistics of a unit's shards; None if they do not exist or are incomplete."""
+    def _existing(self, unit: WorkUnit) -> int | None:
+        """The number of samples of a unit's shards; None if they do not exist, are incomplete or lack a photo."""
         try:
-            about = read_about(index_path(tar_path(self.output, "train", number)))
+            about = read_about(index_path(tar_path(self.output, "train", unit.number)))
             tars = {self.output / entry["name"]: entry["bytes"] for entry in about["train"] + about["val"]}
             complete = all(tar.stat().st_size == size and index_path(tar).exists() for tar, size in tars.items())
-            return ShardStatistics.from_json(about["stats"]) if complete and about["made"] == self.identity else None
+            ledger = Ledger("samples")
+            ledger.add_json(about["ledger"])
         except (InputError, OSError, KeyError, TypeError):
             return None
+        return ledger.came if complete and about["made"] == self.identity and not _has_arrived(unit, ledger) else None
+
+
+def _has_arrived(unit: WorkUnit, ledger: Ledger) -> bool:
+    """Whether a photo that was missing when the shards were made exists now."""
+    missing = {skipped.name for skipped in ledger.skipped if skipped.reason == MISSING_PHOTO}
+    photos = (sample.photo for sample in unit.listed if sample.key in missing and sample.photo)
+    return any(Path(photo.path).exists() for photo in photos)
 
 
 class ShardPair:
@@ -226,7 +243,7 @@ def remove_parts(path: Path) -> None:
 
 
 def read_unit(output: Path, number: int) -> dict[str, Any]:
-    """Reads what the index of a unit's shard stores in addition to its arrays: train, val, skipped, stats.
+    """Reads what the index of a unit's shard stores in addition to its arrays: train, val, ledger, stats.
 
     Args:
         output: folder of the shards.

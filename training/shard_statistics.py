@@ -1,4 +1,4 @@
-"""Statistics of shards: how many photos were kept or skipped, and how many tags they have."""
+"""Statistics of shards: how many photos were kept, and how many tags they have."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +17,6 @@ class ShardStatistics:
         train: number of photos for training.
         held_out: number of photos for validation.
         bytes: size of the tar files.
-        skipped: number of skipped samples for each kind of reason.
         tags: number of photos for each number of tags.
         texts: number of samples with a text.
         named: number of distinct tags per text, summed.
@@ -29,7 +28,6 @@ class ShardStatistics:
     train: int = 0
     held_out: int = 0
     bytes: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
     tags: Counter[int] = field(default_factory=Counter)
     texts: int = 0
     named: int = 0
@@ -41,12 +39,12 @@ class ShardStatistics:
     def from_json(cls, values: Mapping[str, Any]) -> "ShardStatistics":
         """The inverse of :meth:`to_json`."""
         tags = Counter({int(number): photos for number, photos in values["tags"].items()})
-        return cls(**{**values, "skipped": Counter(values["skipped"]), "tags": tags})
+        return cls(**{**values, "tags": tags})
 
     def to_json(self) -> dict[str, Any]:
         """The attributes as JSON values, in an order that does not depend on the order of the samples."""
         tags = {str(number): self.tags[number] for number in sorted(self.tags)}
-        return vars(self) | {"skipped": dict(sorted(self.skipped.items())), "tags": tags}
+        return vars(self) | {"tags": tags}
 
     def add(self, other: "ShardStatistics") -> None:
         """Adds the statistics of another part."""
@@ -79,19 +77,6 @@ class ShardStatistics:
         self.held_out += held_out
         self.train += not held_out
         self.tags[tags] += 1
-
-    def skip(self, reason: str) -> None:
-        """Counts a sample that is skipped.
-
-        Args:
-            reason: the kind of reason, or the kind, a colon and details.
-        """
-        self.skipped[reason.partition(":")[0]] += 1
-
-    @property
-    def samples(self) -> int:
-        """Number of samples, kept or skipped."""
-        return self.train + self.held_out + self.skipped.total()
 
     def percentile(self, percent: float) -> int:
         """The smallest number of tags that at least ``percent`` percent of the photos do not exceed."""
@@ -131,7 +116,6 @@ def format_table(stats: Mapping[str, Any], seconds: float, samples: int) -> str:
     inexact = f"; counts are too low by at most {stats['error']:,}" if stats["error"] else ""
     lines = {
         "photos": f"{stats['train']:,} for training, {stats['held_out']:,} for validation",
-        **{f"skipped, {reason}": f"{count:,}" for reason, count in stats["skipped"].items()},
         "tags": f"{stats['tags_kept']:,} in the vocabulary",
         "tags per photo": f"{stats['tags_mean']:.1f}; 5/50/95 %: {spread}",
         "coverage": f"{stats['coverage']:.1%} of the tags in the texts are in the vocabulary",

@@ -26,6 +26,7 @@ from typing import Any
 from tqdm import tqdm
 
 from grounding.runtime.artefacts import atomic_path, write_json
+from grounding.runtime.ledger import SKIPPED, Ledger
 from grounding.runtime.ranks import cores, process_group, rank_of
 from grounding.runtime.version import VERSION
 from grounding.runtime.workers import in_order, worker_pool
@@ -35,8 +36,8 @@ from proposals.errors import InputError
 from training.shard_maker import ShardMaker, ShardSettings, read_unit, remove_parts
 from training.shard_statistics import ShardStatistics, format_table
 from training.shard_writer import encode_vocabulary
-from training.shards import FORMAT, SHARDS, SKIPPED, VOCABULARY, read_vocabulary
-from training.sources import Source, WorkUnit, find_source
+from training.shards import FORMAT, SHARDS, VOCABULARY, read_vocabulary
+from training.sources import Source, WorkUnit, count_samples, find_source
 from training.tag_counter import TagCounter
 
 log = logging.getLogger(__name__)
@@ -77,8 +78,9 @@ def shard(
         ``stats`` of ``shards.json``; an empty dict on ranks other than 0.
 
     Raises:
-        InputError: there is nothing to read, no tag is frequent enough, or a setting is out of range; ``output`` has
-            shards of other photos or settings, contains the photos, or cannot be written; or a worker was killed.
+        InputError: there is nothing to read or no photo can be used, no tag is frequent enough, or a setting is out of
+            range; ``output`` has shards of other photos or settings, contains the photos, or cannot be written; or a
+            worker was killed.
     """
     settings = ShardSettings(side, min_side, max_tags, min_images, _read_stop_words(stop_words), held_out)
     workers = cores() if workers is None else workers
@@ -206,7 +208,7 @@ class ShardJob:
         return units.total(), samples
 
     def publish(self, counted: dict[str, Any], units: int) -> dict[str, Any]:
-        """Writes ``skipped.jsonl``, then ``shards.json``.
+        """Writes ``skipped.jsonl``, then ``shards.json``, unless no photo can be used.
 
         Args:
             counted: the content of ``counted.json``.
@@ -214,19 +216,25 @@ class ShardJob:
 
         Returns:
             ``stats`` of ``shards.json``.
+
+        Raises:
+            InputError: no photo can be used; the shards are removed.
         """
         for name in (SKIPPED, SHARDS):
             remove_parts(self.output / name)
         train, val, total = [], [], ShardStatistics()
-        with atomic_path(self.output / SKIPPED) as part, part.open("w", encoding="utf-8") as file:
-            for number in range(units):
-                about = read_unit(self.output, number)
-                total.add(ShardStatistics.from_json(about["stats"]))
-                train += [entry for entry in about["train"] if entry["photos"]]
-                val += about["val"]
-                file.writelines(json.dumps(line) + "\n" for line in about["skipped"])
+        ledger = self._ledger()
+        for number in range(units):
+            about = read_unit(self.output, number)
+            ledger.add_json(about["ledger"])
+            total.add(ShardStatistics.from_json(about["stats"]))
+            train += [entry for entry in about["train"] if entry["photos"]]
+            val += about["val"]
+        self._finish(ledger)
+        self._warn(total)
         tags = {name: counted[name] for name in ("tags_kept", "rarest", "left_out", "error")}
-        stats = {"samples": total.samples} | total.to_json() | total.summary() | tags
+        counts = {"samples": ledger.came, "skipped": dict(sorted(ledger.reasons.items()))}
+        stats = counts | total.to_json() | total.summary() | tags
         made = {"format": FORMAT, "settings": self.identity, "vocabulary": counted["vocabulary"]}
         write_json(self.output / SHARDS, made | {"train": train, "val": val, "stats": stats})
         for counts in self.output.glob(".counts-*.json"):
@@ -301,9 +309,34 @@ class ShardJob:
         if photos:
             few = f"no tag occurs in {self.settings.min_images} of the {photos} photos for training"
             return f"{few}: lower step.min_images=, or use other images"
-        skipped = ((unit, sample) for unit in self.source.units() for sample in unit.samples() if sample.reason)
-        reasons = (f"the first is {sample.key or unit.source}: {sample.reason}" for unit, sample in skipped)
-        return f"no photo for training has a text ({next(reasons, 'there are no photos')}): use other images"
+        ledger = self._ledger()
+        for unit in self.source.units():
+            count_samples(unit, ledger)
+        ledger.require_kept()
+        none = f"held_out={self.settings.held_out} leaves none of the {ledger.kept} photos with a text for training"
+        return f"{none}: lower step.held_out=, or use more photos"
+
+    def _ledger(self) -> Ledger:
+        where = self.source.photos or self.source.files[0].parent
+        return Ledger("samples", where, "give photos that can be read and have tags or captions")
+
+    def _finish(self, ledger: Ledger) -> None:
+        """Lists what was skipped; if nothing was kept, removes the shards, so that a corrected run can begin."""
+        try:
+            ledger.finish(self.output)
+        finally:
+            if not ledger.kept:
+                made = [self.output / COUNTED, self.output / VOCABULARY]
+                for path in (*made, *self.output.glob("train-*.*"), *self.output.glob("val-*.*")):
+                    path.unlink(missing_ok=True)
+
+    def _warn(self, total: ShardStatistics) -> None:
+        for what, photos in (("training", total.train), ("validation", total.held_out)):
+            if not photos:
+                log.warning(
+                    "no photo is for %s, and step=train needs some: set another step.held_out= (now %s) and output",
+                    what, self.settings.held_out,
+                )  # fmt: skip
 
     def _counts(self, rank: int) -> Path:
         return self.output / f".counts-{rank}-of-{self.world}.json"

@@ -33,7 +33,7 @@ from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 
 FORMAT = "grounding-shards-1"
-SHARDS, VOCABULARY, SKIPPED = "shards.json", "vocabulary.txt", "skipped.jsonl"
+SHARDS, VOCABULARY = "shards.json", "vocabulary.txt"
 NAME = re.compile(r"(?:train|val)-[0-9]{6,12}\.tar")
 BLOCK = 512  # bytes, of a tar file
 ARRAYS = {"offsets": np.int64, "sizes": np.int32, "starts": np.int64, "tags": np.int32, "agree": np.uint8}

@@ -1,26 +1,28 @@
-"""Readers of tables of photos: CSV, JSON lines and Parquet, row by row in constant memory."""
+"""Readers of tables of photos: CSV, JSON and Parquet, row by row; only a JSON array is read as a whole."""
 
-import csv
 import json
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from grounding.photos import SUFFIXES
 from proposals.errors import InputError
+from training.cells import column_name, column_names
 from training.sample_text import CAPTIONS, TAGS
+from training.text_tables import MAX_CELL, PATHS, TableRow, read_text_table
 
-PATHS = ("path", "image", "file_name", "filename")
+SNIFFED = 1 << 16  # bytes of a JSON file that tell its kind
 BATCH = 1000  # rows of a Parquet file that are read at a time
-MAX_CELL = 1 << 20  # characters
-TableRow = dict[str, Any] | str
+EXAMPLE = '{"path": "1.jpg", "caption": "a dog"}'
 
 
 def read_table(path: Path) -> Iterator[TableRow]:
     """Reads the rows of a table.
 
     Args:
-        path: ``.csv`` (commas) or ``.tsv`` (tabs) with a header, ``.jsonl`` (one object per line), or ``.parquet``.
+        path: ``.csv``, ``.tsv``, ``.txt`` or ``.token`` (see ``training.text_tables``), ``.jsonl`` (one object per
+            line), ``.json`` (an array of objects, or an object of captions by photo) or ``.parquet``.
 
     Yields:
         A row as a dict by column name, or a text that says why the row cannot be read.
@@ -40,33 +42,40 @@ def read_table(path: Path) -> Iterator[TableRow]:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def photo_path(row: TableRow) -> str | None:
+def photo_path(row: dict[str, Any]) -> str | None:
     """The path of the photo in a row; None if there is none."""
-    if isinstance(row, str):
-        return None
     cells = (row.get(name) for name in PATHS)
     return next((cell.strip() for cell in cells if isinstance(cell, str) and Path(cell.strip()).name), None)
+
+
+def is_coco(path: Path) -> bool:
+    """Whether a JSON file is COCO captions and not a table, by its first bytes.
+
+    Args:
+        path: the file.
+
+    Returns:
+        False also for a file that is not JSON; its reader says why.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(SNIFFED).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    names = [name for name in (b'"annotations"', b'"images"', b'"info"', b'"sentences"') if name in start]
+    return start.startswith(b"{") and bool(names) and (b'"annotations"' in names or b'"sentences"' not in names)
 
 
 def _check_columns(row: TableRow, path: Path) -> None:
     for names in (PATHS, TAGS + CAPTIONS):
         if isinstance(row, dict) and not row.keys() & set(names):
-            raise InputError(f"{path} has columns {', '.join(map(str, row))}: one must be {', '.join(names)}")
-
-
-def _read_csv(path: Path) -> Iterator[TableRow]:
-    csv.field_size_limit(MAX_CELL)
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        while True:
-            try:
-                row = next(rows, None)
-            except csv.Error as error:
-                yield f"broken row: {error}"
-                continue
-            if row is None:
-                return
-            yield {name: cell for name, cell in row.items() if name is not None}
+            columns = ", ".join(map(str, row))
+            raise InputError(
+                f"{path} has columns {columns}: one must be {', '.join(names)}; rename one, or add a header"
+            )
 
 
 def _read_jsonl(path: Path) -> Iterator[TableRow]:
@@ -75,17 +84,17 @@ def _read_jsonl(path: Path) -> Iterator[TableRow]:
             if len(line) > MAX_CELL:
                 while line and not line.endswith(b"\n"):
                     line = file.readline(MAX_CELL)
-                yield f"broken row: more than {MAX_CELL} bytes"
+                yield f"in broken rows: more than {MAX_CELL} bytes"
             elif line.strip():
-                yield parse_object(line, "row")
+                row = parse_object(line)
+                yield column_names(row) if isinstance(row, dict) else f"in broken rows: {row}"
 
 
-def parse_object(data: bytes, what: str) -> TableRow:
+def parse_object(data: bytes) -> TableRow:
     """Parses a JSON object.
 
     Args:
         data: UTF-8 bytes.
-        what: what the bytes are, for the message.
 
     Returns:
         The object, or a text that says why there is none.
@@ -93,8 +102,43 @@ def parse_object(data: bytes, what: str) -> TableRow:
     try:
         found = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        return f"broken {what}: {' '.join(str(error).split())}"
-    return found if isinstance(found, dict) else f"broken {what}: not a JSON object"
+        return " ".join(str(error).split())
+    return found if isinstance(found, dict) else "not a JSON object"
+
+
+def _read_json(path: Path) -> Iterator[TableRow]:
+    found = _parse_file(path)
+    if isinstance(found, dict):
+        found = _rows_of_object(found)
+    if not isinstance(found, list) or not any(isinstance(row, dict) for row in found):
+        raise InputError(f"{path} is JSON without photos and texts: give COCO captions, or a list of {EXAMPLE}")
+    for row in found:
+        yield column_names(row) if isinstance(row, dict) else "in broken rows: not a JSON object"
+
+
+def _rows_of_object(found: dict[str, Any]) -> list[Any]:
+    """The rows of captions by photo, or of the data sets with Karpathy's splits: a list of images with sentences."""
+    if not isinstance(found.get("images"), list):
+        named = all(Path(name).suffix.lower() in SUFFIXES for name in found)
+        return [{"path": name, "captions": texts} for name, texts in found.items()] if named else []
+    return [_row_of_image(image) for image in found["images"]]
+
+
+def _row_of_image(image: Any) -> Any:
+    if not isinstance(image, dict) or not isinstance(image.get("sentences"), list):
+        return image
+    texts = [sentence.get("raw") if isinstance(sentence, dict) else sentence for sentence in image["sentences"]]
+    place = Path(*(part for part in (image.get("filepath"), image.get("filename")) if isinstance(part, str)))
+    return {"path": str(place), "captions": texts}
+
+
+def _parse_file(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON in UTF-8 ({' '.join(str(error).split())})") from error
 
 
 def _read_parquet(path: Path) -> Iterator[TableRow]:
@@ -105,16 +149,21 @@ def _read_parquet(path: Path) -> Iterator[TableRow]:
         raise InputError(f"reading {path} needs pyarrow: {install}, or use a CSV file") from error
     try:
         with parquet.ParquetFile(path) as file:
-            used = [name for name in file.schema_arrow.names if name in PATHS + TAGS + CAPTIONS]
+            used = [name for name in file.schema_arrow.names if column_name(name) in PATHS + TAGS + CAPTIONS]
             for batch in file.iter_batches(BATCH, columns=used or None, use_threads=False):
-                yield from batch.to_pylist()
+                yield from map(column_names, batch.to_pylist())
     except (ArrowException, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} is not a readable Parquet file ({' '.join(str(error).split())})") from error
 
 
 READERS: dict[str, Callable[[Path], Iterator[TableRow]]] = {
-    ".csv": _read_csv,
-    ".tsv": _read_csv,
+    ".csv": read_text_table,
+    ".tsv": read_text_table,
+    ".txt": read_text_table,
+    ".token": read_text_table,
     ".jsonl": _read_jsonl,
+    ".json": _read_json,
     ".parquet": _read_parquet,
 }

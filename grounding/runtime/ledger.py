@@ -45,8 +45,8 @@ class Skipped(NamedTuple):
     where: str = ""
 
     def __str__(self) -> str:
-        known = self.name in (self.detail or self.reason)  # many messages contain the name
-        return (self.detail or self.reason) if known else f"{self.name}: {self.detail or self.reason}"
+        name, message = self.name or self.where, self.detail or self.reason
+        return message if name in message else f"{name}: {message}"  # many messages contain the name
 
 
 class Ledger:

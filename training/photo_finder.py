@@ -1,0 +1,104 @@
+"""Finds the photos that a table or captions name: in which folder, and how the paths are written."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import TypeVar
+
+from grounding.photos import SUFFIXES
+from grounding.runtime.ledger import Ledger
+from proposals.errors import InputError
+
+LOOKED_UP = 1000  # photos that are looked up before the first is used
+ENOUGH = 50  # photos that must be found for a decision
+ADDED = ("", ".jpg", ".jpeg", ".png")  # for paths without a suffix
+
+Item = TypeVar("Item")
+_Way = tuple[Path, bool, str]  # folder; whether \ separates folders; suffix to add
+
+
+class PhotoFinder:
+    """The paths of photos, once it is known how the source writes them.
+
+    Args:
+        folders: folders that the paths may be relative to, the most likely first.
+        source: name of the table or captions, for messages.
+    """
+
+    def __init__(self, folders: Sequence[Path], source: Path):
+        self._folders, self._source = folders, source
+        self._way: _Way = folders[0], False, ""
+
+    def __call__(self, image: str) -> Path:
+        """The path of a photo.
+
+        Args:
+            image: its path as the source has it.
+        """
+        return _place(self._way, image)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the paths are relative to."""
+        return self._way[0]
+
+    def decide(self, items: Iterator[Item], name: Callable[[Item], str]) -> Iterator[Item]:
+        """Looks up the first photos, and decides where all are.
+
+        Args:
+            items: items with photos.
+            name: the path of an item's photo as the source has it; "" if it has none.
+
+        Returns:
+            All items.
+
+        Raises:
+            InputError: none of the first ``LOOKED_UP`` photos exists.
+        """
+        first = list(islice(items, LOOKED_UP))
+        images = [image for image in map(name, first) if image]
+        ways = [(folder, windows, added) for added in ADDED for windows in (False, True) for folder in self._folders]
+        counts = [_count(way, images) for way in ways if _fits(way, images)]
+        best = max(range(len(counts)), key=counts.__getitem__, default=0)  # of equal ones the first
+        if images and not counts[best]:
+            self._refuse(images)
+        self._way = [way for way in ways if _fits(way, images)][best] if images else self._way
+        return chain(first, items)
+
+    def _refuse(self, images: Sequence[str]) -> None:
+        where = self._folders[0]
+        if not where.is_dir():
+            raise InputError(f"images={where} is not a folder: give the folder of the photos that {self._source} names")
+        ledger = Ledger("photos", where, f"give the folder that the paths in {self._source} are relative to as images=")
+        for image in ledger.reading(images):
+            ledger.skip(image, "missing")
+        ledger.require_kept()
+
+
+def _fits(way: _Way, images: Sequence[str]) -> bool:
+    """Whether a way makes a difference for some image."""
+    _, windows, added = way
+    if windows and not any("\\" in image for image in images):
+        return False
+    return not added or not any(Path(image).suffix.lower() in SUFFIXES for image in images)
+
+
+def _place(way: _Way, image: str) -> Path:
+    folder, windows, added = way
+    return folder / f"{image.replace(chr(92), '/') if windows else image}{added}"
+
+
+def _count(way: _Way, images: Sequence[str]) -> int:
+    found = 0
+    for image in images:
+        found += _exists(_place(way, image))
+        if found >= ENOUGH:
+            break
+    return found
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a path that no system accepts
+        return False
