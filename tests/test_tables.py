@@ -102,7 +102,7 @@ REFUSED = {
     "quotes in quotes": ("c.csv", b'path,text\na.jpg,"a "red" mug"\n', r"c\.csv:2: .* not closed or not doubled"),
     "an endless cell": ("c.csv", b'image,caption\na.jpg,"' + b"x" * (1 << 21), r"c\.csv:2: .*field larger"),
     "two columns": ("c.csv", b"image,caption,Caption\na.jpg,1,2\n", "has two columns caption: rename or join them"),
-    "no header": ("c.csv", b"a.jpg,one\nb.jpg,two\n", r"has columns a\.jpg, one: one must be path, image.*or add a header"),
+    "no header": ("c.csv", b"a.jpg,one\nb.jpg,two\n", r"has columns a\.jpg, one: one must be .*or add a header"),
     "names only": ("c.json", b'["a.jpg", "b.jpg"]', "is JSON without photos and texts: give COCO captions, or a list"),
     "an empty array": ("c.json", b"[]", "is JSON without photos and texts"),
     "another object": ("c.json", b'{"name": "x"}', "is JSON without photos and texts"),
