@@ -317,8 +317,7 @@ class ShardJob:
         return f"{none}: lower step.held_out=, or use more photos"
 
     def _ledger(self) -> Ledger:
-        where = self.source.photos or self.source.files[0].parent
-        return Ledger("samples", where, "give photos that can be read and have tags or captions")
+        return Ledger("samples", self.source.folder, "give photos that can be read and have tags or captions")
 
     def _finish(self, ledger: Ledger) -> None:
         """Lists what was skipped; if nothing was kept, removes the shards, so that a corrected run can begin."""

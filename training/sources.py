@@ -111,6 +111,11 @@ class Source:
         """A short name: that of the file, or of the folder of several files."""
         return self.files[0].parent.name if len(self.files) > 1 else self.files[0].name
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the photos, or of the tars."""
+        return self.files[0].parent if self.photos is None else self.photos
+
     def identity(self) -> dict[str, Any]:
         """Values by which sources can be distinguished: all that decides the samples, except for pixels of photos.
 
