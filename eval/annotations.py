@@ -3,17 +3,22 @@
 The files may come from anywhere, so they are parsed with defusedxml, and their size is limited.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
 
+from grounding.text.lines import read_lines
 from proposals.errors import InputError
 
+MAX_SIDE = 1_000_000  # pixels
 MAX_XML = 1_000_000  # bytes; the largest file of VOC2012 and of Flickr30k Entities has 20 KB
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".xml")
 
 Number = Callable[[str], float]  # ``whole`` or ``finite``
 
@@ -41,7 +46,7 @@ def open_annotation(path: Path, number: Number) -> tuple[Element, tuple[int, int
         if path.stat().st_size > MAX_XML:
             raise InputError(f"{path} has more than {MAX_XML} bytes, which is too large for an annotation")
         root = fromstring(path.read_bytes(), forbid_dtd=True)
-        return root, (int(_read(root, "size/height", number)), int(_read(root, "size/width", number)))
+        return root, check_size(_read(root, "size/height", number), _read(root, "size/width", number), str(path))
     except DefusedXmlException as error:
         raise InputError(f"{path} declares entities or a DTD, which an annotation must not have: {error}") from error
     except InputError:
@@ -70,12 +75,83 @@ def read_box(thing: Element, size: tuple[int, int], where: str, number: Number) 
     except ValueError as error:
         kind = "whole numbers" if number is whole else "numbers"
         raise InputError(f"{where}: a box needs four {kind} ({error})") from error
-    box = f"({x1:g}, {y1:g}, {x2:g}, {y2:g})"
-    if x1 > x2 or y1 > y2:
-        raise InputError(f"{where}: the box {box} ends before it begins")
-    if x1 > size[1] or y1 > size[0] or x2 < 1 or y2 < 1:
-        raise InputError(f"{where}: the box {box} lies outside the {size[1]}x{size[0]} image")
+    outside = x1 > size[1] or y1 > size[0] or x2 < 1 or y2 < 1
+    check_box((x1, y1, x2, y2), x1 > x2 or y1 > y2, outside, size, where)
     return np.array([x1 - 1, y1 - 1, x2, y2], np.float64)
+
+
+def read_ids(path: Path, labelled: bool = False) -> list[str]:
+    """Reads the photo ids of a split, one per line.
+
+    Args:
+        path: the split's file.
+        labelled: whether a label may stand after an id, as in the files of one class of PASCAL VOC.
+
+    Returns:
+        The ids.
+
+    Raises:
+        InputError: the file cannot be read or lists no photo, or a line is not a photo id.
+    """
+    rows = [line.split() for line in read_lines(path) if line.strip()]
+    if not rows:
+        raise InputError(f"{path} is empty: list one photo id per line")
+    for row in rows:
+        if Path(row[0]).name != row[0] or (len(row) > 1 and not labelled):
+            raise InputError(f"{path}: {' '.join(row)!r} is not a photo id: list one id per line, without a folder")
+        if row[0].lower().endswith(SUFFIXES):
+            raise InputError(f"{path}: {row[0]!r} is a file name: list ids, without {Path(row[0]).suffix}")
+    return [row[0] for row in rows]
+
+
+def check_box(box: Sequence[float], inverted: bool, outside: bool, size: tuple[int, int], where: str) -> None:
+    """Refuses a box that is inverted or outside the photo.
+
+    Args:
+        box: the four numbers in the file, for error messages.
+        inverted: whether it ends before it begins.
+        outside: whether no part of it is in the photo.
+        size: (height, width) of the photo.
+        where: file and object, for error messages.
+
+    Raises:
+        InputError: it is one of both.
+    """
+    shown = f"({', '.join(f'{number:g}' for number in box)})"
+    if inverted:
+        raise InputError(f"{where}: the box {shown} ends before it begins")
+    if outside:
+        raise InputError(f"{where}: the box {shown} lies outside the {size[1]}x{size[0]} image")
+
+
+def clip_box(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The part of a box that is in the photo.
+
+    Args:
+        box: ``(4,)`` half-open xyxy, in pixels.
+        size: (height, width) of the photo.
+    """
+    height, width = size
+    return np.clip(box, 0, [width, height, width, height])
+
+
+def check_size(height: Any, width: Any, where: str) -> tuple[int, int]:
+    """Checks the size of a photo in an annotation.
+
+    Args:
+        height: in pixels.
+        width: in pixels.
+        where: the file, for error messages.
+
+    Returns:
+        (height, width).
+
+    Raises:
+        InputError: a number is missing, is not whole, is below 1, or is larger than any photo.
+    """
+    if not all(type(side) in (int, float) and 1 <= side <= MAX_SIDE for side in (height, width)):
+        raise InputError(f"{where}: the size of the photo is {width} x {height}: write its width and height in pixels")
+    return int(height), int(width)
 
 
 def whole(text: str) -> float:

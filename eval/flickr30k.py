@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.annotations import open_annotation, read_box, whole
+from eval.annotations import open_annotation, read_box, read_ids, whole
+from grounding.text.lines import read_lines
 from grounding.text.markup import Markup, parse_sentence, plain_sentence
 from proposals.errors import InputError
 
@@ -67,7 +68,8 @@ class Flickr30kEntities:
         split: the name of the split, for example ``val``.
 
     Raises:
-        InputError: a part of the folder is missing; while iterating, an annotation is malformed.
+        InputError: a part of the folder is missing, or the split's file is malformed; while iterating, an annotation is
+            malformed.
     """
 
     def __init__(self, root: str | Path, split: str):
@@ -75,7 +77,7 @@ class Flickr30kEntities:
         for name in ("images", "Annotations", "Sentences", f"{split}.txt"):
             if not (self.root / name).exists():
                 raise InputError(f"{self.root} has no {name}: set data.root to the folder of Flickr30k Entities")
-        self.ids = (self.root / f"{split}.txt").read_text("utf-8").split()
+        self.ids = read_ids(self.root / f"{split}.txt")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -111,21 +113,14 @@ class Flickr30kEntities:
         Raises:
             InputError: the file cannot be read.
         """
-        return [plain_sentence(line) for line in _text(self.root / "Sentences" / f"{image}.txt").splitlines()]
+        return [plain_sentence(line) for line in read_lines(self.root / "Sentences" / f"{image}.txt")]
 
     def _marked(self, path: Path) -> Iterator[list[Markup]]:
-        for sentence, line in enumerate(_text(path).splitlines()):
+        for sentence, line in enumerate(read_lines(path)):
             try:
                 yield parse_sentence(line)
             except InputError as error:
                 raise InputError(f"{path}:{sentence + 1}: {error}") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error})") from error
 
 
 def read_boxes(path: Path) -> tuple[tuple[int, int], dict[str, np.ndarray]]:

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from eval.annotations import finite, open_annotation, read_box
+from eval.annotations import clip_box, finite, open_annotation, read_box, read_ids
 from proposals.errors import InputError
 
 
@@ -68,7 +68,7 @@ class Voc:
         for name in ("JPEGImages", "Annotations", listed):
             if not (self.root / name).exists():
                 raise InputError(f"{self.root} has no {name}: set data.root to the folder of PASCAL VOC")
-        self.ids = _ids(self.root / listed)
+        self.ids = read_ids(self.root / listed, labelled=True)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -129,19 +129,6 @@ class Ilsvrc:
         return VocImage(image, self._photos / f"{image}.JPEG", size, objects)
 
 
-def _ids(path: Path) -> list[str]:
-    """The first word of each line; the files of one class have a label after it."""
-    try:
-        ids = [line.split()[0] for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error})") from error
-    if not ids:
-        raise InputError(f"{path} is empty: list one photo id per line")
-    if odd := [image for image in ids if Path(image).name != image]:
-        raise InputError(f"{path}: {odd[0]!r} is not a photo id: list one id per line, without a folder")
-    return ids
-
-
 def read_objects(path: Path) -> tuple[tuple[int, int], tuple[VocObject, ...]]:
     """Reads an annotation.
 
@@ -167,6 +154,4 @@ def _object(thing: Element, size: tuple[int, int], where: str) -> VocObject:
     name, difficult = (thing.findtext("name") or "").strip(), (thing.findtext("difficult") or "0").strip()
     if not name or difficult not in ("0", "1"):
         raise InputError(f"{where}: an object needs a name and difficult=0 or 1, but has {name!r} and {difficult!r}")
-    height, width = size
-    box = np.clip(read_box(thing, size, where, finite), 0, [width, height, width, height])
-    return VocObject(name, box, difficult == "1")
+    return VocObject(name, clip_box(read_box(thing, size, where, finite), size), difficult == "1")

@@ -70,6 +70,40 @@ def test_malformed_markup_is_an_error_with_its_line(root):
         list(Flickr30kEntities(root, "toy"))
 
 
+def test_only_a_line_feed_ends_a_caption(root):
+    text = "[/EN#1/people A\u2028dog] and\x0b [/EN#4/scene a\x85park] .\r\n\r\n[/EN#1/people Two dogs] .\n"
+    (root / "Sentences" / "7.txt").write_text(text, "utf-8-sig", newline="")
+    (root / "toy.txt").write_text("7\r\n", "utf-8-sig", newline="")
+    data = Flickr30kEntities(root, "toy")
+    (image,) = data
+    assert [(e.sentence, e.phrase) for e in image.entities] == [(0, 0), (0, 1), (2, 0)] and image.marked == (2, 0, 1)
+    assert data.captions("7") == ["A\u2028dog and\x0b a\x85park .", "", "Two dogs ."]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"", r"toy\.txt is empty: list one photo id per line"),
+        (b"7 8\n", r"toy\.txt: '7 8' is not a photo id: list one id per line"),
+        (b"../7\n", r"toy\.txt: '../7' is not a photo id: list one id per line, without a folder"),
+        (b"7.jpg\n", r"toy\.txt: '7\.jpg' is a file name: list ids, without \.jpg"),
+        ("7\n".encode("utf-16"), r"toy\.txt is UTF-16: save it as UTF-8"),
+        (b"7\n\xe9\n", r"toy\.txt:2: not UTF-8 \(byte 0xe9\): save it as UTF-8"),
+    ],
+)
+def test_invalid_split_file_is_an_error(root, text, reason):
+    (root / "toy.txt").write_bytes(text)
+    with pytest.raises(InputError, match=reason):
+        Flickr30kEntities(root, "toy")
+
+
+@pytest.mark.parametrize("size", [(0, 0), (10**400, 5), (5, -1)])
+def test_photo_without_a_size_is_an_error(root, size):
+    (root / "Annotations" / "7.xml").write_text(XML.format(id=7, w=size[0], h=size[1], objects=""))
+    with pytest.raises(InputError, match=r"7\.xml.*(the size of the photo is .*: write its width|size/width is 1000)"):
+        Flickr30kEntities(root, "toy").read("7")
+
+
 def test_real_split_has_all_phrases(data):
     images = list(Flickr30kEntities(data / "flickr30k_entities", "val"))
     assert len(images) == 247
