@@ -4,13 +4,22 @@ import glob
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
+from grounding.runtime.ledger import Ledger
 from proposals.errors import InputError
 from proposals.shards import members
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+# The formats that Pillow reads, without those in ``grounding.images.NOT_READ``.
+SUFFIXES = {
+    ".apng", ".avif", ".avifs", ".blp", ".bmp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".fit", ".fits", ".flc", ".fli",
+    ".ftc", ".ftu", ".gbr", ".gif", ".icb", ".icns", ".ico", ".im", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe",
+    ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".msp", ".pbm", ".pcd", ".pcx", ".pfm", ".pgm", ".png", ".pnm", ".ppm",
+    ".psd", ".pxr", ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".tga", ".tif", ".tiff", ".vda", ".vst", ".webp", ".xbm",
+    ".xpm",
+}  # fmt: skip
+CURE = "give a folder of photos (.jpg, .png, .webp, .tif or another format that Pillow reads)"
 MAX_BYTES = 1 << 28  # of a photo's file
 
 
@@ -72,8 +81,11 @@ class PhotoShard:
     tar: Path | None = None
     files: tuple[Path, ...] = ()
 
-    def photos(self) -> Iterator[PhotoFile]:
+    def photos(self, left_out: Ledger | None = None) -> Iterator[PhotoFile]:
         """Lists the photos in order.
+
+        Args:
+            left_out: lists the hidden files of a tar file, which are left out.
 
         Yields:
             The photos.
@@ -82,29 +94,35 @@ class PhotoShard:
             InputError: the tar file is damaged, or two photos have the same name.
         """
         seen: dict[str, str] = {}
-        for photo in self._listed():
+        for photo in self._listed(left_out):
             if photo.name in seen:
                 raise InputError(f"{seen[photo.name]} and {photo.path} both contain a photo {photo.name}: rename one")
             seen[photo.name] = photo.path
             yield photo
 
-    def _listed(self) -> Iterator[PhotoFile]:
+    def _listed(self, left_out: Ledger | None) -> Iterator[PhotoFile]:
         if self.tar is None:
             yield from (PhotoFile(path.stem, str(path)) for path in self.files)
             return
         for member in members(self.tar):
-            if Path(member.name).suffix.lower() in SUFFIXES:
-                yield PhotoFile(Path(member.name).stem, str(self.tar), member.offset_data, member.size)
+            path = PurePosixPath(member.name)
+            if path.suffix.lower() in SUFFIXES and not is_hidden(path):
+                yield PhotoFile(path.stem, str(self.tar), member.offset_data, member.size)
+            elif left_out is not None and path.suffix.lower() in SUFFIXES:
+                _leave_out(left_out, path, "hidden", str(self.tar))
 
 
-def photo_shards(source: str | Path, split: str | None = None, photos: int = 1000) -> list[PhotoShard]:
-    """Divides the photos of a source into shards.
+def photo_shards(
+    source: str | Path, split: str | None = None, photos: int = 1000, left_out: Ledger | None = None
+) -> list[PhotoShard]:
+    """Divides the photos of a source into shards. Hidden files are left out.
 
     Args:
         source: a tar file, a folder of tar files, a folder of photos (with its subfolders), or the root folder of
             Flickr30k Entities or COCO.
         split: the split of such a data set, for example ``val``; None for all photos.
         photos: the largest number of photos in a shard of a folder.
+        left_out: lists the files of a folder that are left out.
 
     Returns:
         The shards, named as the tar files, or ``photos-000000``, ``photos-000001`` and so on.
@@ -120,13 +138,14 @@ def photo_shards(source: str | Path, split: str | None = None, photos: int = 100
         return [PhotoShard(root.stem, root)]
     if not root.is_dir():
         raise InputError(f"{root}: no such folder or tar file of photos")
-    files = _of_split(root, split)
-    tars = sorted(root.glob("*.tar")) if files is None else []
+    found = Ledger("files", root, f"{CURE}, or of .tar files") if left_out is None else left_out
+    files = _of_split(root, split, found)
+    tars = sorted(path for path in root.glob("*.tar") if not is_hidden(path)) if files is None else []
     if tars:
         return [PhotoShard(path.stem, path) for path in tars]
-    files = _of_folder(root) if files is None else files
+    files = _of_folder(root, found) if files is None else files
     if not files:
-        raise InputError(f"{root} contains no photo and no .tar file: give a folder of {', '.join(sorted(SUFFIXES))}")
+        found.require_kept()
     _check_names(files)
     parts = [tuple(files[i : i + photos]) for i in range(0, len(files), photos)]
     return [PhotoShard(f"photos-{i:06d}", None, part) for i, part in enumerate(parts)]
@@ -139,11 +158,13 @@ class PhotoList(NamedTuple):
         root: the folder that their names are relative to.
         paths: the paths of the photos, sorted.
         many: whether the path could name several photos.
+        left_out: lists the files of the folder that are no photos, and hidden ones.
     """
 
     root: str
     paths: list[str]
     many: bool
+    left_out: Ledger
 
     def name(self, path: str) -> str:
         """Returns the path of a photo relative to the root."""
@@ -154,8 +175,8 @@ def find_photos(source: str) -> PhotoList:
     """Lists the photos that a path or a pattern names.
 
     Args:
-        source: a file; a folder, which gives all photos in it and in its subfolders; or a pattern such as
-            ``shop/**/*.jpg``, which gives all files that match. A path that exists is never read as a pattern.
+        source: a file; a folder, which gives all photos in it and in its subfolders, without hidden files; or a pattern
+            such as ``shop/**/*.jpg``, which gives all files that match. A path that exists is never read as a pattern.
 
     Returns:
         The photos. A single file is not checked here: reading it raises the error.
@@ -163,31 +184,90 @@ def find_photos(source: str) -> PhotoList:
     Raises:
         InputError: the folder contains no photo, or no file matches the pattern.
     """
-    if Path(source).is_dir():
-        paths = [str(path) for path in _of_folder(Path(source))]
+    left_out = Ledger("files", source, CURE)
+    folder, exists = _look_up(source)
+    if folder:
+        paths = [str(path) for path in _of_folder(Path(source), left_out)]
         if not paths:
-            raise InputError(f"{source} contains no photo: give a folder of {', '.join(sorted(SUFFIXES))}")
-        return PhotoList(source, paths, True)
-    if Path(source).exists() or not glob.has_magic(source):
-        return PhotoList(str(Path(source).parent), [source], False)
-    matches = glob.iglob(source, recursive=True)  # noqa: PTH207  Path.glob does not accept an absolute pattern
-    paths = sorted(path for path in matches if Path(path).is_file())
+            left_out.require_kept()
+        return PhotoList(source, paths, True, left_out)
+    if exists or not glob.has_magic(source):
+        return PhotoList(str(Path(source).parent), [source], False, left_out)
+    matches = sorted(glob.iglob(source, recursive=True))  # noqa: PTH207  Path.glob does not accept an absolute pattern
+    paths = [path for path in matches if not Path(path).is_dir()]
     if not paths:
         raise InputError(f"{source}: no file matches this pattern")
-    return PhotoList(os.path.commonpath([Path(path).parent for path in paths]), paths, True)
+    for path in set(matches) - set(paths) if "**" not in source else ():
+        _leave_out(left_out, path, "a folder", detail="use the pattern **/* for the files in its folders")
+    return PhotoList(os.path.commonpath([Path(path).parent for path in paths]), paths, True, left_out)
 
 
-def _of_folder(root: Path) -> list[Path]:
-    return sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+def _look_up(source: str) -> tuple[bool, bool]:
+    """Whether a path is a folder, and whether it exists."""
+    try:
+        return Path(source).is_dir(), Path(source).exists()
+    except OSError:  # too long for a path; reading it raises the error
+        return False, False
 
 
-def _of_split(root: Path, split: str | None) -> list[Path] | None:
+def is_hidden(path: PurePath) -> bool:
+    """Whether a file or one of its folders is hidden.
+
+    Args:
+        path: a relative path. A name that begins with a dot is hidden, such as macOS's ``._photo.jpg``; so is the
+            folder ``__MACOSX``, which contains such files.
+    """
+    return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in path.parts)
+
+
+def _of_folder(root: Path, left_out: Ledger) -> list[Path]:
+    """The photos in a folder and its subfolders, sorted by their paths. Lists everything else in the ledger."""
+    found = []
+    for folder, folders, names in os.walk(root, onerror=lambda error: _leave_out_folder(left_out, error)):
+        here = Path(folder)
+        for name in [name for name in sorted(folders) if is_hidden(Path(name)) or (here / name).is_symlink()]:
+            folders.remove(name)
+            hidden = is_hidden(Path(name))
+            detail = "" if hidden else "it is a link to a folder: give that folder as another image="
+            _leave_out(left_out, here / name, "hidden" if hidden else "a link to a folder", detail=detail)
+        for name in sorted(names):
+            if is_hidden(Path(name)):
+                _leave_out(left_out, here / name, "hidden")
+            elif Path(name).suffix.lower() not in SUFFIXES:
+                detail = f"{Path(name).suffix or 'a name without a suffix'} is not the suffix of a format that is read"
+                _leave_out(left_out, here / name, "not a photo", detail=f"{detail}: convert or rename it if it is one")
+            else:
+                found.append(here / name)
+    return sorted(found)
+
+
+def _leave_out(left_out: Ledger, name: object, reason: str, where: str = "", detail: str = "") -> None:
+    left_out.came_in(name)
+    left_out.skip(name, reason, detail, where)
+
+
+def _leave_out_folder(left_out: Ledger, error: OSError) -> None:
+    _leave_out(left_out, error.filename, "an unreadable folder", detail=error.strerror or str(error))
+
+
+def _of_split(root: Path, split: str | None, left_out: Ledger) -> list[Path] | None:
     """Lists the photos of a data set's split; None if the folder is not a data set."""
     if split is not None and (root / "images").is_dir() and (root / f"{split}.txt").is_file():
-        return [root / "images" / f"{name}.jpg" for name in (root / f"{split}.txt").read_text("utf-8").split()]
+        return [root / "images" / f"{name}.jpg" for name in _names(root / f"{split}.txt")]
     if split is not None and (root / "annotations").is_dir() and (root / split).is_dir():
-        return _of_folder(root / split)
+        return _of_folder(root / split, left_out)
     return None
+
+
+def _names(path: Path) -> list[str]:
+    """The names in the file of a split."""
+    try:
+        names = path.read_text("utf-8-sig").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}): list one name per line, in UTF-8") from error
+    if odd := [name for name in names if PurePosixPath(name).name != name]:
+        raise InputError(f"{path}: {odd[0]!r} is not the name of a photo: list one name per line, without a folder")
+    return names
 
 
 def _check_names(files: list[Path]) -> None:

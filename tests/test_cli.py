@@ -121,7 +121,7 @@ def test_the_exit_code_is_3_if_some_images_were_skipped(tmp_path, coffee):
     (tmp_path / "album" / "text.jpg").write_text("no photo")
     (tmp_path / "phrases.txt").write_text("a cup\n☕\n", "utf-8")
     done = grounding(tmp_path, "image=album", "phrases=phrases.txt", "format=csv")
-    message = "2 images: 1 kept, 1 unusable; see"
+    message = "2 files: 1 kept, 1 unusable; see"
     assert done.stderr == f"grounding: {message} {tmp_path}/runs/ground/skipped.jsonl\n"
     assert done.returncode == 3
     assert "WARNING 2 images: 1 kept, 1 unusable: album/text.jpg cannot be read as an image" in done.stdout

@@ -53,8 +53,9 @@ def test_a_folder_of_photos(grounder, album, tmp_path, capsys):
     assert [[g["groundable"] for g in record["groundings"]] for record in records] == [[True, False]] * 3
     overlays = [f"{name}/01-a-cup-of-coffee.png" for name in ("[1].jpg", "cup.png", "deep/Kaffee ☕.png")]
     assert files(tmp_path / "out") == [*overlays, "groundings.jsonl", "skipped.jsonl"]
-    assert (tmp_path / "out" / "skipped.jsonl").read_text() == ""
-    assert "3 images" in capsys.readouterr().out
+    (left_out,) = map(json.loads, (tmp_path / "out" / "skipped.jsonl").read_text().splitlines())
+    assert (left_out["name"], left_out["reason"]) == (str(album / "notes.txt"), "not a photo")
+    assert f"4 files: 3 kept, 1 not a photo; see {tmp_path}/out/skipped.jsonl; boxes" in capsys.readouterr().out
 
 
 def test_broken_photos_among_many_are_skipped_and_listed(grounder, album, tmp_path):
@@ -62,7 +63,7 @@ def test_broken_photos_among_many_are_skipped_and_listed(grounder, album, tmp_pa
     with pytest.raises(SkippedError) as raised:
         ground(grounder, str(album / "*.*"), ["a cup"], str(tmp_path / "out"), "csv", pictures=None)
     skipped = tmp_path / "out" / "skipped.jsonl"
-    assert str(raised.value) == f"4 images: 2 kept, 2 unusable; see {skipped}"
+    assert str(raised.value) == f"4 files: 2 kept, 2 unusable; see {skipped}"
     lines = list(map(json.loads, skipped.read_text().splitlines()))
     assert [line["name"] for line in lines] == [str(album / "bad.jpg"), str(album / "notes.txt")]
     assert all("cannot be read as an image" in line["detail"] for line in lines)
@@ -74,7 +75,7 @@ def test_broken_photos_among_many_are_skipped_and_listed(grounder, album, tmp_pa
 def test_without_a_usable_photo_only_the_list_is_written(grounder, album, tmp_path):
     with pytest.raises(
         InputError,
-        match=r"none of 1 images can be used \(1 unusable\); the first: .*notes.txt cannot be read as an image",
+        match=r"none of 1 files can be used \(1 unusable\): looked in .*; the first: .*notes.txt cannot be read as",
     ) as raised:
         ground(grounder, str(album / "*.txt"), ["a cup"], str(tmp_path / "out"))
     assert not isinstance(raised.value, SkippedError)
@@ -147,7 +148,7 @@ REFUSALS = {
     "boxes": ({"boxes": 0}, "boxes=0 must be a whole number, 1 or more"),
     "half a box": ({"boxes": 1.5}, "boxes=1.5 must be a whole number, 1 or more"),
     "no image": ({"image": None}, "no image: set image=PHOTO, image=FOLDER, or image=- for the standard input"),
-    "no photos": ({"image": "EMPTY"}, "contains no photo: give a folder of .bmp, .gif"),
+    "no photos": ({"image": "EMPTY"}, "there are no files: looked in .*EMPTY; found there: nothing; give a folder "),
     "no match": ({"image": "EMPTY/*.jpg"}, "no file matches this pattern"),
     "no file": ({"phrases": "a cat"}, "the file phrases=a cat cannot be read .No such file or directory.: write a "
                 "list as 'phrases=[a cat, the red mug]'"),

@@ -18,9 +18,10 @@ from PIL import Image
 
 from grounding.images import read_image
 from grounding.photos import PhotoShard, photo_shards
+from grounding.runtime.ledger import SKIPPED
 from grounding.runtime.ranks import cores, rank_of
 from grounding.runtime.workers import THREADS
-from grounding.steps.propose import SKIPPED, propose
+from grounding.steps.propose import propose
 from proposals import BoxProposer, InputError, SegmentProposer
 from proposals.cores import own_cores
 from proposals.shards import ShardProposals
@@ -48,7 +49,7 @@ def run(folder: Path, output: Path, **settings) -> dict:
 
 
 def shards(output: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in output.iterdir()}
+    return {path.name: path.read_bytes() for path in output.glob("*.tar")}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,8 @@ def undisturbed(folder, tmp_path_factory) -> dict[str, bytes]:
     output = tmp_path_factory.mktemp("once")
     done = run(folder, output)
     assert done["photos"] == 10 and done["bytes"] == sum(map(len, shards(output).values()))
-    assert [line["photo"] for line in done["skipped"]] == ["broken", "empty"]
+    assert [line["name"] for line in done["skipped"]] == [str(folder / "notes.txt"), "broken", "empty"]
+    assert list(map(json.loads, (output / SKIPPED).read_text().splitlines())) == done["skipped"]
     return shards(output)
 
 
@@ -72,7 +74,8 @@ def test_shards_contain_the_proposals(folder, undisturbed, tmp_path):
         np.testing.assert_array_equal(one.scores, other.scores)
     with tarfile.open(tmp_path / "photos-000000.tar") as tar:
         skipped = [json.loads(line) for line in tar.extractfile(SKIPPED).read().splitlines()]
-    assert [line["photo"] for line in skipped] == ["broken"] and "truncated or corrupt" in skipped[0]["reason"]
+    assert [(line["name"], line["where"]) for line in skipped] == [("broken", "broken.jpg")]
+    assert skipped[0]["reason"] == "unreadable" and "truncated or corrupt" in skipped[0]["detail"]
 
 
 def test_four_workers_write_the_same_bytes(folder, undisturbed, tmp_path):
@@ -87,6 +90,10 @@ def test_ranks_share_the_shards(folder, undisturbed, tmp_path, monkeypatch):
         monkeypatch.setenv("SLURM_PROCID", rank)
         counts.append(run(folder, tmp_path)["photos"])
     assert shards(tmp_path) == undisturbed and counts == [4, 6]
+    listed = [(tmp_path / f"skipped-{rank}.jsonl").read_text().splitlines() for rank in range(2)]
+    assert [[json.loads(line)["name"] for line in lines] for lines in listed] == [
+        [str(folder / "notes.txt"), "broken"], ["empty"]
+    ]  # fmt: skip
 
 
 def test_existing_shards_are_kept(folder, undisturbed, tmp_path):
@@ -94,6 +101,8 @@ def test_existing_shards_are_kept(folder, undisturbed, tmp_path):
     before = (tmp_path / "photos-000001.tar").stat().st_mtime_ns
     done = run(folder, tmp_path)
     assert done["shards_before"] == 1 and done["photos"] == 6
+    assert [line["name"] for line in done["skipped"]] == [str(folder / "notes.txt"), "broken", "empty"]
+    assert run(folder, tmp_path)["skipped"] == done["skipped"]  # also if all of it was there
     assert (tmp_path / "photos-000001.tar").stat().st_mtime_ns == before and shards(tmp_path) == undisturbed
 
 
@@ -149,7 +158,7 @@ def test_files_of_a_killed_run_are_removed(folder, tmp_path):
     output.mkdir()
     (output / ".[1].tar.1.part").touch()
     run(source, output)
-    assert [path.name for path in output.iterdir()] == ["[1].tar"]
+    assert {path.name for path in output.iterdir()} == {"[1].tar", SKIPPED}
     assert len(ShardProposals(output)) == 1
 
 
@@ -162,9 +171,11 @@ def test_a_killed_worker_is_reported(folder, tmp_path):
 def test_workers_have_one_thread(folder, tmp_path, monkeypatch):
     for name in THREADS:
         monkeypatch.delenv(name, raising=False)
-    done = propose(str(folder), Threads(), str(tmp_path), workers=1)
+    with pytest.raises(InputError, match=r"none of 11 files can be used \(10 unreadable, 1 not a photo\)"):
+        propose(str(folder), Threads(), str(tmp_path), workers=1)
+    skipped = [json.loads(line) for line in (tmp_path / SKIPPED).read_text().splitlines()]
     # NumPy has no threads of its own; the second thread waits for the end of the parent process
-    assert {line["reason"] for line in done["skipped"] if line["photo"] not in ("broken", "empty")} == {"2 threads"}
+    assert {line["detail"] for line in skipped if line["name"].endswith(("-0", "-1"))} == {"2 threads"}
     assert not THREADS & os.environ.keys()
 
 
@@ -220,7 +231,7 @@ def test_tars_become_tars_of_the_same_name(folder, undisturbed, tmp_path):
                 tar.add(folder / f"{Path(photo).stem}-0.png", f"deep/{Path(photo).stem}-0.png")
             tar.addfile(tarfile.TarInfo("x.json"), BytesIO(b""))
     propose(str(tmp_path / "in"), SegmentProposer(**SMALL), str(tmp_path / "out"), workers=1)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.tar", "b.tar"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.tar", "b.tar", SKIPPED]
     kept = ShardProposals(tmp_path / "out")
     image = np.asarray(Image.open(folder / "coffee-0.png"))
     np.testing.assert_array_equal(kept(image, "coffee-0").boxes, SegmentProposer(**SMALL)(image).boxes)
@@ -238,13 +249,19 @@ def test_the_split_of_a_data_set(tmp_path):
     for path in ("images/b.jpg", "images/a.jpg", "val2017/c.jpg", "other.jpg"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
-    (tmp_path / "val.txt").write_text("b\n")
+    (tmp_path / "val.txt").write_bytes(b"\xef\xbb\xbfb\r\n")
     (tmp_path / "annotations").mkdir()
 
     def listed(split):
         return [photo.name for shard in photo_shards(tmp_path, split) for photo in shard.photos()]
 
     assert listed("val") == ["b"] and listed("val2017") == ["c"] and listed(None) == ["a", "b", "other", "c"]
+    (tmp_path / "odd.txt").write_text("../b\n")
+    with pytest.raises(InputError, match=r"odd.txt: '../b' is not the name of a photo: list one name per line"):
+        listed("odd")
+    (tmp_path / "odd.txt").write_bytes(b"\xff\n")
+    with pytest.raises(InputError, match=r"odd.txt cannot be read .*: list one name per line, in UTF-8"):
+        listed("odd")
 
 
 def test_equal_names_are_refused(tmp_path):
@@ -263,7 +280,9 @@ def test_equal_names_are_refused(tmp_path):
 def test_invalid_sources_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such folder or tar file"):
         photo_shards(tmp_path / "none")
-    with pytest.raises(InputError, match="contains no photo"):
+    with pytest.raises(
+        InputError, match=r"there are no files: looked in .*; found there: nothing; give a folder of photos"
+    ):
         photo_shards(tmp_path)
     with pytest.raises(InputError, match="photos=0 must be 1"):
         photo_shards(tmp_path, photos=0)

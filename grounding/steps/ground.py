@@ -15,7 +15,7 @@ from grounding.exports import FORMATS, Format, write_map
 from grounding.grounder import Grounder
 from grounding.photos import MAX_BYTES, PhotoList, find_photos
 from grounding.runtime.artefacts import atomic_path
-from grounding.runtime.ledger import SKIPPED
+from grounding.runtime.ledger import SKIPPED, Ledger
 from grounding.svg import svg
 from grounding.text.phrases import read_phrases
 from proposals.errors import InputError, SkippedError
@@ -36,8 +36,9 @@ def ground(
 ) -> None:
     """Grounds phrases in images, and writes one file with all answers and an overlay of each groundable one.
 
-    The answers about a single image are printed as a table. Of many images, those that cannot be used are skipped and
-    listed in ``skipped.jsonl``, and each image has its own folder of overlays.
+    The answers about a single image are printed as a table. Of many images, those that cannot be used are skipped, and
+    each image has its own folder of overlays. ``skipped.jsonl`` lists them, and the files of a folder that are hidden
+    or no photos.
 
     Args:
         grounder: answers the phrases.
@@ -63,12 +64,16 @@ def ground(
     _check(form, boxes, pictures)
     source, texts, shape = find_photos(str(image)), read_phrases(phrases), FORMATS[form]
     batch = grounder.ground_batch(source.paths, texts, keep_images=pictures is not None) if source.many else None
-    answers = _answer_one(grounder, source.paths[0], texts) if batch is None else _answer_many(batch, Path(output))
+    ledger = source.left_out
+    answers = (
+        _answer_one(grounder, source.paths[0], texts) if batch is None else _answer_many(batch, ledger, Path(output))
+    )
     drawn = _draw(answers, source, Path(output), shape, pictures, maps)
     shape.write(Path(output, shape.file), drawn, boxes or shape.boxes)
-    print(f"\n{'' if batch is None else f'{batch.done} images, '}boxes and overlays: {output}")
+    listed = f"; see {Path(output, SKIPPED)}" if ledger.reasons else ""
     if batch is not None and batch.ledger.reasons:
-        raise SkippedError(f"{batch.ledger.line()}; see {Path(output, SKIPPED)}")
+        raise SkippedError(f"{ledger.line()}{listed}")
+    print(f"\n{'' if batch is None else f'{ledger.line()}{listed}; '}boxes and overlays: {output}")
 
 
 def _check(form: str, boxes: int | None, pictures: str | None) -> None:
@@ -94,15 +99,17 @@ def _standard_input() -> BytesIO:
     return BytesIO(data)
 
 
-def _answer_many(batch: GroundingBatch, output: Path) -> Iterator[Answers]:
-    """Yields the answers about many images, then lists those that were skipped.
+def _answer_many(batch: GroundingBatch, ledger: Ledger, output: Path) -> Iterator[Answers]:
+    """Yields the answers about many images, then lists in the ledger those that were skipped.
 
     Raises:
         InputError: no image can be used.
     """
     yield from batch
-    batch.ledger.write(output / SKIPPED)
-    batch.ledger.require_kept()
+    ledger.merge(batch.ledger)
+    ledger.check()
+    ledger.write(output / SKIPPED)
+    ledger.require_kept()
 
 
 def _draw(

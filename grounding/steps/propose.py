@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from glob import escape
 from hashlib import sha256
 from io import BytesIO
@@ -23,18 +23,19 @@ from typing import Any
 from tqdm import tqdm
 
 from grounding.images import read_image
-from grounding.photos import PhotoFile, PhotoShard, photo_shards
+from grounding.photos import CURE, PhotoFile, PhotoShard, photo_shards
 from grounding.runtime.artefacts import atomic_path
+from grounding.runtime.ledger import SKIPPED, Ledger, Skipped
 from grounding.runtime.ranks import cores, rank_of
 from grounding.runtime.version import VERSION
 from grounding.runtime.workers import in_order, worker_pool
 from proposals import InputError, Proposer
 from proposals.provenance import settings_of
-from proposals.shards import ABOUT, SUFFIX, encode, read_about, write_shard
+from proposals.shards import ABOUT, SUFFIX, encode, members, read_about, write_shard
 
 log = logging.getLogger(__name__)
 
-SKIPPED = "skipped.jsonl"
+UNREADABLE = "unreadable"
 AHEAD = 4  # photos in the queue of each worker
 
 
@@ -43,16 +44,16 @@ class Tally:
     """Counts over the photos of this rank.
 
     Attributes:
-        photos: the number of photos.
-        bytes: the size of the shards.
+        ledger: counts the files, including those in the shards of an earlier run.
+        photos: the number of photos that this run computed or could not read.
+        bytes: the size of the shards that this run wrote.
         done_before: the number of shards that an earlier run wrote.
-        skipped: the photos that could not be read: their names and reasons.
     """
 
+    ledger: Ledger
     photos: int = 0
     bytes: int = 0
     done_before: int = 0
-    skipped: list[dict[str, str]] = field(default_factory=list)
 
 
 def propose(
@@ -65,7 +66,9 @@ def propose(
 ) -> dict[str, Any]:
     """Writes the proposals of all photos as shards ``NAME.tar``, which ``proposals=shards`` reads.
 
-    The last file of a shard is ``skipped.jsonl``, the photos that could not be read and the reasons.
+    The last file of a shard is ``skipped.jsonl``, the photos that could not be read and the reasons. The file of this
+    name in ``output`` (with several ranks, ``skipped-RANK.jsonl``) lists these photos of all shards, and the files that
+    are hidden or no photos.
 
     Args:
         source: see ``grounding.photos.photo_shards``.
@@ -76,26 +79,29 @@ def propose(
         workers: the number of processes; None for the number of cores.
 
     Returns:
-        The counts of this rank: ``photos``, ``skipped``, ``bytes``, and ``shards_before``, the shards of an earlier
-        run.
+        The counts of this rank: ``photos`` and ``bytes`` of this run, ``shards_before``, the shards of an earlier run,
+        and ``skipped``, a list of :class:`grounding.runtime.ledger.Skipped` as dicts.
 
     Raises:
-        InputError: there are no photos, ``output`` contains shards of other photos or settings, ``output`` is the
-            folder of the photos, or a worker was killed.
+        InputError: there are no photos or none can be read, ``output`` contains shards of other photos or settings,
+            ``output`` is the folder of the photos, or a worker was killed.
     """
     rank, world = rank_of()
     folder = Path(source).resolve()
     if Path(output).resolve() == (folder.parent if folder.is_file() else folder):
         raise InputError(f"output={output} is the folder of the photos: choose another folder for the shards")
-    shards = photo_shards(source, split, photos)[rank::world]
     workers = cores() if workers is None else workers
     if workers < 1:
         raise InputError(f"workers={workers} must be 1 or more")
-    tally, start = Tally(), time.perf_counter()
+    tally, start = Tally(Ledger("files", source, CURE)), time.perf_counter()
+    # the files that are left out of a folder are counted once, by the first rank
+    shards = photo_shards(source, split, photos, None if rank else tally.ledger)[rank::world]
     with worker_pool(workers, _begin, proposer) as pool, tqdm(unit="photo", disable=None) as bar:
         for i, shard in enumerate(shards):
             bar.set_description(f"shard {i + 1} of {len(shards)}")
             _propose_shard(shard, proposer, Path(output, f"{shard.name}.tar"), pool, workers, tally, bar)
+    if shards:  # with more ranks than shards, some have none
+        tally.ledger.finish(output, SKIPPED if world == 1 else f"skipped-{rank}.jsonl")
     return _report(tally, time.perf_counter() - start)
 
 
@@ -104,10 +110,10 @@ def _report(tally: Tally, seconds: float) -> dict[str, Any]:
         log.info("%d shards exist from an earlier run", tally.done_before)
     if tally.photos:
         each = f"{seconds / tally.photos:.3g} s and {tally.bytes / tally.photos / 1000:.3g} KB a photo"
-        print(f"{tally.photos} photos, {len(tally.skipped)} skipped, {tally.bytes / 1e6:.3g} MB, {each}")
+        print(f"{tally.ledger.line()}; {tally.bytes / 1e6:.3g} MB, {each}")
     return {
         "photos": tally.photos,
-        "skipped": tally.skipped,
+        "skipped": [skipped._asdict() for skipped in tally.ledger.skipped],
         "bytes": tally.bytes,
         "shards_before": tally.done_before,
     }
@@ -127,12 +133,27 @@ def _propose_shard(
         if read_about(path) != about:
             raise InputError(f"{path} belongs to other photos or settings: choose another folder, or remove it")
         tally.done_before += 1
+        _add_earlier(path, about["photos"], tally.ledger)
         return
     for left in path.parent.glob(f".{escape(path.name)}.*.part"):  # the rest of a run that was killed
         left.unlink(missing_ok=True)
     with atomic_path(path) as temporary:
-        write_shard(temporary, _files(about, in_order(pool, _work, shard.photos(), workers * AHEAD), tally, bar))
+        write_shard(
+            temporary, _files(about, in_order(pool, _work, shard.photos(tally.ledger), workers * AHEAD), tally, bar)
+        )
         tally.bytes += temporary.stat().st_size
+
+
+def _add_earlier(path: Path, photos: int, ledger: Ledger) -> None:
+    """Counts the photos in a shard of an earlier run."""
+    listed = next((member for member in members(path) if member.name == SKIPPED), None)
+    text = b"" if listed is None else PhotoFile(SKIPPED, str(path), listed.offset_data, listed.size).read()
+    shard = Ledger("photos")
+    shard.came = photos
+    for line in map(json.loads, text.splitlines()):
+        shard.skip(line["name"], line["reason"], line["detail"], line["where"])
+    shard.kept = photos - shard.reasons.total()
+    ledger.merge(shard)
 
 
 def _about(shard: PhotoShard, proposer: Proposer) -> dict[str, Any]:
@@ -153,17 +174,20 @@ def _files(
 ) -> Iterator[tuple[str, bytes]]:
     """Yields the files of a shard; the result of a photo that cannot be read is the reason."""
     yield ABOUT, json.dumps(about, sort_keys=True).encode()
-    skipped = []
+    skipped: list[Skipped] = []
     for photo, found in done:
         tally.photos += 1
+        tally.ledger.came_in(photo)
         bar.update()
         if isinstance(found, bytes):
+            tally.ledger.keep()
             yield photo.name + SUFFIX, found
         else:
             log.warning("skipped %s: %s", photo, found)
-            skipped.append({"photo": photo.name, "reason": found})
-    tally.skipped += skipped
-    yield SKIPPED, "".join(json.dumps(line) + "\n" for line in skipped).encode()
+            # without folders, so that the bytes are the same on every machine
+            skipped.append(Skipped(photo.name, UNREADABLE, found, Path(photo.path).name))
+            tally.ledger.skip(*skipped[-1])
+    yield SKIPPED, "".join(json.dumps(line._asdict()) + "\n" for line in skipped).encode()
 
 
 _proposer: Proposer  # of a worker process
