@@ -41,11 +41,11 @@ def test_the_trunk_gets_the_tensors_of_caffe(tmp_path):
         initial_tagger(str(tmp_path / "odd.safetensors"), Vocabulary(["dog"]))
 
 
-NAMES = """n02123045 tabby, tabby cat
-n02012849 crane
+NAMES = """n02012849 crane
+n02085620 Chihuahua
+n02123045 tabby, tabby cat
 n03126707 crane
 n04356056 sunglasses, dark glasses, shades
-n02085620 Chihuahua
 """
 
 
@@ -54,18 +54,68 @@ def test_classes_are_inherited_with_their_first_free_name(tmp_path):
     (tmp_path / "names.txt").write_text(NAMES)
     arguments = str(tmp_path / "caffe.safetensors"), Vocabulary(["dog", "sunglasses"]), "googlenet"
     tagger = initial_tagger(*arguments, tmp_path / "names.txt", inherit=True)
-    assert list(tagger.vocabulary) == ["dog", "sunglasses", "tabby", "crane", "dark glasses", "chihuahua"]
-    assert torch.equal(tagger.classifier.weight[2:, :, 0, 0], tensors[f"{CLASSES}.weight"][[0, 1, 3, 4]])
-    assert torch.equal(tagger.classifier.bias[2:], tensors[f"{CLASSES}.bias"][[0, 1, 3, 4]])
-    (tmp_path / "more.txt").write_text(NAMES + "zebra\n")
-    with pytest.raises(InputError, match=r"loss3/classifier has shape \(5, 1024\), but names= has 6 classes"):
-        initial_tagger(*arguments, tmp_path / "more.txt", inherit=True)
+    assert list(tagger.vocabulary) == ["dog", "sunglasses", "crane", "chihuahua", "tabby", "dark glasses"]
+    assert torch.equal(tagger.classifier.weight[2:, :, 0, 0], tensors[f"{CLASSES}.weight"][[0, 1, 2, 4]])
+    assert torch.equal(tagger.classifier.bias[2:], tensors[f"{CLASSES}.bias"][[0, 1, 2, 4]])
     with pytest.raises(InputError, match="the names of the classes are missing"):
         initial_tagger(*arguments, None, inherit=True)
     with pytest.raises(InputError, match=r"none\.txt cannot be read"):
         initial_tagger(*arguments, tmp_path / "none.txt", inherit=True)
     with pytest.raises(InputError, match="the classes of init=torchvision have no names"):
         initial_tagger("torchvision", Vocabulary(["dog"]), inherit=True)
+
+
+NUMBERED = "0 crane\n1: Chihuahua\n2,tabby, tabby cat\n3\tcrane\n4 sunglasses, dark glasses, shades"
+
+
+@pytest.mark.parametrize(
+    "text", ["\ufeff" + NAMES, NAMES.replace("\n", "\r\n"), NUMBERED, "\ufeff" + NUMBERED + "\n\n"]
+)
+def test_a_byte_order_mark_and_numbers_do_not_change_the_classes(tmp_path, text):
+    tensors = caffe_file(tmp_path / "caffe.safetensors", classes=5)
+    (tmp_path / "names.txt").write_bytes(text.encode())
+    arguments = str(tmp_path / "caffe.safetensors"), Vocabulary(["dog"]), "googlenet"
+    tagger = initial_tagger(*arguments, tmp_path / "names.txt", inherit=True)
+    assert list(tagger.vocabulary) == ["dog", "crane", "chihuahua", "tabby", "sunglasses"]
+    assert torch.equal(tagger.classifier.bias[1:], tensors[f"{CLASSES}.bias"][[0, 1, 2, 4]])
+
+
+LINES = NAMES.splitlines()
+UNMATCHED = {
+    "first line missing": (LINES[1:], "has 4 lines, but the network has 5 classes: give the file that belongs"),
+    "one line more": ([*LINES, "n04356057 zebra"], "has 6 lines, but the network has 5 classes"),
+    "any text": (["Lorem ipsum", "dolor"], "has 2 lines, but the network has 5 classes"),
+    "nothing": ([], "has 1 lines, but the network has 5 classes"),
+    "bare names": (["crane", "Chihuahua", "tabby", "crane", "shades"], "line 1 'crane' cannot be matched with a class: "
+                   "begin each line with its WordNet id, as in synset_words.txt"),
+    "one bare name": ([*LINES[:4], "shades"], "line 5 'shades' cannot be matched"),
+    "a blank line": ([*LINES[:2], "", *LINES[3:]], "line 3 '' cannot be matched"),
+    "no name": ([*LINES[:4], "n04356056"], "line 5 'n04356056' cannot be matched"),
+    "two lines swapped": ([LINES[1], LINES[0], *LINES[2:]], "line 2 n02012849 comes after n02085620: the WordNet ids"),
+    "a line twice": ([*LINES[1:], LINES[4]], "line 5 n04356056 comes after n04356056"),
+    "numbers from 1": ([f"{i} name" for i in range(1, 6)], "line 1 begins with 1, not 0: number the classes from 0"),
+    "a number twice": ([f"{i} name" for i in (0, 1, 1, 2, 3)], "line 3 begins with 1, not 2"),
+    "numbers and ids": (["0 crane", *LINES[1:]], "line 2 begins with n02085620, not 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", UNMATCHED)
+def test_names_that_cannot_be_matched_row_for_row_are_refused(tmp_path, fault):
+    lines, message = UNMATCHED[fault]
+    caffe_file(tmp_path / "caffe.safetensors", classes=5)
+    (tmp_path / "names.txt").write_text("".join(f"{line}\n" for line in lines))
+    with pytest.raises(InputError, match=message) as caught:
+        initial_tagger(
+            str(tmp_path / "caffe.safetensors"), Vocabulary(["dog"]), names=tmp_path / "names.txt", inherit=True
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_without_an_output_layer_has_nothing_to_inherit(tmp_path):
+    caffe_file(tmp_path / "caffe.safetensors")
+    (tmp_path / "names.txt").write_text(NAMES)
+    with pytest.raises(InputError, match=r"no tags can be inherited: loss3/classifier of .* has weight \(0,\)"):
+        initial_tagger(str(tmp_path / "caffe.safetensors"), Vocabulary(["a"]), "", tmp_path / "names.txt", True)
 
 
 def test_the_names_of_imagenet(data):

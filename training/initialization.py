@@ -15,6 +15,8 @@ from grounding.text.words import normalize, words
 from proposals.errors import InputError
 
 CLASSES = "loss3/classifier"  # the output layer of the BVLC GoogLeNet
+CHANNELS = 1024  # of its input
+_CLASS = re.compile(r"(n\d{8}|0|[1-9]\d{0,8})(?:[ \t]+|[:,][ \t]*)(\S.*)")  # WordNet id or row, and the names
 
 
 def initial_tagger(
@@ -32,14 +34,16 @@ def initial_tagger(
             names.
         vocabulary: the tags of the training photos.
         architecture: for ``init="torchvision"``: ``"googlenet"``, ``"vgg16"`` or ``"resnet50"``.
-        names: for the BVLC GoogLeNet: a file with the names of its classes, one class per line (synset_words.txt).
+        names: for the BVLC GoogLeNet: a file with the names of its classes, one class per line in the order of its
+            outputs. Each line begins with the WordNet id (synset_words.txt) or with the number of the class from 0.
         inherit: whether to add the tags that ``init`` knows and the vocabulary lacks, with their weights.
 
     Returns:
         The tagger. Its tags are those of the vocabulary, then the inherited ones.
 
     Raises:
-        InputError: the file is neither kind of network, the download fails, or there is nothing to inherit.
+        InputError: the file is neither kind of network, the download fails, there is nothing to inherit, or the names
+            cannot be matched with the classes row for row.
     """
     if init == "torchvision":
         if inherit:
@@ -64,7 +68,8 @@ def _from_caffe(path: str, vocabulary: Vocabulary, names: str | Path | None, inh
         raise _nothing_to_inherit("the names of the classes are missing: set names=synset_words.txt")
     _, tensors = read_tensors(path)
     state = {name: tensor.float() for name, tensor in from_caffe(tensors).items()}
-    classes = _class_tags(names, vocabulary) if inherit else {}
+    weight, bias = _caffe_classifier(path, tensors) if inherit else (torch.empty(0), torch.empty(0))
+    classes = _class_tags(_class_names(Path(names), len(weight)), vocabulary) if inherit and names else {}
     tagger = TagClassifier("bvlc_googlenet", Vocabulary((*vocabulary, *classes)))
     own = tagger.trunk.state_dict()
     for name, tensor in state.items():
@@ -73,18 +78,16 @@ def _from_caffe(path: str, vocabulary: Vocabulary, names: str | Path | None, inh
     tagger.trunk.load_state_dict(state)
     if classes:
         rows = list(classes.values())
-        weight, bias = _caffe_classifier(path, tensors, max(rows))
         _set_tags(tagger, list(classes), weight[rows, :, None, None], bias[rows])
     return tagger
 
 
-def _caffe_classifier(path: str, tensors: dict[str, Tensor], last: int) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the output layer, which must have the row ``last``."""
+def _caffe_classifier(path: str, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the output layer."""
     weight, bias = (tensors.get(f"{CLASSES}.{kind}", torch.empty(0)).float() for kind in ("weight", "bias"))
-    if weight.ndim != 2 or len(weight) <= last or weight.shape[:1] != bias.shape:
-        raise InputError(
-            f"{path}: {CLASSES} has shape {tuple(weight.shape)}, but names= has {last + 1} classes or more"
-        )
+    if weight.shape != (len(bias), CHANNELS) or not len(bias):
+        shapes = f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)}"
+        raise _nothing_to_inherit(f"{CLASSES} of {path} has {shapes}, not (classes, {CHANNELS}) and (classes,)")
     return weight, bias
 
 
@@ -92,26 +95,63 @@ def _nothing_to_inherit(reason: str) -> InputError:
     return InputError(f"no tags can be inherited: {reason}, or set step.distillation_weight=0")
 
 
-def _class_tags(names: str | Path, vocabulary: Vocabulary) -> dict[str, int]:
+def _class_tags(names: list[str], vocabulary: Vocabulary) -> dict[str, int]:
     """A tag for each class that the vocabulary lacks, and the class's row.
 
     The tag is the first name of the class that is not a tag yet. A class without such a name is left out: ImageNet has
     two classes "crane", a bird and a machine.
     """
     tags: dict[str, int] = {}
-    for row, line in enumerate(_lines(names)):
-        synonyms = [normalize(name) for name in re.sub(r"^n\d{8}\s", "", line).split(",")]
+    for row, line in enumerate(names):
+        synonyms = [normalize(name) for name in line.split(",")]
         free = [name for name in synonyms if words(name) and name not in vocabulary and name not in tags]
         if free:
             tags[free[0]] = row
     return tags
 
 
-def _lines(path: str | Path) -> list[str]:
+def _class_names(path: Path, classes: int) -> list[str]:
+    """The names of each class, in the order of the rows.
+
+    A file of bare names cannot be checked: if one line is missing and another is there twice, each class between them
+    would get its neighbour's weights.
+    """
+    lines = _lines(path)
+    if len(lines) != classes:
+        raise InputError(
+            f"names={path} has {len(lines):,} lines, but the network has {classes:,} classes: give the file that "
+            "belongs to the network, with one class per line"
+        )
+    found = [_CLASS.fullmatch(line) for line in lines]
+    odd = next((number for number, match in enumerate(found) if match is None), None)
+    if odd is not None:
+        raise InputError(
+            f"names={path}: line {odd + 1} {lines[odd][:40]!r} cannot be matched with a class: begin each line with "
+            "its WordNet id, as in synset_words.txt (n01440764 tench), or with the number of its class from 0 (0 tench)"
+        )
+    _check_order(path, [match[1] for match in found if match])
+    return [match[2] for match in found if match]
+
+
+def _check_order(path: Path, ids: list[str]) -> None:
+    numbered = not ids[0].startswith("n")
+    for row, own in enumerate(ids):
+        if numbered and own != str(row):
+            raise InputError(f"names={path}: line {row + 1} begins with {own}, not {row}: number the classes from 0")
+        if not numbered and row and own <= ids[row - 1]:
+            raise InputError(
+                f"names={path}: line {row + 1} {own} comes after {ids[row - 1]}: the WordNet ids must ascend, as the "
+                "classes of the network and the lines of synset_words.txt do"
+            )
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines without blank ones at the end."""
     try:
-        return Path(path).read_text("utf-8").splitlines()
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"names={path} cannot be read ({error}): use a text file with one class per line") from error
+    return [line.strip() for line in text.rstrip().split("\n")]
 
 
 def _set_tags(tagger: TagClassifier, tags: list[str], weight: Tensor, bias: Tensor) -> None:
