@@ -72,7 +72,7 @@ REFUSALS = {
     ),
     "open bracket": (["image=PHOTO", "phrases=[a cat"], "phrases=[a cat cannot be read: close each bracket"),
     "nothing fits": (["image=*.webp", "phrases=[a cat]"], "*.webp: no file matches this pattern"),
-    "none fit for use": (["image=*.jpg", "phrases=[a cat]"], "none of 2 images can be used"),
+    "none fit for use": (["image=*.jpg", "phrases=[a cat]"], "none of 2 files can be used"),
     "no phrases": (["image=PHOTO", "phrases=[]"], "no phrase to ground"),
     "empty phrase": (["image=PHOTO", "phrases=[a cat,'']"], "a phrase is empty"),
     "unknown step": (["step=fly"], "Could not find 'step/fly'"),
