@@ -51,7 +51,10 @@ def test_photos_that_arrive_later_are_added(root, caplog):
     for number in range(6):
         (root / "photos" / f"{number}.jpg").rename(root / f"{number}.jpg")
     assert run(root, images_per_shard=4)["skipped"] == {"missing": 6}
-    assert caplog.messages[-1].startswith("12 samples: 6 kept, 6 missing; see ")
+    assert caplog.messages[0] == (
+        "4 of 4 photos that were looked up are missing: 0, 1, 2; is the copy complete? step=check lists all"
+    )
+    assert caplog.messages[1].startswith("12 samples: 6 kept, 6 missing; see ")
     before = {path.name: path.stat().st_mtime_ns for path in (root / "out").glob("*-000002.*")}
     for number in range(6):
         (root / f"{number}.jpg").rename(root / "photos" / f"{number}.jpg")

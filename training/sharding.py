@@ -26,13 +26,14 @@ from typing import Any
 from tqdm import tqdm
 
 from grounding.runtime.artefacts import atomic_path, write_json
-from grounding.runtime.ledger import SKIPPED, Ledger
+from grounding.runtime.ledger import SKIPPED, Ledger, show_names
 from grounding.runtime.ranks import cores, process_group, rank_of
 from grounding.runtime.version import VERSION
 from grounding.runtime.workers import in_order, worker_pool
 from grounding.text.vocabulary import Vocabulary
 from grounding.text.words import normalize
 from proposals.errors import InputError
+from training.photo_finder import look_up
 from training.shard_maker import ShardMaker, ShardSettings, read_unit, remove_parts
 from training.shard_statistics import ShardStatistics, format_table
 from training.shard_writer import encode_vocabulary
@@ -279,9 +280,10 @@ class ShardJob:
         return total
 
     def _count_own(self) -> TagCounter:
-        counter = TagCounter()
+        counter, missing = TagCounter(), False
         with tqdm(unit="photo", desc="counting tags", disable=None) as bar:
-            for _, counts in in_order(self.pool, self.settings.count, self._own_units(Counter()), self.ahead):
+            for unit, counts in in_order(self.pool, self.settings.count, self._own_units(Counter()), self.ahead):
+                missing = missing or _warn_of_missing(unit)
                 counter.merge(counts)
                 bar.update(counts.photos)
         return counter
@@ -339,6 +341,15 @@ class ShardJob:
 
     def _counts(self, rank: int) -> Path:
         return self.output / f".counts-{rank}-of-{self.world}.json"
+
+
+def _warn_of_missing(unit: WorkUnit) -> bool:
+    """Warns at once if photos of a unit are missing, because their number is only known at the end."""
+    looked_up, missing = look_up(unit.listed)
+    if missing:
+        few = "%d of %d photos that were looked up are missing: %s; is the copy complete? step=check lists all"
+        log.warning(few, len(missing), looked_up, show_names(missing))
+    return bool(missing)
 
 
 def _read_counts(path: Path) -> TagCounter:
