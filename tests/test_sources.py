@@ -107,7 +107,7 @@ def test_broken_rows_get_a_reason_and_the_others_are_kept(tmp_path):
     assert samples(tmp_path / "t.jsonl")[0].text.tags == ("x", "y")
     (tmp_path / "t.csv").write_text('path,tags\na.jpg,"x, y"\nc.jpg\n')
     assert samples(tmp_path / "t.csv")[0].text == SampleText(tags=("x", " y"))
-    assert reasons(tmp_path / "t.csv") == [("c", "without text")]
+    assert reasons(tmp_path / "t.csv") == [("", "with too few cells: 1 for 2 columns, and none for tags, in 'c.jpg'")]
     (tmp_path / "t.jsonl").write_bytes(
         b'{"path": "a", "text": "' + bytes(b"x" * (1 << 22)) + b'"}\n{"path": "a.jpg", "text": "c"}'
     )
@@ -144,7 +144,7 @@ def test_missing_files_are_refused(tmp_path):
         find_source(tmp_path / "none")
     with pytest.raises(InputError, match="does not exist: give"):
         find_source(tmp_path, tmp_path / "none.csv")
-    with pytest.raises(InputError, match=r"has photos without texts: give .* or set captions="):
+    with pytest.raises(InputError, match=r"has no texts that are read: give .* or set captions="):
         find_source(tmp_path)
     with pytest.raises(InputError, match=r"has no \.txt files"):
         find_source(tmp_path, tmp_path)

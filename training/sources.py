@@ -21,6 +21,7 @@ from grounding.runtime.ledger import Ledger
 from grounding.text.captions import read_captions
 from grounding.text.markup import plain_sentence
 from proposals.errors import InputError
+from training.cures import source_cure
 from training.photo_finder import PhotoFinder
 from training.sample_text import SampleText
 from training.samples import MISSING_TEXT, SourceSample
@@ -173,7 +174,7 @@ def find_source(images: str | Path, captions: str | Path | None = None, size: in
         return Source((captions,), size, partial(reader, captions, images), images)
     if captions.is_dir():
         return _entities(captions, images / "images" if (images / "images").is_dir() else images, size)
-    raise InputError(f"captions={captions} is of an unknown kind: give {KINDS}")
+    raise InputError(f"captions={captions} is of an unknown kind: {source_cure(captions) or f'give {KINDS}'}")
 
 
 def _find_alone(images: Path, size: int) -> Source:
@@ -185,7 +186,8 @@ def _find_alone(images: Path, size: int) -> Source:
         return _entities(images / "Sentences", images / "images", size)
     tars = tuple(sorted(images.glob("*.tar")))
     if not tars:
-        raise InputError(f"images={images} has photos without texts: give {KINDS}, or set captions= as well")
+        cure = source_cure(images) or f"give {KINDS}, or set captions= as well"
+        raise InputError(f"images={images} has no texts that are read: {cure}")
     return Source(tars, size)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from grounding.photos import SUFFIXES
 from proposals.errors import InputError
 from training.cells import column_name, column_names
+from training.cures import table_cure
 from training.sample_text import CAPTIONS, TAGS
 from training.text_tables import MAX_CELL, PATHS, TableRow, read_text_table
 
@@ -73,9 +74,7 @@ def _check_columns(row: TableRow, path: Path) -> None:
     for names in (PATHS, TAGS + CAPTIONS):
         if isinstance(row, dict) and not row.keys() & set(names):
             columns = ", ".join(map(str, row))
-            raise InputError(
-                f"{path} has columns {columns}: one must be {', '.join(names)}; rename one, or add a header"
-            )
+            raise InputError(f"{path} has columns {columns}: one must be {', '.join(names)}; {table_cure(row)}")
 
 
 def _read_jsonl(path: Path) -> Iterator[TableRow]:
@@ -108,11 +107,12 @@ def parse_object(data: bytes) -> TableRow:
 
 def _read_json(path: Path) -> Iterator[TableRow]:
     found = _parse_file(path)
-    if isinstance(found, dict):
-        found = _rows_of_object(found)
-    if not isinstance(found, list) or not any(isinstance(row, dict) for row in found):
-        raise InputError(f"{path} is JSON without photos and texts: give COCO captions, or a list of {EXAMPLE}")
-    for row in found:
+    rows = _rows_of_object(found) if isinstance(found, dict) else found
+    if not isinstance(rows, list) or not any(isinstance(row, dict) for row in rows):
+        names = found if isinstance(found, dict) else []
+        cure = f"{table_cure(names)}; or " if any("url" in name.lower() for name in names) else ""
+        raise InputError(f"{path} is JSON without photos and texts: {cure}give COCO captions, or a list of {EXAMPLE}")
+    for row in rows:
         yield column_names(row) if isinstance(row, dict) else "in broken rows: not a JSON object"
 
 
@@ -149,6 +149,7 @@ def _read_parquet(path: Path) -> Iterator[TableRow]:
         raise InputError(f"reading {path} needs pyarrow: {install}, or use a CSV file") from error
     try:
         with parquet.ParquetFile(path) as file:
+            _check_schema(file.schema_arrow, path)
             used = [name for name in file.schema_arrow.names if column_name(name) in PATHS + TAGS + CAPTIONS]
             for batch in file.iter_batches(BATCH, columns=used or None, use_threads=False):
                 yield from map(column_names, batch.to_pylist())
@@ -156,6 +157,18 @@ def _read_parquet(path: Path) -> Iterator[TableRow]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not a readable Parquet file ({' '.join(str(error).split())})") from error
+
+
+def _check_schema(schema: Any, path: Path) -> None:
+    """Refuses a file before its rows are read, because only the columns that are needed are."""
+    names = [column_name(name) for name in schema.names]
+    _check_columns(dict.fromkeys(names), path)
+    kinds = {name: str(kind) for name, kind in zip(names, schema.types, strict=True) if name in PATHS}
+    if all(kind.startswith(("struct", "binary", "large_binary")) for kind in kinds.values()):
+        raise InputError(
+            f"{path}: its column {next(iter(kinds))} holds the photos themselves, not their paths: write them into "
+            "files, and the paths into the column (in Hugging Face datasets: row['image'].save(path))"
+        )
 
 
 READERS: dict[str, Callable[[Path], Iterator[TableRow]]] = {

@@ -12,7 +12,10 @@ from proposals.errors import InputError
 from training.cells import column_name
 from training.sample_text import CAPTIONS, TAGS
 
-PATHS = ("path", "image", "file_name", "filename", "image_name", "image_path", "img_path", "file", "filepath", "photo")
+PATHS = (
+    "path", "image", "file_name", "filename", "image_name", "image_path", "img_path", "file", "filepath", "photo",
+    "image_id",
+)  # fmt: skip
 MAX_CELL = 1 << 20  # characters
 DELIMITERS = ",;\t|"
 MARKS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
@@ -147,4 +150,8 @@ def _row(header: list[str], cells: list[str], delimiter: str) -> TableRow:
             )
         # a text without quotes that contains the delimiter: only the last column can be so long
         cells[len(header) - 1 :] = [delimiter.join(cells[len(header) - 1 :])]
-    return dict(zip(header, cells, strict=False))
+    if lost := next((name for name in header[len(cells) :] if name in PATHS + TAGS + CAPTIONS), None):
+        row = delimiter.join(cells)
+        return f"with too few cells: {len(cells)} for {len(header)} columns, and none for {lost}, in {row[:60]!r}"
+    # Flickr30k's results.csv has spaces around the bars
+    return {name: cell.strip() for name, cell in zip(header, cells, strict=False)}
