@@ -3,6 +3,7 @@
 The files may come from anywhere, so they are parsed with defusedxml, and their size is limited.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
@@ -19,6 +20,7 @@ MAX_XML = 1_000_000  # bytes; the largest file of VOC2012 and of Flickr30k Entit
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".xml")
+LABEL = re.compile(r"\s+(-1|0|1)$")  # after each id in the files of one class of PASCAL VOC; names may have spaces
 
 Number = Callable[[str], float]  # ``whole`` or ``finite``
 
@@ -93,15 +95,17 @@ def read_ids(path: Path, labelled: bool = False) -> list[str]:
     Raises:
         InputError: the file cannot be read or lists no photo, or a line is not a photo id.
     """
-    rows = [line.split() for line in read_lines(path) if line.strip()]
+    rows = [line.strip() for line in read_lines(path) if line.strip()]
     if not rows:
         raise InputError(f"{path} is empty: list one photo id per line")
+    if labelled and all(map(LABEL.search, rows)):
+        rows = [LABEL.sub("", row) for row in rows]
     for row in rows:
-        if Path(row[0]).name != row[0] or (len(row) > 1 and not labelled):
-            raise InputError(f"{path}: {' '.join(row)!r} is not a photo id: list one id per line, without a folder")
-        if row[0].lower().endswith(SUFFIXES):
-            raise InputError(f"{path}: {row[0]!r} is a file name: list ids, without {Path(row[0]).suffix}")
-    return [row[0] for row in rows]
+        if Path(row).name != row or (len(row.split()) > 1 and not labelled):
+            raise InputError(f"{path}: {row!r} is not a photo id: list one id per line, without a folder")
+        if row.lower().endswith(SUFFIXES):
+            raise InputError(f"{path}: {row!r} is a file name: list ids, without {Path(row).suffix}")
+    return rows
 
 
 def check_box(box: Sequence[float], inverted: bool, outside: bool, size: tuple[int, int], where: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from eval.annotations import check_box, check_size, clip_box
 from eval.box_formats import BoxFormat
 from eval.coco_masks import check_outline, draw_mask
+from eval.cures import layout_cure
 from proposals.errors import InputError
 
 ROBOFLOW = "_annotations.coco.json"  # Roboflow writes it beside the photos
@@ -109,9 +110,8 @@ class Coco:
         self.path = self._default_annotations() if annotations is None else Path(annotations)
         for path, setting in ((self.folder, "data.images"), (self.path, "data.annotations")):
             if not path.exists():
-                raise InputError(
-                    f"{path} does not exist: set data.root (or benchmark.root) to the folder of COCO, or {setting}"
-                )
+                cure = f"set data.root (or benchmark.root) to the folder of COCO, or {setting}"
+                raise InputError(f"{path} does not exist: {layout_cure(self.root, split) or cure}")
         try:
             self._read(json.loads(self.path.read_bytes()))
         except InputError:

@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from eval.annotations import clip_box, finite, open_annotation, read_box, read_ids
+from eval.cures import layout_cure
 from proposals.errors import InputError
 
 
@@ -67,7 +68,8 @@ class Voc:
         listed = f"ImageSets/Main/{split}.txt"
         for name in ("JPEGImages", "Annotations", listed):
             if not (self.root / name).exists():
-                raise InputError(f"{self.root} has no {name}: set data.root to the folder of PASCAL VOC")
+                cure = layout_cure(self.root, split) or "set data.root to the folder of PASCAL VOC"
+                raise InputError(f"{self.root} has no {name}: {cure}")
         self.ids = read_ids(self.root / listed, labelled=True)
 
     def __len__(self) -> int:
