@@ -1,18 +1,37 @@
 """Every member of the zoo is read to the same samples as the plain reference, or refused with the cure."""
 
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 
+import numpy as np
 import pytest
-from zoo import CAPTIONS, PHOTOS, TAGS, Given, Member
+from zoo import CAPTIONS, HEIGHT, OBJECTS, PHOTOS, TAGS, WIDTH, Boxes, Given, Member
+from zoo_annotations import ANNOTATIONS
+from zoo_folders import FOLDERS
 from zoo_tables import TABLES
 from zoo_tars import TARS
 
+from eval.coco import CocoImage
+from grounding.photos import find_photos, photo_shards
 from grounding.runtime.ledger import Ledger
 from proposals.errors import InputError
 from training.sample_text import SampleText
 from training.sources import count_samples, find_source
 
 TEXTS = [*TABLES, *TARS]
+
+
+def kept(members: Iterable[Member]) -> list[Member]:
+    return [member for member in members if not member.refused]
+
+
+def refused(members: Iterable[Member]) -> list[Member]:
+    return [member for member in members if member.refused]
+
+
+def tool(member: Member) -> str:
+    return member.tool
 
 
 def read_samples(given: Given) -> tuple[dict[int, SampleText], Counter[str]]:
@@ -43,7 +62,7 @@ def reference(member: Member) -> dict[int, SampleText]:
     return {number: SampleText(captions=captions) for number, captions in texts.items()}
 
 
-@pytest.mark.parametrize("member", [m for m in TEXTS if not m.refused], ids=lambda m: m.tool)
+@pytest.mark.parametrize("member", kept(TEXTS), ids=tool)
 def test_texts_are_read(tmp_path, member):
     found, skipped = read_samples(member.write(tmp_path))
     sort = member.tool.startswith("Kaggle's Flickr8k")  # its rows are shuffled
@@ -53,12 +72,57 @@ def test_texts_are_read(tmp_path, member):
     assert skipped == member.skipped
 
 
-@pytest.mark.parametrize("member", [m for m in TEXTS if m.refused], ids=lambda m: m.tool)
+@pytest.mark.parametrize("member", refused(TEXTS), ids=tool)
 def test_texts_that_cannot_be_read_are_refused_with_the_cure(tmp_path, member):
     with pytest.raises(InputError, match=member.refused) as caught:
         read_samples(member.write(tmp_path))
     assert "\n" not in str(caught.value)
 
 
-def test_the_zoo_has_no_member_twice():
-    assert max(Counter(member.tool for member in TEXTS).values()) == 1
+def read_objects(given: Given) -> Boxes:
+    """Photo, class and rounded box of each object."""
+    found: Boxes = set()
+    for photo in given.second():
+        number = PHOTOS.index(photo.path.read_bytes())
+        for thing in photo.objects:
+            name = thing.category if isinstance(photo, CocoImage) else thing.name
+            found.add((number, name, tuple(int(side) for side in np.rint(thing.box))))
+            np.testing.assert_allclose(thing.box, np.rint(thing.box), atol=1e-3)
+        assert photo.size == (HEIGHT, WIDTH)
+    return found
+
+
+@pytest.mark.parametrize("member", kept(ANNOTATIONS), ids=tool)
+def test_objects_are_read(tmp_path, member):
+    assert read_objects(member.write(tmp_path)) == set(OBJECTS)
+
+
+@pytest.mark.parametrize("member", refused(ANNOTATIONS), ids=tool)
+def test_objects_that_cannot_be_read_are_refused_with_the_cure(tmp_path, member):
+    with pytest.raises(InputError, match=member.refused) as caught:
+        read_objects(member.write(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("member", kept(FOLDERS), ids=tool)
+def test_photos_are_found(tmp_path, member):
+    given = member.write(tmp_path)
+    found, ledger = find_photos(str(given.path)), Ledger("files")
+    (shard,) = photo_shards(given.path, left_out=ledger)
+    for paths in (found.paths, [photo.path for photo in shard.photos()]):
+        assert sorted(PHOTOS.index(Path(path).read_bytes()) for path in paths) == [0, 1, 2]
+    assert found.left_out.reasons == ledger.reasons == member.skipped
+
+
+@pytest.mark.parametrize("member", refused(FOLDERS), ids=tool)
+def test_folders_without_photos_are_refused_with_the_cure(tmp_path, member):
+    given = member.write(tmp_path)
+    for find in (find_photos, photo_shards):
+        with pytest.raises(InputError, match=member.refused):
+            find(str(given.path))
+
+
+def test_the_zoo_is_large_and_has_no_member_twice():
+    everything = [*TEXTS, *ANNOTATIONS, *FOLDERS]
+    assert len(everything) >= 40
+    assert max(Counter(member.tool for member in everything).values()) == 1
