@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from grounding.photos import SUFFIXES, is_hidden
+from grounding.photos import SUFFIXES
+from grounding.runtime.hidden import is_hidden
 
 LISTED = 2000  # files of a folder that are looked at
 START = 1 << 12  # bytes of a JSON file that are looked at

@@ -4,9 +4,10 @@ import glob
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
+from grounding.runtime.hidden import is_hidden, visible
 from grounding.runtime.ledger import Ledger
 from proposals.errors import InputError
 from proposals.shards import members
@@ -140,7 +141,7 @@ def photo_shards(
         raise InputError(f"{root}: no such folder or tar file of photos")
     found = Ledger("files", root, f"{CURE}, or of .tar files") if left_out is None else left_out
     files = _of_split(root, split, found)
-    tars = sorted(path for path in root.glob("*.tar") if not is_hidden(path)) if files is None else []
+    tars = visible(root.glob("*.tar")) if files is None else []
     if tars:
         return [PhotoShard(path.stem, path) for path in tars]
     files = _of_folder(root, found) if files is None else files
@@ -208,16 +209,6 @@ def _look_up(source: str) -> tuple[bool, bool]:
         return Path(source).is_dir(), Path(source).exists()
     except OSError:  # too long for a path; reading it raises the error
         return False, False
-
-
-def is_hidden(path: PurePath) -> bool:
-    """Whether a file or one of its folders is hidden.
-
-    Args:
-        path: a relative path. A name that begins with a dot is hidden, such as macOS's ``._photo.jpg``; so is the
-            folder ``__MACOSX``, which contains such files.
-    """
-    return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in path.parts)
 
 
 def _of_folder(root: Path, left_out: Ledger) -> list[Path]:

@@ -94,6 +94,17 @@ COCO = '{"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [%s]}'
         ("a.json", (COCO % '{"image_id": 1, "caption": "a"}, 3').encode(), "annotation 1 needs"),
         ("a.json", (COCO % '{"image_id": 1, "caption": null}').encode(), "annotation 0: the file name and the caption"),
         ("a.json", b'{"a": ' + b"[" * 100_000, "invalid JSON"),
+        (
+            "a.json",
+            b'[{"image": "1.jpg", "caption": "a dog"}]',
+            "a.json is a JSON array, not captions: write JSON lines",
+        ),
+        ("a.txt", b'[\n"a dog"\n]', "a.txt is a JSON array, not captions"),
+        ("a.csv", b"a dog\n", "a.csv is a table, not captions: write JSON lines"),
+        ("a.parquet", b"PAR1\xff", "a.parquet is a table, not captions"),
+        ("captions.txt", b"image,caption\n1.jpg,a dog\n", "captions.txt is a table, not captions"),
+        ("results.txt", b"image_name; comment_number; comment\n", "results.txt is a table, not captions"),
+        ("Flickr8k.token.txt", b"1.jpg#0\ta dog\n", "Flickr8k.token.txt is a table, not captions"),
     ],
 )
 def test_errors_have_the_file_and_the_line(tmp_path, name, content, message):
@@ -102,6 +113,21 @@ def test_errors_have_the_file_and_the_line(tmp_path, name, content, message):
         extract_phrases(tmp_path / name, tmp_path / "phrases.jsonl", VOCABULARY)
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+
+
+def test_captions_that_look_like_a_table_or_a_list_are_captions(tmp_path):
+    (tmp_path / "a.txt").write_text("[/EN#1/people Dogs] run\nPath, lined with trees\n", "utf-8")
+    assert extract_phrases(tmp_path / "a.txt", tmp_path / "p.jsonl", VOCABULARY).sentences == 2
+    (tmp_path / "a.txt").write_text("Path, lined with trees\n[two dogs]\n", "utf-8")
+    assert extract_phrases(tmp_path / "a.txt", tmp_path / "p.jsonl", VOCABULARY).sentences == 2
+
+
+def test_hidden_files_of_a_folder_are_left_out(tmp_path, caplog):
+    (tmp_path / "1.txt").write_text("a dog", "utf-8")
+    (tmp_path / "._1.txt").write_bytes(b"\0\5\x16\7\xff")
+    counts, entries = extract(tmp_path, tmp_path)
+    assert counts.images == 1 and brief(entries) == [("1", 0, 0, "a dog")]
+    assert f"left out 1 hidden files of {tmp_path}: ._1.txt" in caplog.text
 
 
 def test_a_failed_run_keeps_the_old_file(tmp_path):

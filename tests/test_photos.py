@@ -11,7 +11,8 @@ from made_crawl import write_tar
 from PIL import Image
 
 from grounding.images import NOT_READ, read_image
-from grounding.photos import SUFFIXES, PhotoShard, find_photos, is_hidden, photo_shards
+from grounding.photos import SUFFIXES, PhotoShard, find_photos, photo_shards
+from grounding.runtime.hidden import is_hidden
 from grounding.runtime.ledger import Ledger
 from proposals.errors import InputError
 

@@ -122,6 +122,13 @@ def macos_tar(folder: Path) -> Given:
     return Given(write_members(folder / "x.tar", members, tarfile.PAX_FORMAT, (".",), SCHILY="a"))
 
 
+@TARS.member("macOS: a folder of tars on a network drive", texts=first_captions())
+def macos_folder(folder: Path) -> Given:
+    write_members(folder / "x.tar", img2dataset_files(), tarfile.PAX_FORMAT)
+    (folder / "._x.tar").write_bytes(APPLE_DOUBLE)
+    return Given(folder)
+
+
 @TARS.member("ustar: tar --format=ustar", texts=first_captions())
 def ustar(folder: Path) -> Given:
     return Given(write_members(folder / "x.tar", img2dataset_files("train/"), tarfile.USTAR_FORMAT, ("train",)))

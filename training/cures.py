@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
 
-from grounding.photos import SUFFIXES, is_hidden
+from grounding.photos import SUFFIXES
+from grounding.runtime.hidden import is_hidden
 
 PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 WORKBOOKS = (".xlsx", ".xls", ".ods", ".numbers")

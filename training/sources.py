@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from grounding.photos import PhotoFile
+from grounding.runtime.hidden import visible
 from grounding.runtime.ledger import Ledger
 from grounding.text.captions import read_captions
 from grounding.text.markup import plain_sentence
@@ -184,7 +185,7 @@ def _find_alone(images: Path, size: int) -> Source:
         return Source((images,), size)
     if (images / "Sentences").is_dir():
         return _entities(images / "Sentences", images / "images", size)
-    tars = tuple(sorted(images.glob("*.tar")))
+    tars = tuple(visible(images.glob("*.tar")))
     if not tars:
         cure = source_cure(images) or f"give {KINDS}, or set captions= as well"
         raise InputError(f"images={images} has no texts that are read: {cure}")
@@ -193,7 +194,7 @@ def _find_alone(images: Path, size: int) -> Source:
 
 def _entities(sentences: Path, photos: Path, size: int) -> Source:
     folder = sentences / "Sentences" if (sentences / "Sentences").is_dir() else sentences
-    files = tuple(sorted(folder.glob("*.txt")))
+    files = tuple(visible(folder.glob("*.txt")))
     if not files:
         raise InputError(f"{folder} has no .txt files: give a folder of Flickr30k Entities sentences")
     return Source(files, size, partial(_entities_samples, folder, photos), photos)

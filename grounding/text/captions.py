@@ -1,13 +1,21 @@
 """Reads captions from files: plain text, JSON lines, COCO, Flickr30k Entities."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from grounding.runtime.hidden import visible
 from grounding.text import markup
 from proposals.errors import InputError
+
+TABLES = (".csv", ".tsv", ".parquet", ".token")
+# Kaggle's captions.txt (image,caption), Flickr30k's results.csv (image_name| ...), Flickr8k.token.txt (1.jpg#0, a tab)
+_TABLE = re.compile(
+    r'"?(image|image_name|image_id|file_?name|path)"?(\s*[,;|\t]\s*"?[a-z_]{1,20}"?)+|\S+\.\w+#\d+\t.*', re.IGNORECASE
+)
 
 
 class Caption(NamedTuple):
@@ -45,7 +53,8 @@ def read_captions(source: str | Path) -> Iterator[Caption]:
         The captions, in the order of the files and lines.
 
     Raises:
-        InputError: the source cannot be read, or a line is malformed; the message has the file and the line.
+        InputError: the source cannot be read or is a table, or a line is malformed; the message has the file and the
+            line.
     """
     source = Path(source)
     try:
@@ -56,7 +65,7 @@ def read_captions(source: str | Path) -> Iterator[Caption]:
 
 def _read_folder(folder: Path) -> Iterator[Caption]:
     folder = folder / "Sentences" if (folder / "Sentences").is_dir() else folder
-    paths = sorted(folder.glob("*.txt"))
+    paths = visible(folder.glob("*.txt"))
     if not paths:
         raise InputError(f"{folder} has no .txt file: give a file of captions, or a folder of text files")
     marked = any(markup.START in line for path in paths for _, line in _lines(path))
@@ -65,7 +74,13 @@ def _read_folder(folder: Path) -> Iterator[Caption]:
 
 
 def _read_file(path: Path) -> Iterator[Caption]:
+    if path.suffix.lower() in TABLES:
+        raise _not_captions(path, "table")
     first = next((line for _, line in _lines(path) if line), "")
+    if _TABLE.fullmatch(first):
+        raise _not_captions(path, "table")
+    if (path.suffix.lower() == ".json" and first.startswith("[")) or first == "[" or first.startswith(("[{", '["')):
+        raise _not_captions(path, "JSON array")
     if not first.startswith("{"):
         return _read_text(path, any(markup.START in line for _, line in _lines(path)))
     try:
@@ -73,6 +88,12 @@ def _read_file(path: Path) -> Iterator[Caption]:
     except (ValueError, RecursionError):
         is_line = path.suffix == ".jsonl"
     return _read_jsonl(path) if is_line else _read_coco(path)
+
+
+def _not_captions(path: Path, kind: str) -> InputError:
+    """The error for a file whose columns and names would be taken for captions."""
+    example = '{"image": "1.jpg", "caption": "a dog"}'
+    return InputError(f"{path} is a {kind}, not captions: write JSON lines, {example}")
 
 
 def _read_text(path: Path, marked: bool) -> Iterator[Caption]:
