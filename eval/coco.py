@@ -220,7 +220,8 @@ def _check_parts(content: Any, path: Path) -> None:
     if missing := [part for part in PARTS if not isinstance(content.get(part), list)]:
         found = ", ".join(map(str, list(content)[:6]))
         raise InputError(
-            f"{path} cannot be read as COCO instances: it has no list of {' and of '.join(missing)}, but {found}"
+            f"{path} cannot be read as COCO instances: it has no list of {' and of '.join(missing)}, but {found}; "
+            "export the data as COCO"
         )
 
 

@@ -12,7 +12,8 @@ from zoo_folders import FOLDERS
 from zoo_tables import TABLES
 from zoo_tars import TARS
 
-from eval.coco import CocoImage
+from eval.coco import Coco, CocoImage
+from eval.voc import Ilsvrc, Voc
 from grounding.photos import find_photos, photo_shards
 from grounding.runtime.ledger import Ledger
 from proposals.errors import InputError
@@ -20,6 +21,8 @@ from training.sample_text import SampleText
 from training.sources import count_samples, find_source
 
 TEXTS = [*TABLES, *TARS]
+READERS = {"coco2017": Coco, "voc2012": Voc, "imagenet": Ilsvrc}
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "formats.md"
 
 
 def kept(members: Iterable[Member]) -> list[Member]:
@@ -74,7 +77,7 @@ def test_texts_are_read(tmp_path, member):
 
 @pytest.mark.parametrize("member", refused(TEXTS), ids=tool)
 def test_texts_that_cannot_be_read_are_refused_with_the_cure(tmp_path, member):
-    with pytest.raises(InputError, match=member.refused) as caught:
+    with pytest.raises(InputError, match=member.message) as caught:
         read_samples(member.write(tmp_path))
     assert "\n" not in str(caught.value)
 
@@ -82,7 +85,8 @@ def test_texts_that_cannot_be_read_are_refused_with_the_cure(tmp_path, member):
 def read_objects(given: Given) -> Boxes:
     """Photo, class and rounded box of each object."""
     found: Boxes = set()
-    for photo in given.second():
+    settings = {name: value for name, value in given.second.items() if name != "data"}
+    for photo in READERS[given.second["data"]](given.path, **{"split": ""} | settings):
         number = PHOTOS.index(photo.path.read_bytes())
         for thing in photo.objects:
             name = thing.category if isinstance(photo, CocoImage) else thing.name
@@ -99,7 +103,7 @@ def test_objects_are_read(tmp_path, member):
 
 @pytest.mark.parametrize("member", refused(ANNOTATIONS), ids=tool)
 def test_objects_that_cannot_be_read_are_refused_with_the_cure(tmp_path, member):
-    with pytest.raises(InputError, match=member.refused) as caught:
+    with pytest.raises(InputError, match=member.message) as caught:
         read_objects(member.write(tmp_path))
     assert "\n" not in str(caught.value)
 
@@ -118,8 +122,17 @@ def test_photos_are_found(tmp_path, member):
 def test_folders_without_photos_are_refused_with_the_cure(tmp_path, member):
     given = member.write(tmp_path)
     for find in (find_photos, photo_shards):
-        with pytest.raises(InputError, match=member.refused):
+        with pytest.raises(InputError, match=member.message):
             find(str(given.path))
+
+
+def test_the_page_lists_every_member(tmp_path):
+    rows = []
+    for number, member in enumerate([*TEXTS, *ANNOTATIONS, *FOLDERS]):
+        (tmp_path / str(number)).mkdir()
+        rows.append(member.row(tmp_path / str(number)))
+    listed = [line for line in PAGE.read_text("utf-8").splitlines() if "`" in line and line.startswith("| ")]
+    assert listed == rows, "\n".join(rows)
 
 
 def test_the_zoo_is_large_and_has_no_member_twice():

@@ -4,6 +4,7 @@ All have the same three photos with the same texts or boxes, so that what a read
 reference. ``zoo_tables``, ``zoo_tars`` and ``zoo_annotations`` write the members; ``test_zoo`` reads them.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,10 +30,21 @@ Boxes = set[tuple[int, str, tuple[int, ...]]]
 
 
 class Given(NamedTuple):
-    """What a user gives to the reader: the settings ``images=`` and ``captions=``, or ``data.root=`` and the split."""
+    """What a user gives: ``images=`` and perhaps ``captions=``, or the root of annotations and settings of ``data``."""
 
     path: Path
     second: Any = None
+
+    def settings(self, folder: Path) -> str:
+        """What a user writes on the command line, with paths relative to the data set."""
+
+        def relative(path: object) -> str:
+            return Path("DATA", path.relative_to(folder)).as_posix() if isinstance(path, Path) else str(path)
+
+        if isinstance(self.second, dict):
+            more = "".join(f" data.{name}={relative(value)}" for name, value in self.second.items() if name != "data")
+            return f"data={self.second['data']} data.root={relative(self.path)}{more}"
+        return f"images={relative(self.path)}" + (f" captions={relative(self.second)}" if self.second else "")
 
 
 class Member(NamedTuple):
@@ -44,7 +56,7 @@ class Member(NamedTuple):
         kind: what is read: "captions", "tags", "objects" or "photos".
         texts: the expected texts by the number of the photo; None for the usual ones.
         skipped: how many samples are skipped for each kind of reason.
-        refused: the message of a data set that is refused, as a regular expression; "" if it is read.
+        refused: a part of the message of a data set that is refused, "…" for anything; "" if it is read.
     """
 
     tool: str
@@ -53,6 +65,21 @@ class Member(NamedTuple):
     texts: Texts | None
     skipped: dict[str, int]
     refused: str
+
+    @property
+    def message(self) -> str:
+        """The message of a data set that is refused, as a regular expression."""
+        return ".*".join(map(re.escape, self.refused.split("…")))
+
+    def row(self, folder: Path) -> str:
+        """The line of the documentation.
+
+        Args:
+            folder: an empty folder.
+        """
+        result = f"refused: {self.refused}" if self.refused else self.kind
+        reasons = "".join(f"; {count} {reason}" for reason, count in self.skipped.items())
+        return f"| {self.tool} | `{self.write(folder).settings(folder)}` | {result}{reasons} |"
 
 
 class Zoo(list[Member]):

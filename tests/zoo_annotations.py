@@ -1,4 +1,4 @@
-"""Members of the zoo: photos with boxes. What a user gives is a function that opens the data set."""
+"""Members of the zoo: photos with boxes. What a user gives are settings of ``data``."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 from zoo import HEIGHT, NAMES, OBJECTS, STEMS, WIDTH, Given, Zoo, write_photos, write_text
 
-from eval.coco import Coco
-from eval.voc import Ilsvrc, Voc
-
 ANNOTATIONS = Zoo()
 CLASSES = ("cat", "dog")
+COCO = {"data": "coco2017"}
 
 
 def coco_json(names: Sequence[str] = NAMES, first: int = 1, **fields: Any) -> dict[str, Any]:
@@ -56,14 +54,14 @@ def encoded(box: list[int]) -> dict[str, Any]:
 def coco(folder: Path) -> Given:
     write_photos(folder / "val2017")
     write_json(folder / "annotations" / "instances_val2017.json", coco_json(segmentation=polygon))
-    return Given(folder, lambda: Coco(folder, "val2017"))
+    return Given(folder, COCO | {"split": "val2017"})
 
 
 @ANNOTATIONS.member("COCO instances with masks of pycocotools.mask.encode", kind="objects")
 def coco_encoded(folder: Path) -> Given:
     write_photos(folder / "val2017")
     write_json(folder / "annotations" / "instances_val2017.json", coco_json(segmentation=encoded))
-    return Given(folder, lambda: Coco(folder, "val2017"))
+    return Given(folder, COCO | {"split": "val2017"})
 
 
 @ANNOTATIONS.member("CVAT: COCO 1.0", kind="objects")
@@ -71,15 +69,17 @@ def cvat_coco(folder: Path) -> Given:
     write_photos(folder / "images" / "default")
     content = coco_json(segmentation=[], attributes={"occluded": False, "rotation": 0.0})
     path = write_json(folder / "annotations" / "instances_default.json", content)
-    return Given(folder, lambda: Coco(folder, "default", annotations=path, images=folder / "images" / "default"))
+    return Given(folder, COCO | {"split": "default", "annotations": path, "images": folder / "images" / "default"})
 
 
 @ANNOTATIONS.member(
-    "CVAT: COCO 1.0 without data.images", kind="objects", refused="does not exist: set data.root.*data.images"
+    "CVAT: COCO 1.0 without data.images",
+    kind="objects",
+    refused="set data.root…or data.images",
 )
 def cvat_coco_default(folder: Path) -> Given:
     cvat_coco(folder)
-    return Given(folder, lambda: Coco(folder, "default"))
+    return Given(folder, COCO | {"split": "default"})
 
 
 @ANNOTATIONS.member("Roboflow: COCO", kind="objects")
@@ -87,7 +87,7 @@ def roboflow_coco(folder: Path) -> Given:
     names = [f"{stem}_jpg.rf.0a1b2c.jpg" for stem in STEMS]
     write_photos(folder / "train", names)
     write_json(folder / "train" / "_annotations.coco.json", coco_json(names, 1, segmentation=[]))
-    return Given(folder, lambda: Coco(folder, "train"))
+    return Given(folder, COCO | {"split": "train"})
 
 
 @ANNOTATIONS.member("Label Studio: COCO", kind="objects")
@@ -95,7 +95,7 @@ def label_studio_coco(folder: Path) -> Given:
     names = [f"images/8f3a-{name}" for name in NAMES]
     write_photos(folder, names)
     path = write_json(folder / "result.json", coco_json(names, 0, segmentation=[], ignore=0))
-    return Given(folder, lambda: Coco(folder, "", annotations=path, images=folder))
+    return Given(folder, COCO | {"annotations": path, "images": folder})
 
 
 @ANNOTATIONS.member("LabelMe's labelme2coco.py", kind="objects")
@@ -103,14 +103,14 @@ def labelme2coco(folder: Path) -> Given:
     names = [f"JPEGImages/{name}" for name in NAMES]
     write_photos(folder, names)
     path = write_json(folder / "annotations.json", coco_json(names, 0, segmentation=polygon) | {"type": "instances"})
-    return Given(folder, lambda: Coco(folder, "", annotations=path, images=folder))
+    return Given(folder, COCO | {"annotations": path, "images": folder})
 
 
 @ANNOTATIONS.member("FiftyOne: COCO", kind="objects")
 def fiftyone(folder: Path) -> Given:
     write_photos(folder / "data")
     path = write_json(folder / "labels.json", coco_json())
-    return Given(folder, lambda: Coco(folder, "", annotations=path, images=folder / "data"))
+    return Given(folder, COCO | {"annotations": path, "images": folder / "data"})
 
 
 @ANNOTATIONS.member("COCO on Windows, with backslashes and folders", kind="objects")
@@ -118,24 +118,30 @@ def coco_windows(folder: Path) -> Given:
     names = [f"camera{i}\\{name}" for i, name in enumerate(NAMES)]
     write_photos(folder / "train", [name.replace("\\", "/") for name in names])
     write_json(folder / "annotations" / "instances_train.json", coco_json(names, segmentation=None))
-    return Given(folder, lambda: Coco(folder, "train"))
+    return Given(folder, COCO | {"split": "train"})
 
 
 @ANNOTATIONS.member(
-    "COCO results: a list of boxes", kind="objects", refused="is a list, such as COCO's results: give a data set"
+    "COCO results: a list of boxes",
+    kind="objects",
+    refused="is a list, such as COCO's results: give a data set with images",
 )
 def coco_results(folder: Path) -> Given:
     write_photos(folder / "val")
     write_json(folder / "annotations" / "instances_val.json", coco_json()["annotations"])
-    return Given(folder, lambda: Coco(folder, "val"))
+    return Given(folder, COCO | {"split": "val"})
 
 
-@ANNOTATIONS.member("boxes in 0..1 in a COCO file", kind="objects", refused="0..1|fraction")
+@ANNOTATIONS.member(
+    "boxes in 0..1 in a COCO file",
+    kind="objects",
+    refused="like fractions of the photo: write…in pixels",
+)
 def coco_fractions(folder: Path) -> Given:
     content = coco_json(bbox=lambda b: [b[0] / WIDTH, b[1] / HEIGHT, b[2] / WIDTH, b[3] / HEIGHT])
     write_photos(folder / "val")
     write_json(folder / "annotations" / "instances_val.json", content)
-    return Given(folder, lambda: Coco(folder, "val"))
+    return Given(folder, COCO | {"split": "val"})
 
 
 def voc_xml(number: int, name: str, extra: str = "", more: str = "") -> str:
@@ -155,7 +161,7 @@ def write_voc(folder: Path, listed: str, extra: str = "", more: str = "") -> Giv
     for number, (name, stem) in enumerate(zip(NAMES, STEMS, strict=True)):
         write_text(folder / "Annotations" / f"{stem}.xml", voc_xml(number, name, extra, more))
     write_text(folder / "ImageSets" / "Main" / "train.txt", listed)
-    return Given(folder, lambda: Voc(folder, "train"))
+    return Given(folder, {"data": "voc2012", "split": "train"})
 
 
 @ANNOTATIONS.member("PASCAL VOC: a folder with ImageSets", kind="objects")
@@ -190,7 +196,7 @@ def roboflow_voc(folder: Path) -> Given:
     write_photos(folder / "train")
     for number, (name, stem) in enumerate(zip(NAMES, STEMS, strict=True)):
         write_text(folder / "train" / f"{stem}.xml", voc_xml(number, name))
-    return Given(folder, lambda: Voc(folder, "train"))
+    return Given(folder, {"data": "voc2012", "split": "train"})
 
 
 @ANNOTATIONS.member("ImageNet (ILSVRC) with boxes", kind="objects")
@@ -198,7 +204,7 @@ def ilsvrc(folder: Path) -> Given:
     write_photos(folder / "Data" / "CLS-LOC" / "val", [f"{stem}.JPEG" for stem in STEMS])
     for number, stem in enumerate(STEMS):
         write_text(folder / "Annotations" / "CLS-LOC" / "val" / f"{stem}.xml", voc_xml(number, stem))
-    return Given(folder, lambda: Ilsvrc(folder, "val"))
+    return Given(folder, {"data": "imagenet", "split": "val"})
 
 
 def yolo_lines(number: int) -> Iterator[str]:
@@ -208,25 +214,29 @@ def yolo_lines(number: int) -> Iterator[str]:
             yield f"{CLASSES.index(name)} {centre} {(x2 - x1) / WIDTH:.6f} {(y2 - y1) / HEIGHT:.6f}\n"
 
 
-@ANNOTATIONS.member("YOLO: txt labels", kind="objects", refused="YOLO.*convert it to COCO")
+@ANNOTATIONS.member("YOLO: txt labels", kind="objects", refused="it looks like YOLO: convert it to COCO")
 def yolo(folder: Path) -> Given:
     write_photos(folder / "images" / "train")
     for number, stem in enumerate(STEMS):
         write_text(folder / "labels" / "train" / f"{stem}.txt", "".join(yolo_lines(number)))
     write_text(folder / "data.yaml", "train: images/train\nnames: [cat, dog]\n")
-    return Given(folder, lambda: Coco(folder, "train"))
+    return Given(folder, COCO | {"split": "train"})
 
 
-@ANNOTATIONS.member("Roboflow and Ultralytics: YOLO by split", kind="objects", refused="YOLO.*convert it to COCO")
+@ANNOTATIONS.member(
+    "Roboflow and Ultralytics: YOLO by split", kind="objects", refused="it looks like YOLO: convert it to COCO"
+)
 def yolo_by_split(folder: Path) -> Given:
     write_photos(folder / "train" / "images")
     for number, stem in enumerate(STEMS):
         write_text(folder / "train" / "labels" / f"{stem}.txt", "".join(yolo_lines(number)))
     write_text(folder / "data.yaml", "train: ../train/images\nnames: [cat, dog]\n")
-    return Given(folder, lambda: Coco(folder, "train"))
+    return Given(folder, COCO | {"split": "train"})
 
 
-@ANNOTATIONS.member("LabelMe: JSON beside each photo", kind="objects", refused="LabelMe.*labelme2coco")
+@ANNOTATIONS.member(
+    "LabelMe: JSON beside each photo", kind="objects", refused="looks like LabelMe: convert it with labelme2coco"
+)
 def labelme(folder: Path) -> Given:
     write_photos(folder / "train")
     for number, (name, stem) in enumerate(zip(NAMES, STEMS, strict=True)):
@@ -235,14 +245,14 @@ def labelme(folder: Path) -> Given:
         content = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": name, "imageData": None,
                    "imageHeight": HEIGHT, "imageWidth": WIDTH}  # fmt: skip
         write_json(folder / "train" / f"{stem}.json", content)
-    return Given(folder, lambda: Coco(folder, "train"))
+    return Given(folder, COCO | {"split": "train"})
 
 
 @ANNOTATIONS.member(
-    "VGG Image Annotator: via_project.json", kind="objects", refused="it has no list of annotations|images"
+    "VGG Image Annotator: via_project.json", kind="objects", refused="it has no list of images…export the data as COCO"
 )
 def via(folder: Path) -> Given:
     write_photos(folder / "val")
     content = {f"{name}1024": {"filename": name, "size": 1024, "regions": [], "file_attributes": {}} for name in NAMES}
     write_json(folder / "annotations" / "instances_val.json", content)
-    return Given(folder, lambda: Coco(folder, "val"))
+    return Given(folder, COCO | {"split": "val"})

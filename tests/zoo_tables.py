@@ -147,7 +147,8 @@ def excel_sep(folder: Path) -> Given:
 
 
 @TABLES.member(
-    "Excel: CSV in the system's encoding", refused=r"not UTF-8 \(byte 0xe9\): .*iconv -f WINDOWS-1252 -t UTF-8"
+    "Excel: CSV in the system's encoding",
+    refused="not UTF-8 (byte 0xe9)…convert it with iconv -f WINDOWS-1252 -t UTF-8",
 )
 def excel_latin(folder: Path) -> Given:
     text = as_csv(["Image", "Caption"], pairs(), delimiter=";", lineterminator="\r\n")
@@ -182,7 +183,7 @@ def imagefolder_jsonl(folder: Path) -> Given:
 
 
 @TABLES.member(
-    "Hugging Face imagefolder: the folder itself", refused=r"has metadata\.jsonl: give images=.*metadata\.jsonl"
+    "Hugging Face imagefolder: the folder itself", refused="it has metadata.jsonl: give images=…metadata.jsonl"
 )
 def imagefolder(folder: Path) -> Given:
     imagefolder_jsonl(folder)
@@ -197,7 +198,8 @@ def parquet_lists(folder: Path) -> Given:
 
 
 @TABLES.member(
-    "Hugging Face datasets: Parquet with the photos inside", refused="holds the photos themselves.*write them"
+    "Hugging Face datasets: Parquet with the photos inside",
+    refused="holds the photos themselves, not their paths: write them into files",
 )
 def embedded_photos(folder: Path) -> Given:
     rows = [{"image": {"bytes": b"\xff\xd8", "path": name}, "text": text} for name, text in FIRST]
@@ -234,7 +236,10 @@ def sbu(folder: Path) -> Given:
     return Given(write_text(folder / "sbu-captions-all.json", text))
 
 
-@TABLES.member("Open Images: train-annotations-bbox.csv", refused="has columns ImageID|one must be path")
+@TABLES.member(
+    "Open Images: train-annotations-bbox.csv",
+    refused="one must be path…rename one, or add a header",
+)
 def open_images(folder: Path) -> Given:
     header = ["ImageID", "Source", "LabelName", "Confidence", "XMin", "XMax", "YMin", "YMax", "IsOccluded"]
     rows = [(stem, "xclick", "/m/0bt9lr", 1, 0.1, 0.5, 0.1, 0.5, 0) for stem in STEMS]
@@ -250,7 +255,7 @@ def localized_narratives(folder: Path) -> Given:
     return Given(write_photos(folder / "train"), write_text(folder / "narratives.jsonl", "\n".join(lines)))
 
 
-@TABLES.member("Label Studio: JSON", refused="one must be path|export")
+@TABLES.member("Label Studio: JSON", refused="it looks like Label Studio: export the project as CSV or COCO")
 def label_studio(folder: Path) -> Given:
     tasks = [{"id": i, "annotations": [{"id": 1, "result": []}], "data": {"image": f"/data/upload/1/8f-{name}"}}
              for i, name in enumerate(NAMES)]  # fmt: skip
@@ -258,7 +263,7 @@ def label_studio(folder: Path) -> Given:
 
 
 @TABLES.member(
-    "Label Studio: CSV of captions", refused=r"none of 3 photos can be used \(3 missing\).*relative to as images="
+    "Label Studio: CSV of captions", refused="none of 3 photos can be used (3 missing)…relative to as images="
 )
 def label_studio_csv(folder: Path) -> Given:
     header = ["annotation_id", "annotator", "caption", "id", "image"]

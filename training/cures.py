@@ -27,6 +27,8 @@ def table_cure(columns: Collection[str]) -> str:
     """
     if any("url" in name.lower() or "://" in name for name in columns):
         return f"its photos are URLs: {DOWNLOAD}"
+    if {"annotations", "data"} <= set(columns):
+        return "it looks like Label Studio: export the project as CSV or COCO"
     return "rename one, or add a header"
 
 
