@@ -1,16 +1,14 @@
 """Photos with annotated objects, whichever data set they come from."""
 
-from collections.abc import Iterable
-
 import numpy as np
 
-from eval.coco import CocoImage
-from eval.voc import VocImage
+from eval.coco import Coco, CocoImage
+from eval.voc import Ilsvrc, Voc, VocImage
 from grounding.images import read_image
 from proposals.errors import InputError
 
 AnnotatedPhoto = VocImage | CocoImage
-AnnotatedPhotos = Iterable[AnnotatedPhoto]
+AnnotatedPhotos = Voc | Ilsvrc | Coco
 
 
 def check_annotated(photos: AnnotatedPhotos | None) -> AnnotatedPhotos:
@@ -28,6 +26,20 @@ def check_annotated(photos: AnnotatedPhotos | None) -> AnnotatedPhotos:
     if photos is None:
         raise InputError("this data set has no annotated objects: set data=voc2012, data=coco2017 or data=imagenet")
     return photos
+
+
+def check_masks(photo: AnnotatedPhoto) -> None:
+    """Checks that a photo of COCO has the mask of each object.
+
+    Args:
+        photo: the photo and its annotation.
+
+    Raises:
+        InputError: an object has no mask, or a malformed one.
+    """
+    if isinstance(photo, CocoImage):
+        for thing in photo.objects:
+            thing.check_mask()
 
 
 def read_annotated(photo: AnnotatedPhoto) -> np.ndarray:

@@ -6,7 +6,6 @@ grounding step=evaluate data.split=test cache=CACHE gamma=0.5                   
 """
 
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from eval.checks import check_counts
 from eval.flickr30k import EntityImage, Flickr30kEntities
 from eval.localization import inclusive
+from eval.photo_reading import UNUSABLE, photo_ledger, read_photos, require_files
 from eval.predictions import Prediction, write_predictions
 from eval.scenes import fill_cache, scenes
 from grounding import Grounder
@@ -35,13 +35,16 @@ def attend(grounder: Grounder, root: str, split: str, cache: str | None, limit: 
         The ids of the photos in this rank's share that could not be read.
 
     Raises:
-        InputError: the folder is not Flickr30k Entities, an annotation is malformed, ``limit`` is below 1, or there is
-            no cache.
+        InputError: the folder is not Flickr30k Entities, no photo can be used, ``limit`` is below 1, or there is no
+            cache.
     """
     check_counts(limit=limit)
     if cache is None:
         raise InputError("step=attend writes to a cache: set cache=FOLDER")
-    return fill_cache(grounder, list(islice(Flickr30kEntities(root, split), limit)), cache)
+    data = Flickr30kEntities(root, split)
+    images = read_photos(data, photo_ledger(data), limit, files=False)
+    require_files(images, data.folder)
+    return fill_cache(grounder, images, cache)
 
 
 def rescore(
@@ -58,16 +61,26 @@ def rescore(
         limit: use only the first ``limit`` photos; None for all.
 
     Returns:
-        The ids of the photos that could not be read. Their phrases have no boxes.
+        The ids of the photos that could not be read. Their phrases have no boxes. Photos without a usable annotation
+        have no phrases; they are listed in ``skipped.jsonl``, too.
 
     Raises:
-        InputError: the folder is not Flickr30k Entities, an annotation is malformed, or ``limit`` is below 1.
+        InputError: the folder is not Flickr30k Entities, no photo can be used, or ``limit`` is below 1.
     """
     check_counts(limit=limit)
+    data = Flickr30kEntities(root, split)
+    ledger = photo_ledger(data)
+    images = read_photos(data, ledger, limit, files=False)
+    require_files(images, data.folder)
     unread: list[str] = []
-    images = islice(Flickr30kEntities(root, split), limit)
-    found = _predictions(scenes(grounder, images, cache, unread.append))
-    write_predictions(Path(output, "predictions.jsonl"), found)
+
+    def skip(name: str, error: str) -> None:
+        unread.append(name)
+        ledger.skip(name, UNUSABLE, error)
+
+    write_predictions(Path(output, "predictions.jsonl"), _predictions(scenes(grounder, images, cache, skip)))
+    ledger.kept = len(images) - len(unread)
+    ledger.finish(output)
     return unread
 
 

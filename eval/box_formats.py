@@ -1,8 +1,12 @@
 """Tells boxes that are not in the expected format: fractions of the photo, or width and height instead of a corner."""
 
+import logging
+
 import numpy as np
 
 from proposals.errors import InputError
+
+log = logging.getLogger(__name__)
 
 MAX_REVERSED = 0.1  # share of the boxes
 MAX_LEAVING = 0.25  # share of the boxes
@@ -55,6 +59,16 @@ class BoxFormat:
             raise InputError(
                 f"{self.where}: all numbers of its {self.boxes:,} boxes are at most 1, like fractions of the photo: "
                 f"write {expected} in pixels"
+            )
+
+    def warn_leaving(self) -> None:
+        """Warns if many boxes extend beyond their photo, as those of a resized photo do."""
+        if self.leaving > MAX_LEAVING * self.boxes:
+            log.warning(
+                "%s: %d of %d boxes extend beyond their photos: they must be in pixels of the original photos",
+                self.where,
+                self.leaving,
+                self.boxes,
             )
 
     def check_corners(self) -> None:

@@ -8,9 +8,7 @@ an error if its IoU with every box of the class is below 0.5. alpha is selected 
 photos give the result.
 """
 
-import logging
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +20,13 @@ from eval.bootstrap import class_mean_interval
 from eval.checks import check_counts
 from eval.class_maps import class_maps, describe_maps, known_tags
 from eval.dominant_objects import CHOICES, DominantObject
+from eval.photo_reading import UNUSABLE, faulty_names, name_some, photo_ledger, read_photos
 from eval.proposal_recall import box_overlap
 from grounding import Grounder
 from grounding.runtime.artefacts import write_json
+from grounding.runtime.ledger import Ledger
 from grounding.runtime.ranks import rank_of
 from proposals.errors import InputError
-
-log = logging.getLogger(__name__)
 
 SIDE = 224
 ALPHAS = tuple(step / 2 for step in range(21))
@@ -70,43 +68,58 @@ def localize(
         limit: use only the first ``limit`` photos; None for all.
 
     Returns:
-        The metrics, errors in percent. Photos that cannot be read and labels without a tag are left out and listed
-        there. With several ranks the first one does all the work; the others return an empty dictionary.
+        The metrics, errors in percent. Photos that cannot be used and labels without a tag are left out and listed
+        there and in ``skipped.jsonl``. With several ranks the first one does all the work; the others return an empty
+        dictionary.
 
     Raises:
-        InputError: an annotation is malformed, a setting is out of range, or there are too few photos.
+        InputError: no photo can be used, a setting is out of range, or there are too few photos.
     """
     photos = check_annotated(photos)
     check_counts(resamples=resamples, limit=limit)
     if dominant not in CHOICES:
         raise InputError(f"dominant={dominant} is unknown: choose one of {', '.join(CHOICES)}")
     check_counts(2, hold_out_every=hold_out_every)
+    known_tags(classes, classes, grounder.tagger.vocabulary)  # checks the setting
     if rank_of()[0] > 0:
         return {}
-    candidates = ((photo, CHOICES[dominant](photo)) for photo in islice(photos, limit))
-    tasks = [(photo, thing) for photo, thing in candidates if thing]
+    ledger = photo_ledger(photos, "use more photos, or step.dominant=largest, which allows several objects")
     overlaps: list[np.ndarray] = []
     whole: list[float] = []
-    unread: list[str] = []
     unknown: list[str] = []
-    for photo, thing in tqdm(tasks, "photos", unit="photo", disable=None):
+    for photo, thing in _tasks(photos, ledger, dominant, limit):
         tags = known_tags(classes, [thing.name], grounder.tagger.vocabulary)
+        if not tags:
+            unknown.append(thing.name)
+            ledger.skip(photo.id, "of a class without a tag", thing.name)
+            continue
         try:
-            if tags:
-                overlaps.append(alpha_overlaps(grounder, photo, thing, tags[thing.name]))
-                whole.append(_best_overlap(_whole_photo(photo.size), thing)[0])
-            else:
-                unknown.append(thing.name)
+            overlaps.append(alpha_overlaps(grounder, photo, thing, tags[thing.name]))
         except InputError as error:
-            log.warning("skipped %s: %s", photo.id, error)
-            unread.append(photo.id)
-    metrics = describe_maps(grounder, photos) | {"choose": dominant, "skipped_images": unread}
+            ledger.skip(photo.id, UNUSABLE, str(error))
+        else:
+            whole.append(_best_overlap(_whole_photo(photo.size), thing)[0])
+            ledger.keep()
+    ledger.finish(output)
+    metrics = describe_maps(grounder, photos) | {"choose": dominant, "skipped_images": faulty_names(ledger)}
     metrics |= {"unknown_classes": {name: unknown.count(name) for name in sorted(set(unknown))}}
     overlaps_of_all = np.array(overlaps).reshape(-1, len(ALPHAS))
     metrics |= localization_error(overlaps_of_all, np.array(whole), hold_out_every, resamples, seed)
     write_json(Path(output, "metrics.json"), metrics)
     print(table(metrics))
     return metrics
+
+
+def _tasks(
+    photos: AnnotatedPhotos, ledger: Ledger, dominant: str, limit: int | None
+) -> Iterator[tuple[AnnotatedPhoto, DominantObject]]:
+    """The photos that have a dominant object; the others are skipped."""
+    for photo in tqdm(read_photos(photos, ledger, limit), "photos", unit="photo", disable=None):
+        thing = CHOICES[dominant](photo)
+        if thing:
+            yield photo, thing
+        else:
+            ledger.skip(photo.id, "without a dominant object")
 
 
 def alpha_overlaps(grounder: Grounder, photo: AnnotatedPhoto, thing: DominantObject, tags: Sequence[str]) -> np.ndarray:
@@ -227,7 +240,7 @@ def _remarks(metrics: dict) -> list[str]:
     unknown = ", ".join(f"{name} ({count})" for name, count in metrics["unknown_classes"].items())
     lines = [f"labels without a tag, left out: {unknown}"] if unknown else []
     if metrics["skipped_images"]:
-        lines.append(f"could not be read, left out: {', '.join(metrics['skipped_images'])}")
+        lines.append(f"could not be used, left out: {name_some(metrics['skipped_images'])}")
     if metrics["choose"] != "labelled":
         lines.append("not the paper's protocol: it uses data=imagenet, with one class labelled in every photo")
     return lines

@@ -10,19 +10,21 @@ a phrase without a known word, or without a prediction, is a miss.
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 
 from eval.checks import check_counts
 from eval.evaluation_table import evaluation_table
 from eval.flickr30k import EntityImage, Flickr30kEntities
 from eval.gamma_selection import GammaSelection, select_gammas
+from eval.photo_reading import UNUSABLE, faulty_names, photo_ledger, read_photos, require_files
 from eval.phrase_metrics import phrase_metrics
-from eval.phrase_results import PhraseResult, answer_phrases, compare_predictions
+from eval.phrase_results import PhraseResult, answer_phrases
+from eval.prediction_results import compare_predictions
 from eval.predictions import Prediction, write_predictions
 from eval.scenes import fill_cache, scenes
 from grounding import Grounder
 from grounding.runtime.artefacts import write_json, write_json_lines
+from grounding.runtime.ledger import Ledger
 from grounding.runtime.ranks import rank_of
 from proposals.errors import InputError
 
@@ -37,6 +39,7 @@ def evaluate(
     cache: str | None = None,
     gamma_candidates: Sequence[float] | None = None,
     gamma_split: str | None = None,
+    partial_predictions: bool = False,
 ) -> dict:
     """Evaluates every phrase of a split, writes ``metrics.json`` and ``phrases.jsonl``, and prints a table.
 
@@ -53,41 +56,59 @@ def evaluate(
         gamma_candidates: gammas to select from. Each photo is answered with the gamma that is best on other photos
             (see ``eval.gamma_selection``). The intervals do not include the uncertainty of the selection.
         gamma_split: the split to select gamma on; None to select it for each half of the photos on the other half.
+        partial_predictions: whether the file of predictions may lack phrases, which are then misses.
 
     Returns:
         The metrics, recalls in percent, with 95 % intervals over photos. A photo that cannot be read is listed there,
-        and its phrases are misses. With several ranks the first one evaluates; the others help to fill the cache and
+        and its phrases are misses. Photos whose annotations cannot be used have no phrases; they are listed there, too.
+        ``skipped.jsonl`` lists both. With several ranks the first one evaluates; the others help to fill the cache and
         return an empty dictionary.
 
     Raises:
-        InputError: the folder is not Flickr30k Entities, an annotation or a prediction is malformed, there is no
-            phrase, ``limit`` is below 1, gamma cannot be selected, or there are several ranks and no cache.
+        InputError: the folder is not Flickr30k Entities, no photo can be used, a prediction is malformed or missing,
+            there is no phrase, ``limit`` is below 1, gamma cannot be selected, or there are several ranks and no cache.
     """
     check_counts(limit=limit)
-    images = list(islice(Flickr30kEntities(root, split), limit))
-    others = list(islice(Flickr30kEntities(root, gamma_split), limit)) if gamma_split else []
+    data = Flickr30kEntities(root, split)
+    ledger = photo_ledger(data)
+    images = read_photos(data, ledger, limit, files=False)
+    if predictions is None:
+        require_files(images, data.folder)
+    left_out = faulty_names(ledger)
+    others = _read_split(root, gamma_split, limit)
     if gamma_candidates is not None or gamma_split is not None:
         _check_selection(images, others, gamma_candidates, predictions, cache)
     if not _evaluates_here(grounder, images + others, predictions, cache):
         return {}
-    metrics: dict = {"data": {"root": str(root), "split": split}, "images": len(images)}
+    metrics: dict = {"data": {"root": str(root), "split": split}, "images": len(images), "left_out": left_out}
     if predictions is None:
         selection = None
         if gamma_candidates is not None:
             twofold = not gamma_split
             selection = select_gammas(grounder, images if twofold else others, gamma_candidates, cache, twofold)
-        results, unread = _answer(grounder, images, cache, selection)
+        results, unread = _answer(grounder, images, cache, selection, ledger)
         metrics |= asdict(grounder.settings) | {"proposals": type(grounder.proposer).__name__, "skipped_images": unread}
         metrics |= _selection_record(selection, gamma_split) if selection else {}
         write_predictions(Path(output, "predictions.jsonl"), (Prediction(r.place, r.boxes, r.scores) for r in results))
     else:
-        results, unknown = compare_predictions(images, predictions)
-        metrics |= {"predictions": str(predictions), "unknown_predictions": unknown}
+        found = compare_predictions(images, predictions, output, partial_predictions, set(data.ids))
+        results = found.phrases
+        metrics |= {"predictions": str(predictions), "unknown_predictions": list(map(list, found.unknown))}
+        metrics |= {"missing_predictions": len(found.missing)}
+        ledger.kept = len(images)
+    ledger.finish(output)
     metrics |= phrase_metrics(results, own=predictions is None)
     write_json_lines(Path(output, "phrases.jsonl"), (result.as_record() for result in results))
     write_json(Path(output, "metrics.json"), metrics)
     print(evaluation_table(metrics))
     return metrics
+
+
+def _read_split(root: str, split: str | None, limit: int | None) -> list[EntityImage]:
+    if split is None:
+        return []
+    data = Flickr30kEntities(root, split)
+    return read_photos(data, photo_ledger(data), limit, files=False)
 
 
 def _check_selection(
@@ -124,14 +145,24 @@ def _selection_record(selection: GammaSelection, split: str | None) -> dict:
 
 
 def _answer(
-    grounder: Grounder, images: Sequence[EntityImage], cache: str | None, selection: GammaSelection | None
+    grounder: Grounder,
+    images: Sequence[EntityImage],
+    cache: str | None,
+    selection: GammaSelection | None,
+    ledger: Ledger,
 ) -> tuple[list[PhraseResult], list[str]]:
     """The result of every phrase, and the photos that could not be read."""
     results: list[PhraseResult] = []
     unread: list[str] = []
-    for image, scene in scenes(grounder, images, cache, unread.append):
+
+    def skip(name: str, error: str) -> None:
+        unread.append(name)
+        ledger.skip(name, UNUSABLE, error)
+
+    for image, scene in scenes(grounder, images, cache, skip):
         if scene:
             results += answer_phrases(scene, image, selection.gamma_for(image) if selection else None)
         else:
             results += [PhraseResult.unanswered(image, entity) for entity in image.entities]
+    ledger.kept = len(images) - len(unread)
     return results, unread

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from eval.gammas import gamma_text
 from eval.localization import DEPTHS
+from eval.photo_reading import name_some
 
 # a key of metrics.json: the name of its line
 SINGLE_METRICS = {
@@ -51,7 +52,11 @@ def evaluation_table(metrics: dict) -> str:
         *_single_lines(metrics),
     ]
     if metrics.get("skipped_images"):
-        lines.append(f"could not be read, counted as misses: {', '.join(metrics['skipped_images'])}")
+        lines.append(f"could not be read, counted as misses: {name_some(metrics['skipped_images'])}")
+    if metrics.get("left_out"):
+        lines.append(f"photos without a usable annotation, left out: {name_some(metrics['left_out'])}")
+    if metrics.get("missing_predictions"):
+        lines.append(f"phrases without a prediction, counted as misses: {metrics['missing_predictions']:,}")
     return "\n".join(lines)
 
 

@@ -73,7 +73,7 @@ class Flickr30kEntities:
     """
 
     def __init__(self, root: str | Path, split: str):
-        self.root = Path(root)
+        self.root, self.folder = Path(root), Path(root, "images")
         for name in ("images", "Annotations", "Sentences", f"{split}.txt"):
             if not (self.root / name).exists():
                 raise InputError(f"{self.root} has no {name}: set data.root to the folder of Flickr30k Entities")
@@ -102,7 +102,7 @@ class Flickr30kEntities:
             for phrase, markup in enumerate(marked)
             if markup.chain in chains
         )
-        return EntityImage(image, self.root / "images" / f"{image}.jpg", size, entities, tuple(map(len, captions)))
+        return EntityImage(image, self.folder / f"{image}.jpg", size, entities, tuple(map(len, captions)))
 
     def captions(self, image: str) -> list[str]:
         """The captions of a photo as plain text, without the markup of the phrases.

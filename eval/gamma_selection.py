@@ -64,7 +64,8 @@ def select_gammas(
         )
     used = [image for image in images if image.entities]
     hits = {
-        image.id: count_hits(scene, image, candidates) for image, scene in scenes(grounder, used, cache, lambda _: None)
+        image.id: count_hits(scene, image, candidates)
+        for image, scene in scenes(grounder, used, cache, lambda *_: None)
     }
     one, other = ([h for image, h in hits.items() if not twofold or half(image) != side] for side in (0, 1))
     return GammaSelection((_best(one, candidates), _best(other, candidates)), tuple(candidates))

@@ -9,16 +9,16 @@ words of captions. Evaluate it with ``classes@data.classes=own``.
 
 from pathlib import Path
 
-from tqdm import tqdm
-
 from eval.annotated_photos import AnnotatedPhotos, check_annotated
+from eval.photo_reading import photo_ledger, read_photos
 from grounding.runtime.artefacts import write_json_lines
 from grounding.text.words import normalize
-from proposals.errors import InputError
 
 
 def label(photos: AnnotatedPhotos | None, output: str) -> Path:
     """Writes ``labels.jsonl``, with one line ``{"path": ..., "tags": [...]}`` for each photo that shows a class.
+
+    Photos without an object and photos that cannot be used are listed in ``skipped.jsonl``.
 
     Args:
         photos: a reader, ``eval.voc.Voc`` or ``eval.coco.Coco``; None, for data without objects, is an error.
@@ -28,12 +28,18 @@ def label(photos: AnnotatedPhotos | None, output: str) -> Path:
         The path of the table.
 
     Raises:
-        InputError: an annotation is malformed, or no photo has an object.
+        InputError: no photo can be used, or none has an object.
     """
-    progress = tqdm(check_annotated(photos), "photos", unit="photo", disable=None)
-    records = [{"path": str(photo.path.absolute()), "tags": photo.classes} for photo in progress if photo.classes]
-    if not records:
-        raise InputError("no photo has an object: set another data.split")
+    photos = check_annotated(photos)
+    ledger = photo_ledger(photos)
+    records = []
+    for photo in read_photos(photos, ledger):
+        if photo.classes:
+            records.append({"path": str(photo.path.absolute()), "tags": photo.classes})
+            ledger.keep()
+        else:
+            ledger.skip(photo.id, "without an object")
+    ledger.finish(output)
     table = Path(output, "labels.jsonl")
     write_json_lines(table, records)
     names = {normalize(name) for record in records for name in record["tags"]}

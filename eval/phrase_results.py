@@ -1,19 +1,14 @@
 """The result of each phrase: whether, and at which rank, its boxes are correct."""
 
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm import tqdm
 
 from eval.flickr30k import Entity, EntityImage
 from eval.gammas import GAMMAS
 from eval.localization import MISS, contains, first_correct, inclusive
-from eval.predictions import Place, read_predictions
+from eval.predictions import Place
 from grounding.scene import GroundingScene
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -115,37 +110,3 @@ def answer_phrases(scene: GroundingScene, image: EntityImage, gamma: float | Non
             result.rank_by_gamma[gamma] = first_correct(inclusive(answer.boxes), inclusive(entity.union[None]))
             result.scores_by_gamma[gamma] = answer.scores
     return results
-
-
-def compare_predictions(images: Sequence[EntityImage], path: str) -> tuple[list[PhraseResult], list[list]]:
-    """Compares a file of predictions with the ground truth.
-
-    Args:
-        images: the photos and their phrases.
-        path: the file, see ``eval.predictions``.
-
-    Returns:
-        The result of every phrase, and the places of predictions whose phrase is not in the split.
-
-    Raises:
-        InputError: a line is malformed, or a phrase is predicted twice.
-    """
-    known = {(i.id, e.sentence, e.phrase): (PhraseResult.unanswered(i, e), e) for i in images for e in i.entities}
-    marked = {image.id: image.marked for image in images}
-    unknown = []
-    for prediction in tqdm(read_predictions(path), "predictions", unit="phrase", disable=None):
-        if prediction.place in known:
-            result, entity = known[prediction.place]
-            result.compare(entity, prediction.boxes, prediction.scores)
-            result.boxes = np.zeros((0, 4))  # saves memory: a file may have a million boxes
-        elif not _is_marked(prediction.place, marked):
-            unknown.append(list(prediction.place))
-    if unknown:
-        log.warning("%d predictions name phrases that the split does not have, e.g. %s", len(unknown), unknown[0])
-    return [result for result, _ in known.values()], unknown
-
-
-def _is_marked(place: Place, marked: dict[str, tuple[int, ...]]) -> bool:
-    image, sentence, phrase = place
-    counts = marked.get(image, ())
-    return sentence < len(counts) and phrase < counts[sentence]

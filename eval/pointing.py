@@ -3,24 +3,21 @@
 grounding step=point data=voc2012 attention=c-mwp
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
 
-from eval.annotated_photos import AnnotatedPhoto, AnnotatedPhotos, check_annotated, read_annotated
+from eval.annotated_photos import AnnotatedPhoto, AnnotatedPhotos, check_annotated, check_masks, read_annotated
 from eval.checks import check_counts
 from eval.class_maps import class_maps, describe_maps, known_tags
+from eval.photo_reading import UNUSABLE, faulty_names, name_some, photo_ledger, read_photos
 from eval.pointing_game import CueResult, cues, is_hit, maxima, pointing_metrics
 from grounding import Grounder
 from grounding.runtime.artefacts import write_json, write_json_lines
 from grounding.runtime.ranks import rank_of
 from proposals.errors import InputError
-
-log = logging.getLogger(__name__)
 
 # GoogLeNet's columns of Table 1: VOC07 test all, difficult, COCO val all, difficult
 TABLE_1 = {
@@ -61,26 +58,29 @@ def point(
         limit: use only the first ``limit`` photos; None for all.
 
     Returns:
-        The metrics, accuracies in percent. Photos that cannot be read are left out and listed there. With several
-        ranks the first one does all the work; the others return an empty dictionary.
+        The metrics, accuracies in percent. Photos that cannot be used, or whose annotations cannot, are left out and
+        listed there and in ``skipped.jsonl``. With several ranks the first one does all the work; the others return an
+        empty dictionary.
 
     Raises:
-        InputError: an annotation is malformed, no photo has an object, or a count is below 1.
+        InputError: no photo can be used or has an object, or a count is below 1.
     """
     photos = check_annotated(photos)
     check_counts(resamples=resamples, limit=limit)
+    known_tags(classes, classes, grounder.tagger.vocabulary)  # checks the setting
     if rank_of()[0] > 0:
         return {}
-    chosen = list(islice(photos, limit))
+    ledger = photo_ledger(photos)
     results: list[CueResult] = []
-    unread: list[str] = []
+    chosen = read_photos(photos, ledger, limit, check_masks)
     for photo in tqdm(chosen, "photos", unit="photo", disable=None):
         try:
             results += play(grounder, photo, classes)
+            ledger.keep()
         except InputError as error:
-            log.warning("skipped %s: %s", photo.id, error)
-            unread.append(photo.id)
-    metrics = describe_maps(grounder, photos) | {"photos": len(chosen) - len(unread), "skipped_images": unread}
+            ledger.skip(photo.id, UNUSABLE, str(error))
+    ledger.finish(output)
+    metrics = describe_maps(grounder, photos) | {"photos": ledger.kept, "skipped_images": faulty_names(ledger)}
     metrics |= {"side": grounder.settings.side} | pointing_metrics(results, resamples, seed)
     write_json(Path(output, "metrics.json"), metrics)
     write_json_lines(Path(output, "points.jsonl"), map(asdict, results))
@@ -155,6 +155,6 @@ def _remarks(metrics: dict) -> list[str]:
     remarks = {
         f"classes without a tag (cues): {unknown}": unknown,
         f"constant maps, counted as misses: {metrics['flat_maps']}": metrics["flat_maps"],
-        f"could not be read, left out: {', '.join(metrics['skipped_images'])}": metrics["skipped_images"],
+        f"could not be used, left out: {name_some(metrics['skipped_images'])}": metrics["skipped_images"],
     }
     return [remark for remark, applies in remarks.items() if applies]

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from eval.box_formats import LARGEST
 from grounding.runtime.artefacts import write_json_lines
+from grounding.text.lines import decode
 from proposals.errors import InputError
 
 Place = tuple[str, int, int]  # image, sentence, phrase
@@ -68,7 +70,7 @@ def read_predictions(path: str | Path) -> Iterator[Prediction]:
     """
     seen: dict[Place, int] = {}
     try:
-        with Path(path).open(encoding="utf-8") as file:
+        with Path(path).open(encoding="utf-8-sig") as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), ""), 1):
                 if not line.strip():
                     continue
@@ -80,11 +82,16 @@ def read_predictions(path: str | Path) -> Iterator[Prediction]:
                 if first != number:
                     raise InputError(f"{path}:{number}: {prediction.place} is already in line {first}: keep one")
                 yield prediction
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise InputError(f"{path} cannot be read as lines of text ({error})") from error
+    except UnicodeDecodeError:
+        decode(Path(path).read_bytes(), path)  # its message names the encoding
+        raise
 
 
 def _parse(line: str) -> Prediction:
+    if line.lstrip().startswith("["):
+        raise ValueError("a JSON array: write one JSON object per line")
     record = json.loads(line)
     if not isinstance(record, dict):
         raise ValueError("a line must be a JSON object")  # noqa: TRY004, the caller handles ValueError
@@ -100,6 +107,8 @@ def _parse(line: str) -> Prediction:
         )
     if any(array.dtype.kind not in "iuf" or not np.isfinite(array).all() for array in (boxes, scores)):
         raise ValueError("boxes and scores must be finite numbers")
+    if boxes.size and np.abs(boxes).max() > LARGEST:
+        raise ValueError(f"boxes must be pixels, at most {LARGEST:.0e}")
     return Prediction((image, sentence, phrase), boxes.astype(float), scores.astype(float))
 
 

@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 
 def scenes(
     grounder: Grounder,
-    images: Sequence[EntityImage] | Iterator[EntityImage],
+    images: Sequence[EntityImage],
     cache: str | None,
-    unread: Callable[[str], object],
+    unread: Callable[[str, str], object],
 ) -> Iterator[tuple[EntityImage, GroundingScene | None]]:
     """Prepares photos for the words of their phrases.
 
@@ -28,7 +28,7 @@ def scenes(
         grounder: computes maps and proposals.
         images: the photos and their phrases.
         cache: the folder where maps and proposals are kept; None to keep nothing.
-        unread: is called with the id of each photo that cannot be read.
+        unread: is called with the id of each photo that cannot be read, and the error message.
 
     Yields:
         Each photo and its scene; None if the photo cannot be read or has no phrase.
@@ -41,7 +41,7 @@ def scenes(
                 scene = grounder.look(image.path) if kept is None else kept.look(image.path, _tags(grounder, image))
         except InputError as error:
             log.warning("skipped %s: %s", image.id, error)
-            unread(image.id)
+            unread(image.id, str(error))
         yield image, scene
 
 
@@ -58,7 +58,7 @@ def fill_cache(grounder: Grounder, images: Sequence[EntityImage], cache: str) ->
     """
     rank, world = rank_of()
     unread: list[str] = []
-    for _ in scenes(grounder, images[rank::world], cache, unread.append):
+    for _ in scenes(grounder, images[rank::world], cache, lambda name, _: unread.append(name)):
         pass
     if world > 1:
         wait_for_all()

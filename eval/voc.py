@@ -65,6 +65,7 @@ class Voc:
 
     def __init__(self, root: str | Path, split: str):
         self.root, self.split = Path(root), split
+        self.folder = self.root / "JPEGImages"
         listed = f"ImageSets/Main/{split}.txt"
         for name in ("JPEGImages", "Annotations", listed):
             if not (self.root / name).exists():
@@ -88,7 +89,7 @@ class Voc:
             InputError: the annotation cannot be read, or is malformed.
         """
         size, objects = read_objects(self.root / "Annotations" / f"{image}.xml")
-        return VocImage(image, self.root / "JPEGImages" / f"{image}.jpg", size, objects)
+        return VocImage(image, self.folder / f"{image}.jpg", size, objects)
 
 
 class Ilsvrc:
@@ -106,8 +107,8 @@ class Ilsvrc:
 
     def __init__(self, root: str | Path, split: str = "val"):
         self.root, self.split = Path(root), split
-        self._photos, self._boxes = (self.root / name / "CLS-LOC" / split for name in ("Data", "Annotations"))
-        for folder in (self._photos, self._boxes):
+        self.folder, self._boxes = (self.root / name / "CLS-LOC" / split for name in ("Data", "Annotations"))
+        for folder in (self.folder, self._boxes):
             if not folder.is_dir():
                 raise InputError(f"{folder} does not exist: set data.root to the folder ILSVRC")
         self.ids = sorted(path.stem for path in self._boxes.glob("*.xml"))
@@ -128,7 +129,7 @@ class Ilsvrc:
             InputError: the annotation cannot be read, or is malformed.
         """
         size, objects = read_objects(self._boxes / f"{image}.xml")
-        return VocImage(image, self._photos / f"{image}.JPEG", size, objects)
+        return VocImage(image, self.folder / f"{image}.JPEG", size, objects)
 
 
 def read_objects(path: Path) -> tuple[tuple[int, int], tuple[VocObject, ...]]:

@@ -132,7 +132,7 @@ def test_step_writes_metrics_and_prints_a_table(root, grounder, tmp_path, capsys
     assert (metrics["photos"], metrics["photos_held_out"]) == (2, 2)
     assert metrics["skipped_images"] == ["4"] and metrics["unknown_classes"] == {"n3": 1}
     printed = capsys.readouterr().out
-    assert "labels without a tag, left out: n3 (1)" in printed and "could not be read, left out: 4" in printed
+    assert "labels without a tag, left out: n3 (1)" in printed and "could not be used, left out: 4" in printed
     assert "not the paper's protocol" not in printed
 
 

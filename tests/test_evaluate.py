@@ -96,6 +96,33 @@ def test_attend_and_rescore_give_the_predictions_of_evaluate(two, grounder, tmp_
         attend(grounder, str(two), "toy", None)
 
 
+def test_photos_without_a_usable_annotation_are_left_out_and_named(two, grounder, tmp_path, capsys):
+    whole = evaluate(grounder, str(two), "toy", str(tmp_path / "whole"))
+    (two / "toy.txt").write_text("none\n7\n7\n8\n")
+    metrics = evaluate(grounder, str(two), "toy", str(tmp_path / "out"))
+    assert metrics == whole | {"left_out": ["none", "7"]}
+    rows = map(json.loads, (tmp_path / "out" / "skipped.jsonl").read_text().splitlines())
+    assert [(row["name"], row["reason"]) for row in rows] == [
+        ("none", "with an unusable annotation"),
+        ("7", "listed twice"),
+        ("8", "unusable"),
+    ]
+    assert "photos without a usable annotation, left out: none, 7" in capsys.readouterr().out
+    assert rescore(grounder, str(two), "toy", str(tmp_path / "out")) == ["8"]
+
+
+def test_missing_photos_are_told_before_the_work(two, grounder, tmp_path, caplog):
+    (two / "images" / "8.jpg").unlink()
+    evaluate(grounder, str(two), "toy", str(tmp_path / "out"))
+    assert caplog.messages[0] == "1 of 2 photos are missing: 8.jpg"
+    assert caplog.messages[-1] == f"2 photos: 1 kept, 1 unusable; see {tmp_path}/out/skipped.jsonl"
+    (two / "images" / "7.jpg").unlink()
+    for step in (evaluate, attend, rescore):
+        with pytest.raises(InputError, match=r"none of 2 photos exists: looked in .*images for 7\.jpg, 8\.jpg; copy"):
+            step(grounder, str(two), "toy", str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+
+
 def test_ranks_need_a_cache(two, grounder, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -16,8 +16,23 @@ from training.shards import Shards
 BOX = np.array([0, 0, 9, 9], float)
 
 
+def read_rows(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def voc_image(path, *objects: tuple[str, bool]) -> VocImage:
     return VocImage(path.stem, path, (40, 60), tuple(VocObject(name, BOX, difficult) for name, difficult in objects))
+
+
+class Album:
+    """Reads photos from a list."""
+
+    def __init__(self, folder, photos):
+        self.folder, self.photos = folder, {photo.id: photo for photo in photos}
+        self.ids = list(self.photos)
+
+    def read(self, name):
+        return self.photos[name]
 
 
 def test_labels_leave_out_difficult_objects_and_become_tags(tmp_path, astronaut, coffee, capsys):
@@ -29,7 +44,7 @@ def test_labels_leave_out_difficult_objects_and_become_tags(tmp_path, astronaut,
         voc_image(tmp_path / "c.jpg", ("cup", True)),
         CocoImage("d", tmp_path / "d.jpg", (40, 60), (CocoObject("dining table", True, BOX, [], (40, 60)),)),
     ]
-    table = label(photos, str(tmp_path / "out"))
+    table = label(Album(tmp_path, photos), str(tmp_path / "out"))
     rows = [json.loads(line) for line in table.read_text().splitlines()]
     assert rows == [
         {"path": str(tmp_path / "a.jpg"), "tags": ["person", "tvmonitor"]},
@@ -37,6 +52,9 @@ def test_labels_leave_out_difficult_objects_and_become_tags(tmp_path, astronaut,
         {"path": str(tmp_path / "d.jpg"), "tags": ["dining table"]},
     ]
     assert "3 photos, 4 classes" in capsys.readouterr().out
+    assert [(row["name"], row["reason"]) for row in read_rows(tmp_path / "out" / "skipped.jsonl")] == [
+        ("c", "without an object")
+    ]
     shard(str(table), str(tmp_path / "shards"), min_images=1, held_out=0, workers=1)
     shards = Shards(tmp_path / "shards")
     assert set(shards.vocabulary) == {"person", "tvmonitor", "cup", "dining table"}
@@ -50,11 +68,25 @@ def test_labels_leave_out_difficult_objects_and_become_tags(tmp_path, astronaut,
 
 
 def test_no_label_is_an_error(tmp_path):
-    with pytest.raises(InputError, match=r"no photo has an object: set another data\.split"):
-        label([voc_image(tmp_path / "a.jpg", ("cup", True))], str(tmp_path / "out"))
+    (tmp_path / "a.jpg").touch()
+    album = Album(tmp_path, [voc_image(tmp_path / "a.jpg", ("cup", True))])
+    with pytest.raises(InputError, match=r"none of 1 photos can be used \(1 without an object\).*set data\.root and"):
+        label(album, str(tmp_path / "out"))
     with pytest.raises(InputError, match="has no annotated objects: set data=voc2012"):
         label(None, str(tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "labels.jsonl").exists()
+
+
+def test_half_a_data_set_is_told_before_the_work(tmp_path, caplog):
+    (tmp_path / "a.jpg").touch()
+    photos = [voc_image(tmp_path / f"{name}.jpg", ("cup", False)) for name in "abc"]
+    label(Album(tmp_path, photos), str(tmp_path / "out"))
+    assert caplog.messages == [
+        f"2 of 3 photos are left out: 2 missing; the first: {tmp_path}/b.jpg does not exist",
+        f"3 photos: 1 kept, 2 missing; see {tmp_path}/out/skipped.jsonl",
+    ]
+    with pytest.raises(InputError, match=r"none of 2 photos can be used \(2 missing\): looked in .* for b, c; found"):
+        label(Album(tmp_path, photos[1:]), str(tmp_path / "none"))
 
 
 def test_real_labels(data, tmp_path):

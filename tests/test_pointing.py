@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from voc_folder import write_voc
 
 from eval import pointing
 from eval.bootstrap import class_mean_interval
@@ -254,31 +254,9 @@ def test_map_of_a_class_is_the_average_of_its_tags_maps(grounder, coffee, method
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
-XML = """<annotation><size><width>{w}</width><height>{h}</height></size>{objects}</annotation>"""
-OBJECT = """<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax>
-<ymax>{}</ymax></bndbox></object>"""
-
-
 @pytest.fixture
 def root(tmp_path, astronaut, coffee) -> Path:
-    """Two photos, one that is broken, and one of another size than annotated."""
-    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (tmp_path / "voc" / name).mkdir(parents=True)
-    for name, photo in (("woman", astronaut), ("coffee", coffee), ("sized", coffee)):
-        Image.open(photo).convert("RGB").save(tmp_path / "voc/JPEGImages" / f"{name}.jpg")
-    (tmp_path / "voc/JPEGImages/broken.jpg").write_text("no photo")
-    flag = ("flag", 1, 1, 1, 90, 400)
-    things = {
-        "woman": (512, 512, [("person", 0, 71, 1, 341, 512), ("rocket", 0, 330, 1, 512, 300), flag]),
-        "coffee": (600, 400, [("cup", 0, 130, 50, 460, 350), ("diningtable", 0, 1, 1, 600, 400)]),
-        "sized": (300, 200, [("cup", 0, 1, 1, 9, 9)]),
-        "broken": (300, 200, [("cup", 0, 1, 1, 9, 9)]),
-    }
-    for name, (w, h, listed) in things.items():
-        text = XML.format(w=w, h=h, objects="".join(OBJECT.format(*thing) for thing in listed))
-        (tmp_path / "voc/Annotations" / f"{name}.xml").write_text(text)
-    (tmp_path / "voc/ImageSets/Main/toy.txt").write_text("\n".join(things))
-    return tmp_path / "voc"
+    return write_voc(tmp_path / "voc", astronaut, coffee)
 
 
 CLASSES = {"person": ["person", "woman"], "diningtable": ["table"], "rocket": ["spacecraft"]}
@@ -296,7 +274,7 @@ def test_step_writes_metrics_and_prints_a_table(root, grounder, tmp_path, capsys
     assert metrics["all"]["centre"]["mean"] == 100
     assert metrics["difficult"]["method"] is None and metrics["difficult"]["centre_of_all"]["cues"] == 1
     printed = capsys.readouterr().out
-    assert "could not be read, left out: sized, broken" in printed and "without a tag (cues): rocket (1)" in printed
+    assert "could not be used, left out: sized, broken" in printed and "without a tag (cues): rocket (1)" in printed
     assert table(metrics) in printed
     cues = [json.loads(line) for line in (tmp_path / "out/points.jsonl").read_text().splitlines()]
     assert [(c["photo"], c["name"], c["known"], c["point"] is None) for c in cues] == [
