@@ -16,6 +16,7 @@ MAX_PIXELS = cast(int, Image.MAX_IMAGE_PIXELS)
 MAX_ASPECT = 8  # longer side / shorter side
 STRIP = 1 << 20  # pixels that are converted at a time; a copy of a large photo takes hundreds of megabytes
 FULL_SCALES = (1, 255, 1023, 4095, 16383, 65535)  # white in 0..1, and in grey images of 8 to 16 bits
+DARKEST = 16  # white divided by the smallest largest value of an image that is not refused
 # Formats that Pillow only identifies, or for which it starts another program.
 NOT_READ = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 LONGEST = 255  # characters of a path in a message
@@ -31,7 +32,8 @@ def read_image(source: Photo, max_aspect: float | None = MAX_ASPECT) -> NDArray[
 
     The files of grey images with more than 8 bits (Pillow's modes I, I;16 and F) do not say which value is white. It is
     the smallest of 1, 255, 1023, 4095, 16383 and 65535 that is not below the largest value. Images are refused if their
-    largest value is below a sixteenth of white (labels, for example), or a value is negative or above 65535.
+    largest value is below a sixteenth of white (labels, for example), or a value is negative or above 65535. So are
+    colour images with 16 bits per channel of which only 12 are used, because Pillow reads the upper 8 bits.
 
     Args:
         source: a path, a binary file, a PIL image, or an array ``(H, W, 3)`` uint8 RGB, which is returned unchanged.
@@ -75,6 +77,8 @@ def image_name(source: Photo) -> str:
 
 def _check_array(array: np.ndarray) -> NDArray[np.uint8]:
     if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size:
+        if array.max() == 1:
+            raise InputError("the values of the image array are 0 and 1 only, which is black: multiply them by 255")
         return array
     cure = "convert it with PIL.Image.fromarray, or to RGB"
     if array.ndim == 3 and array.shape[2] == 3 and array.size:
@@ -132,12 +136,18 @@ def _pixels(image: Image.Image, source: Photo) -> NDArray[np.uint8]:
     if image.width * image.height > MAX_PIXELS:
         raise InputError(f"{image_name(source)} has more than {MAX_PIXELS} pixels; make it smaller")
     try:
+        deep = any(";16" in str(tile) for tile in getattr(image, "tile", []))  # known before the pixels are read only
         upright = ImageOps.exif_transpose(image) if image is source else _rotated(image)
         white = _full_scale(upright, image_name(source)) if _is_deep(upright) else None
         array = np.empty((upright.height, upright.width, 3), np.uint8)
         for top, strip in _strips(upright):
             rgb = _to_rgb(strip) if white is None else _to_8_bits(strip, white)
             array[top : top + strip.height] = np.asarray(rgb)
+        if deep and 0 < array.max() <= 255 // DARKEST:
+            raise InputError(
+                f"{image_name(source)} has 16 bits per channel, but uses 12 or fewer, so it would be nearly black: "
+                "scale its values to 0..255"
+            )
         return array
     except (MemoryError, InputError):
         raise
@@ -168,7 +178,7 @@ def _full_scale(image: Image.Image, name: str) -> int:
     low, high = float(np.min(ranges)), float(np.max(ranges))  # NaN if a value is NaN
     known = low >= 0 and high <= FULL_SCALES[-1]
     white = next((scale for scale in FULL_SCALES if high <= scale), 0)
-    if not known or (white > 1 and 16 * high < white):
+    if not known or (white > 1 and DARKEST * high < white):
         raise InputError(
             f"{name} has grey values from {low:g} to {high:g} (mode {image.mode}), and it is unknown which of them is "
             "white: scale them to 0..255 and convert the image to mode L"

@@ -192,7 +192,7 @@ def find_photos(source: str) -> PhotoList:
         if not paths:
             left_out.require_kept()
         return PhotoList(source, paths, True, left_out)
-    if exists or not glob.has_magic(source):
+    if exists or not glob.has_magic(source) or "://" in source:  # a URL may contain ?
         return PhotoList(str(Path(source).parent), [source], False, left_out)
     matches = sorted(glob.iglob(source, recursive=True))  # noqa: PTH207  Path.glob does not accept an absolute pattern
     paths = [path for path in matches if not Path(path).is_dir()]

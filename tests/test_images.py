@@ -1,4 +1,7 @@
 import io
+import struct
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +107,29 @@ def test_deep_grey_is_never_dark_by_mistake(values):
     assert image.max() >= 15 or not values.any()  # a sixteenth of white, rounded
     order = np.argsort(values, axis=None)
     assert (np.diff(image[:, :, 0].ravel()[order].astype(int)) >= 0).all()
+
+
+def write_deep_png(path: Path, values: np.ndarray) -> Path:
+    """Writes ``(H, W, 3)`` uint16 as PNG, which Pillow cannot."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    data = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    return path
+
+
+def test_deep_colour_is_read_or_refused(tmp_path):
+    values = gradient().astype(np.uint16) * 257
+    np.testing.assert_array_equal(read_image(write_deep_png(tmp_path / "a.png", values)), gradient())
+    with pytest.raises(InputError, match=r"a\.png has 16 bits per channel, but uses 12 or fewer.*scale its values"):
+        read_image(write_deep_png(tmp_path / "a.png", values >> 4))
+    assert not read_image(write_deep_png(tmp_path / "a.png", values * 0)).any()
+
+
+def test_an_array_of_zeros_and_ones_is_refused():
+    with pytest.raises(InputError, match="are 0 and 1 only, which is black: multiply them by 255"):
+        read_image((gradient() > 40).astype(np.uint8))
 
 
 def test_a_black_image_stays_black():

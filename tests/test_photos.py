@@ -137,6 +137,11 @@ def test_a_long_text_is_not_a_path():
             read_image(find_photos(text).paths[0])
 
 
+def test_a_url_is_not_a_pattern():
+    with pytest.raises(InputError, match=r"is a URL: download the photo and give its path"):
+        read_image(find_photos("https://example.org/a.jpg?w=[1]").paths[0])
+
+
 def test_hidden_members_of_a_tar_are_left_out(tmp_path):
     names = ["./._a.jpg", "./a.jpg", "__MACOSX/b.jpg", "b.jpe", "b.json", "._b.json"]
     tar = write_tar(tmp_path / "x.tar", dict.fromkeys(names, b"x"))
