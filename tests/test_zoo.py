@@ -19,6 +19,7 @@ from grounding.runtime.ledger import Ledger
 from proposals.errors import InputError
 from training.sample_text import SampleText
 from training.sources import count_samples, find_source
+from training.survey import TrainingPhotos
 
 TEXTS = [*TABLES, *TARS]
 READERS = {"coco2017": Coco, "voc2012": Voc, "imagenet": Ilsvrc}
@@ -73,6 +74,13 @@ def test_texts_are_read(tmp_path, member):
         n: SampleText(t.tags, tuple(sorted(t.captions)) if sort else t.captions) for n, t in reference(member).items()
     }
     assert skipped == member.skipped
+
+
+@pytest.mark.parametrize("member", kept(TEXTS), ids=tool)
+def test_the_step_check_counts_the_same(tmp_path, member, capsys):
+    given = member.write(tmp_path)
+    survey = TrainingPhotos(str(given.path), given.second and str(given.second), min_images=1).survey()
+    assert (survey.ledger.kept, survey.ledger.reasons) == (3, member.skipped)
 
 
 @pytest.mark.parametrize("member", refused(TEXTS), ids=tool)
