@@ -20,6 +20,7 @@ MAX_XML = 1_000_000  # bytes; the largest file of VOC2012 and of Flickr30k Entit
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".xml")
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LABEL = re.compile(r"\s+(-1|0|1)$")  # after each id in the files of one class of PASCAL VOC; names may have spaces
 
 Number = Callable[[str], float]  # ``whole`` or ``finite``
@@ -106,6 +107,22 @@ def read_ids(path: Path, labelled: bool = False) -> list[str]:
         if row.lower().endswith(SUFFIXES):
             raise InputError(f"{path}: {row!r} is a file name: list ids, without {Path(row).suffix}")
     return rows
+
+
+def photo_of(folder: Path, name: str, usual: str) -> Path:
+    """The file of an annotated photo.
+
+    Args:
+        folder: the folder of the photos.
+        name: the photo's id.
+        usual: the suffix of the data set's photos. Tools that write this format keep other suffixes.
+
+    Returns:
+        The file with the usual suffix if it exists or none does, otherwise the first with another suffix.
+    """
+    suffixes = (usual, *(suffix for other in PHOTO_SUFFIXES for suffix in (other, other.upper())))
+    paths = [folder / f"{name}{suffix}" for suffix in suffixes]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def check_box(box: Sequence[float], inverted: bool, outside: bool, size: tuple[int, int], where: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from itertools import islice
 from pathlib import Path
 
@@ -9,6 +10,13 @@ from grounding.photos import SUFFIXES
 from grounding.runtime.hidden import is_hidden
 
 LISTED = 2000  # files of a folder that are looked at
+# files of layouts that are not read
+OTHERS = {
+    "annotations.xml": "CVAT for images",
+    "via_*.json": "the VGG Image Annotator",
+    "*-annotations-bbox.csv": "Open Images",
+    "*.tfrecord*": "TensorFlow's records",
+}
 START = 1 << 12  # bytes of a JSON file that are looked at
 
 
@@ -29,6 +37,10 @@ def layout_cure(root: Path, split: str) -> str:
     }
     if any(file.suffix == ".txt" and "labels" in (file.parent.name, file.parent.parent.name) for file in files):
         return "it looks like YOLO: convert it to COCO, for example with FiftyOne, and set data=coco2017"
+    for pattern, tool in OTHERS.items():
+        found = next((file for file in files if fnmatch(file.name, pattern)), None)
+        if found:
+            return f"{found.name} looks like {tool}: export it as COCO or PASCAL VOC, or convert it with FiftyOne"
     if ".json" in beside and _is_labelme(beside[".json"]):
         cure = "convert it with labelme2coco, and set data=coco2017 data.annotations= data.images="
         return f"{beside['.json'].name} looks like LabelMe: {cure}"

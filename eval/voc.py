@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from eval.annotations import clip_box, finite, open_annotation, read_box, read_ids
+from eval.annotations import clip_box, finite, open_annotation, photo_of, read_box, read_ids
 from eval.cures import layout_cure
 from proposals.errors import InputError
 
@@ -89,7 +89,7 @@ class Voc:
             InputError: the annotation cannot be read, or is malformed.
         """
         size, objects = read_objects(self.root / "Annotations" / f"{image}.xml")
-        return VocImage(image, self.folder / f"{image}.jpg", size, objects)
+        return VocImage(image, photo_of(self.folder, image, ".jpg"), size, objects)
 
 
 class Ilsvrc:
@@ -129,7 +129,7 @@ class Ilsvrc:
             InputError: the annotation cannot be read, or is malformed.
         """
         size, objects = read_objects(self._boxes / f"{image}.xml")
-        return VocImage(image, self.folder / f"{image}.JPEG", size, objects)
+        return VocImage(image, photo_of(self.folder, image, ".JPEG"), size, objects)
 
 
 def read_objects(path: Path) -> tuple[tuple[int, int], tuple[VocObject, ...]]:

@@ -156,8 +156,8 @@ def voc_xml(number: int, name: str, extra: str = "", more: str = "") -> str:
     return f"<annotation>\n\t<folder>x</folder><filename>{name}</filename>{extra}{size}{things}\n</annotation>\n"
 
 
-def write_voc(folder: Path, listed: str, extra: str = "", more: str = "") -> Given:
-    write_photos(folder / "JPEGImages")
+def write_voc(folder: Path, listed: str, extra: str = "", more: str = "", suffix: str = ".jpg") -> Given:
+    write_photos(folder / "JPEGImages", [f"{stem}{suffix}" for stem in STEMS])
     for number, (name, stem) in enumerate(zip(NAMES, STEMS, strict=True)):
         write_text(folder / "Annotations" / f"{stem}.xml", voc_xml(number, name, extra, more))
     write_text(folder / "ImageSets" / "Main" / "train.txt", listed)
@@ -178,6 +178,11 @@ def voc_windows(folder: Path) -> Given:
 def labelimg(folder: Path) -> Given:
     extra = "<path>/Users/me/x.jpg</path><source><database>Unknown</database></source><segmented>0</segmented>"
     return write_voc(folder, "\n".join(STEMS), extra)
+
+
+@ANNOTATIONS.member("LabelImg: PASCAL VOC of PNG files", kind="objects")
+def labelimg_png(folder: Path) -> Given:
+    return write_voc(folder, "\n".join(STEMS), suffix=".PNG")
 
 
 @ANNOTATIONS.member("CVAT: PASCAL VOC 1.1", kind="objects")
@@ -256,3 +261,23 @@ def via(folder: Path) -> Given:
     content = {f"{name}1024": {"filename": name, "size": 1024, "regions": [], "file_attributes": {}} for name in NAMES}
     write_json(folder / "annotations" / "instances_val.json", content)
     return Given(folder, COCO | {"split": "val"})
+
+
+@ANNOTATIONS.member("CVAT for images: XML", kind="objects", refused="annotations.xml looks like CVAT for images")
+def cvat_xml(folder: Path) -> Given:
+    write_photos(folder / "images")
+    write_text(folder / "annotations.xml", "<annotations><version>1.1</version></annotations>")
+    return Given(folder, COCO | {"split": "train"})
+
+
+@ANNOTATIONS.member("Open Images: boxes", kind="objects", refused="looks like Open Images: export it as COCO")
+def open_images(folder: Path) -> Given:
+    write_photos(folder / "validation")
+    write_text(folder / "validation-annotations-bbox.csv", "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax")
+    return Given(folder, COCO | {"split": "validation"})
+
+
+@ANNOTATIONS.member("TensorFlow records", kind="objects", refused="looks like TensorFlow's records: export it as COCO")
+def tfrecord(folder: Path) -> Given:
+    write_text(folder / "train.tfrecord-00000-of-00001", "x")
+    return Given(folder, COCO | {"split": "train"})

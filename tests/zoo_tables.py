@@ -131,6 +131,18 @@ def r_table(folder: Path) -> Given:
     return Given(write_text(folder / "t.csv", as_csv(["", "image", "caption"], rows, quoting=csv.QUOTE_ALL)))
 
 
+@TABLES.member("Google Sheets: CSV")
+def google_sheets(folder: Path) -> Given:
+    write_photos(folder)
+    return Given(write_text(folder / "t.csv", as_csv(["Image", "Caption"], pairs(), lineterminator="\r\n").rstrip()))
+
+
+@TABLES.member("LibreOffice: CSV with all texts quoted and tabs")
+def libreoffice(folder: Path) -> Given:
+    text = as_csv(["File", "Text"], pairs(), delimiter="\t", quoting=csv.QUOTE_ALL)
+    return Given(write_photos(folder / "photos"), write_text(folder / "t.csv", text))
+
+
 @TABLES.member("Excel: CSV UTF-8 with semicolons, BOM and CRLF")
 def excel_utf8(folder: Path) -> Given:
     text = as_csv(["Image", "Caption"], pairs(), delimiter=";", lineterminator="\r\n")
@@ -269,6 +281,18 @@ def label_studio_csv(folder: Path) -> Given:
     header = ["annotation_id", "annotator", "caption", "id", "image"]
     rows = [(i, 1, text, i, f"/data/upload/1/8f-{name}") for i, (name, text) in enumerate(FIRST)]
     return Given(write_photos(folder / "photos"), write_text(folder / "project-1.csv", as_csv(header, rows)))
+
+
+@TABLES.member("LLaVA: JSON of conversations", refused="one must be tags, keywords, captions")
+def llava(folder: Path) -> Given:
+    rows = [{"id": i, "image": name, "conversations": [{"from": "human"}]} for i, name in enumerate(NAMES)]
+    return Given(write_photos(folder / "images"), write_text(folder / "llava.json", as_json(rows)))
+
+
+@TABLES.member("Visual Genome: region_descriptions.json", refused="has columns id, regions: one must be path")
+def visual_genome(folder: Path) -> Given:
+    rows = [{"id": i, "regions": [{"image_id": i, "phrase": text}]} for i, (_, text) in enumerate(FIRST)]
+    return Given(write_photos(folder / "VG_100K"), write_text(folder / "region_descriptions.json", as_json(rows)))
 
 
 @TABLES.member("our own step=labels", kind="tags")

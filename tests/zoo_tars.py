@@ -87,6 +87,11 @@ def dotted_fields(folder: Path) -> Given:
     )
 
 
+@TARS.member("WebDataset of classes: jpg and cls", refused="none of 3 samples can be used (3 without text)")
+def shard_writer_classes(folder: Path) -> Given:
+    return write_shards(folder, [{"jpg": photo, "cls": number} for number, photo in enumerate(PHOTOS)])
+
+
 def write_shards(folder: Path, fields: list[dict[str, Any]]) -> Given:
     import pytest
 
