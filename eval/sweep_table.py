@@ -5,11 +5,13 @@ tags, trained on 6 million photos), so compare the order of the methods rather t
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from eval.gammas import best_gamma, gamma_text
 from eval.localization import DEPTHS, TYPES
+from grounding.runtime.artefacts import atomic_path
+from grounding.runtime.sweep_jobs import distinct_overrides, read_jobs
 
 # Table 4: gamma, then all / small for R@1, R@5, R@10, mAP (Group), mAP (Phrase); MCG segments, except in the last row
 TABLE_4 = {
@@ -55,19 +57,37 @@ def write_sweep_table(folder: str | Path, since: float = 0) -> str | None:
         since: seconds since 1970; older files are ignored, because they belong to an earlier sweep in the same folder.
 
     Returns:
-        The tables; None if there are no evaluations.
+        The tables, and the jobs that failed; None if there are neither evaluations nor failures.
     """
-    paths = [path for path in Path(folder).glob("*/metrics.json") if path.stat().st_mtime >= since]
-    jobs = [json.loads(path.read_bytes()) for path in sorted(paths, key=_job_number)]
-    phrases = [metrics for metrics in jobs if "by_gamma" in metrics]
-    points = [metrics for metrics in jobs if "difficult" in metrics]
+    jobs = read_jobs(folder, since)
+    overrides = distinct_overrides(jobs)
+    failed = [job for job in jobs if job.error is not None]
+    metrics = list(_read_metrics(folder, since, overrides))
+    phrases = [known for known in metrics if "by_gamma" in known]
+    points = [known for known in metrics if "difficult" in known]
     tables = [*([_table_4(phrases), _table_5(phrases)] if phrases else []), *([_pointing(points)] if points else [])]
-    if not tables:
-        return None
     text = "\n\n".join("\n".join(table) for table in tables)
-    Path(folder, "tables.md").write_text(text + "\n", "utf-8")
-    print(text)
+    if text:
+        print(text)
+    failures = [f"| {job.number} | {_cell(overrides[job.folder])} | {_cell(job.error or '')} |" for job in failed]
+    if failures:
+        text = "\n".join([text, "", "| failed job | overrides | reason |", "|---|---|---|", *failures]).lstrip()
+    if not text:
+        return None
+    with atomic_path(Path(folder, "tables.md")) as aside:
+        aside.write_text(text + "\n", "utf-8")
     return text
+
+
+def _read_metrics(folder: str | Path, since: float, overrides: Mapping[Path, str]) -> Iterator[dict]:
+    """The metrics of the jobs, with the job's number and overrides under "job"."""
+    paths = [path for path in Path(folder).glob("*/metrics.json") if path.stat().st_mtime >= since]
+    for path in sorted(paths, key=_job_number):
+        try:
+            metrics = json.loads(path.read_bytes())
+        except ValueError:  # a job that was killed
+            continue
+        yield metrics | {"job": f"{path.parent.name} | {_cell(overrides.get(path.parent, ''))}"}
 
 
 def _job_number(path: Path) -> tuple[int, str]:
@@ -75,21 +95,26 @@ def _job_number(path: Path) -> tuple[int, str]:
     return (int(name) if name.isdecimal() else -1, name)
 
 
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
 def _key(metrics: dict) -> tuple[str, str]:
     return metrics["method"], PROPOSALS.get(metrics["proposals"], metrics["proposals"])
 
 
 def _table_4(jobs: Sequence[dict]) -> Iterator[str]:
-    yield "| method, proposals | gamma | R@1 | R@5 | R@10 | mAP (Group) | mAP (Phrase) |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| job | overrides | method, proposals | gamma | R@1 | R@5 | R@10 | mAP (Group) | mAP (Phrase) |"
+    yield "|---" * 9 + "|"
     for metrics in jobs:
+        name = f"{metrics['job']} | {', '.join(_key(metrics))}"
         gamma = best_gamma({gamma: sum(at["recall"].values()) for gamma, at in metrics["by_gamma"].items()})
         if float(gamma) != metrics["gamma"]:
-            yield f"| {', '.join(_key(metrics))} | {gamma_text(metrics)} | {_row(metrics, metrics['intervals'])} |"
+            yield f"| {name} | {gamma_text(metrics)} | {_row(metrics, metrics['intervals'])} |"
         row = _row(metrics["by_gamma"][gamma], metrics["intervals"]["by_gamma"][gamma])
-        yield f"| {', '.join(_key(metrics))} | {float(gamma):g}, best | {row} |"
+        yield f"| {name} | {float(gamma):g}, best | {row} |"
         if _key(metrics) in TABLE_4:
-            yield f"| (the paper's tagger, test split) | {TABLE_4[_key(metrics)]} |"
+            yield f"| | | (the paper's tagger, test split) | {TABLE_4[_key(metrics)]} |"
 
 
 def _row(at: dict, intervals: dict) -> str:
@@ -104,26 +129,27 @@ def _pair(every: float, small: float | None, interval: Sequence[float] | None = 
 
 
 def _table_5(jobs: Sequence[dict]) -> Iterator[str]:
-    yield f"| R@5 of | {' | '.join(TYPES)} | mean |"
-    yield "|---" * 10 + "|"
+    yield f"| job | overrides | R@5 of | {' | '.join(TYPES)} | mean |"
+    yield "|---" * 12 + "|"
     for metrics in jobs:
         by_type, intervals = metrics["recall_by_type"], metrics["intervals"]["recall_by_type"]
         cells = [_with_interval(by_type[t]["5"], intervals[t]["5"]) if t in by_type else "-" for t in TYPES]
         mean = _with_interval(metrics["recall_type_mean"]["5"], metrics["intervals"]["recall_type_mean"]["5"])
-        yield f"| {', '.join(_key(metrics))}, gamma {gamma_text(metrics)} | {' | '.join(cells)} | {mean} |"
+        name = f"{metrics['job']} | {', '.join(_key(metrics))}, gamma {gamma_text(metrics)}"
+        yield f"| {name} | {' | '.join(cells)} | {mean} |"
         if _key(metrics) in TABLE_5:
-            yield f"| (the paper's tagger, test split) | {' | '.join(map(str, TABLE_5[_key(metrics)]))} |"
+            yield f"| | | (the paper's tagger, test split) | {' | '.join(map(str, TABLE_5[_key(metrics)]))} |"
 
 
 def _pointing(jobs: Sequence[dict]) -> Iterator[str]:
     """Tables 1 and 2; Fig. 6 in a sweep over layers."""
-    yield "| method | layer | all | difficult | the paper, difficult (Table 2, VOC07) |"
-    yield "|---" * 5 + "|"
+    yield "| job | overrides | method | layer | all | difficult | the paper, difficult (Table 2, VOC07) |"
+    yield "|---" * 7 + "|"
     for metrics in jobs:
         accuracies = [metrics[subset]["method"] for subset in ("all", "difficult")]
         cells = [_with_interval(a["mean"], a["interval"]) if a else "-" for a in accuracies]
         paper = TABLE_2.get(metrics["method"], "-")
-        yield f"| {metrics['method']} | {metrics['target']} | {' | '.join(cells)} | {paper} |"
+        yield f"| {metrics['job']} | {metrics['method']} | {metrics['target']} | {' | '.join(cells)} | {paper} |"
 
 
 def _with_interval(value: float, interval: Sequence[float]) -> str:

@@ -6,7 +6,7 @@
 Exit codes:
 
 - 0: the step is done.
-- 1: a bug, with its traceback.
+- 1: a bug, with its traceback; or some jobs of a sweep failed.
 - 2: an input cannot be used; one line says why.
 - 3: some of many inputs were skipped, the others are done.
 """
@@ -16,6 +16,8 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -28,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from grounding.runtime.ranks import rank_of
 from grounding.runtime.renamed import refuse_renamed
+from grounding.runtime.sweep_jobs import SweepJob, distinct_overrides, read_jobs, write_job
 from proposals.errors import InputError, SkippedError
 
 log = logging.getLogger(__name__)
@@ -40,26 +43,48 @@ NOT_INSTALLED = "Could not find 'hydra/launcher/submitit"  # how Hydra's message
 
 
 class AfterSweep(Callback):
-    """Calls a function after the last job of a sweep.
+    """Calls a function after the last job of a sweep, also if jobs failed.
 
     Args:
         join: called with the folder of the sweep, and the time of its start in seconds since 1970.
 
     Attributes:
+        current: the callback of the sweep that runs in this process; None if there is none.
         join: the function.
+        folder: the folder of the sweep.
         start: the time of the start.
     """
 
+    current: ClassVar["AfterSweep | None"] = None
+
     def __init__(self, join: Callable[[str, float], object]) -> None:
-        self.join, self.start = join, 0.0
+        self.join, self.folder, self.start = join, "", 0.0
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         """Called by Hydra."""
-        self.start = time.time()
+        self.folder, self.start = config.hydra.sweep.dir, time.time()
+        AfterSweep.current = self
 
-    def on_multirun_end(self, config: DictConfig, **_: object) -> None:
-        """Called by Hydra."""
-        self.join(config.hydra.sweep.dir, self.start)
+    @classmethod
+    def end(cls) -> int | None:
+        """Joins the results of the sweep's jobs, and names those that failed.
+
+        Returns:
+            The exit code: 3 if jobs only skipped some of many inputs, otherwise 1. None if no job failed, or if there
+            was no more than one job, whose error speaks for itself.
+        """
+        sweep, cls.current = cls.current, None
+        if sweep is None:
+            return None
+        jobs = read_jobs(sweep.folder, sweep.start)
+        sweep.join(sweep.folder, sweep.start)
+        failed = [job for job in jobs if job.error is not None]
+        if len(jobs) < 2 or not failed:
+            return None
+        shown = distinct_overrides(jobs)
+        for job in failed:
+            print(f"grounding: job {job.number} ({shown[job.folder]}) failed: {job.error}", file=sys.stderr)
+        return 3 if all(job.code == 3 for job in failed) else 1
 
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
@@ -69,10 +94,15 @@ def run(config: DictConfig) -> None:
     Args:
         config: the composed configuration; ``config.step`` is called.
     """
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         instantiate(config.step, _convert_="all")
+        if sweep and rank_of()[0] == 0:
+            _record_job()
     except Exception as error:
-        sweep, bug = HydraConfig.get().mode == RunMode.MULTIRUN, _message(error) is None
+        bug = _message(error) is None
+        if sweep:
+            _record_job(error)
         if sweep and bug and rank_of()[1] > 1:
             log.exception("this rank failed; its exit code makes srun stop the others")
             raise SystemExit(1) from error
@@ -84,18 +114,34 @@ def run(config: DictConfig) -> None:
 
 def main() -> None:
     """Runs the console script ``grounding``."""
+    AfterSweep.current = None
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra would print several lines and exit with 1; with this variable it raises the exception
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         refuse_renamed(sys.argv[1:])
         run()
-    except (HydraException, OmegaConfBaseException, InputError) as error:
-        if wants_traceback or _message(error) is None:
-            raise
-        sys.exit(_report(error))
+        code = AfterSweep.end()
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        code = AfterSweep.end()
+        if wants_traceback or _message(error) is None:
+            raise
+        if code is None:
+            code = _report(error)
+    if code is not None:
+        sys.exit(code)
+
+
+def _record_job(error: BaseException | None = None) -> None:
+    """Writes how a job of a sweep ended into its folder."""
+    hydra_config = HydraConfig.get()
+    job = SweepJob(Path(hydra_config.runtime.output_dir), int(hydra_config.job.num), tuple(hydra_config.overrides.task))
+    if error is not None:
+        line = _message(error) or f"{type(error).__name__}: {error}".splitlines()[0]
+        job = job._replace(error=line, code=_code(error))
+    write_job(job)
 
 
 def _message(error: BaseException) -> str | None:
@@ -127,7 +173,14 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _report(error: BaseException) -> int:
     """Prints the message of an exception and returns the exit code."""
     print(f"grounding: {_message(error)}", file=sys.stderr)
-    return 3 if any(isinstance(link, SkippedError) for link in _chain(error)) else 2
+    return _code(error)
+
+
+def _code(error: BaseException) -> int:
+    """The exit code of an exception."""
+    if any(isinstance(link, SkippedError) for link in _chain(error)):
+        return 3
+    return 1 if _message(error) is None else 2
 
 
 if __name__ == "__main__":

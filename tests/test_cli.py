@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from entities_folder import write_entities
 from PIL import Image
 
 from grounding.__main__ import main
@@ -49,6 +50,48 @@ def test_a_sweep_runs_every_job(tmp_path, coffee):
     records = sorted((tmp_path / "runs" / "ground-sweep").glob("*/groundings.json"))
     assert [record.parent.name for record in records] == ["0", "1", "2", "3"]
     assert len({record.read_text() for record in records}) == 4
+
+
+def test_a_sweep_with_failing_jobs_joins_the_others_and_names_each(tmp_path, monkeypatch, capsys):
+    write_entities(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+    arguments = ["step=evaluate", "data.root=.", "data.split=toy", "cache=null", "gamma=0.5,-1,-2", *quiet]
+    monkeypatch.setattr(sys, "argv", ["grounding", "-m", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    printed = capsys.readouterr()
+    assert stopped.value.code == 1
+    assert "| 0 | gamma=0.5 | c-mwp-partial, segments |" in printed.out
+    failures = [line for line in printed.err.splitlines() if line.startswith("grounding:")]
+    assert failures == [
+        f"grounding: job {number} (gamma={gamma}) failed: gamma={gamma} must be a number >= 0; the paper uses 0 to 1"
+        for number, gamma in ((1, -1), (2, -2))
+    ]
+    assert "| 2 | gamma=-2 | gamma=-2 must be" in (tmp_path / "runs" / "evaluate-sweep" / "tables.md").read_text()
+
+
+def test_a_sweep_of_one_job_ends_as_the_job_does(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+    monkeypatch.setattr(sys, "argv", ["grounding", "-m", "step=evaluate", "data.root=.", *quiet])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("grounding: . has no images: set data.root")
+
+
+def test_a_bug_in_one_job_of_a_sweep_keeps_its_traceback(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+    asked = ["step=train", "step._target_=builtins.bytes,builtins.dict"]
+    monkeypatch.setattr(sys, "argv", ["grounding", "-m", *asked, *quiet])
+    with pytest.raises(Exception, match="bytes"):
+        main()
+    assert "grounding: job 0 (step._target_=builtins.bytes) failed: InstantiationException: " in capsys.readouterr().err
 
 
 def truncated(path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from entities_folder import write_entities
+from entities_folder import copy_photo, write_entities
 from PIL import Image
 
 from eval.evaluate import evaluate
@@ -17,8 +17,10 @@ from eval.examples import examples
 from eval.failures import REASONS, reason_of
 from eval.gammas import best_gamma
 from eval.report import report
+from eval.runs import read_run
 from eval.sweep_table import write_sweep_table
 from grounding import Grounder
+from grounding.runtime.sweep_jobs import SweepJob, write_job
 from proposals import BoxProposer
 from proposals.errors import InputError
 
@@ -118,7 +120,8 @@ def test_jobs_of_a_sweep_share_a_table(run, tmp_path, capsys):
     assert write_sweep_table(tmp_path / "sweep", since=time.time() + 60) is None  # all files are of an earlier sweep
     text = write_sweep_table(tmp_path / "sweep")
     assert text in capsys.readouterr().out and (tmp_path / "sweep" / "tables.md").read_text() == text + "\n"
-    rows = [line for line in text.splitlines() if line.startswith(("| c-mwp", "| mwp"))]
+    rows = [re.sub(r"^\| (0|2|10) \|  \|", "|", line) for line in text.splitlines()]
+    rows = [line for line in rows if line.startswith(("| c-mwp", "| mwp"))]
     # Table 4 has two rows per job, with its own gamma and with the best one; Table 5 has one
     assert [row[2:5] for row in rows] == ["c-m"] * 4 + ["mwp"] * 2 + ["c-m", "c-m", "mwp"]
     gamma = best_gamma({g: sum(at["recall"].values()) for g, at in metrics["by_gamma"].items()})
@@ -135,7 +138,29 @@ def test_pointing_games_have_their_own_table(tmp_path):
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "metrics.json").write_text(json.dumps(metrics))
     last = write_sweep_table(tmp_path).splitlines()[-1]
-    assert last == "| c-mwp | pool2 | 12.3 (10.0-15.0) | 12.3 (10.0-15.0) | 70.6 |"
+    assert last == "| 0 |  | c-mwp | pool2 | 12.3 (10.0-15.0) | 12.3 (10.0-15.0) | 70.6 |"
+
+
+def test_a_sweep_names_its_jobs_and_those_that_failed(run, tmp_path, capsys):
+    common = "step=evaluate"
+    for number, (gamma, error) in enumerate([("0.5", None), ("-1", "gamma=-1 must be | 0"), ("1", None), ("2", None)]):
+        place = tmp_path / "sweep" / str(number)
+        (place / ".hydra").mkdir(parents=True)
+        (place / ".hydra" / "overrides.yaml").write_text(f"- {common}\n- 'gamma={gamma}'\n")
+        if number < 2:
+            write_job(SweepJob(place, number, (common, f"gamma={gamma}"), error, 2 if error else 0))
+    shutil.copy(run / "metrics.json", tmp_path / "sweep" / "0")
+    (tmp_path / "sweep" / "2" / "metrics.json").write_text("{")  # as a job that was killed may leave it
+    text = write_sweep_table(tmp_path / "sweep")
+    assert "| 0 | gamma=0.5 | c-mwp-partial, segments | 0.5 |" in capsys.readouterr().out
+    assert text.splitlines()[-5:] == [
+        "| failed job | overrides | reason |",
+        "|---|---|---|",
+        "| 1 | gamma=-1 | gamma=-1 must be \\| 0 |",
+        "| 2 | gamma=1 | it ended without a result |",
+        "| 3 | gamma=2 | it ended without a result |",
+    ]
+    assert (tmp_path / "sweep" / "tables.md").read_text() == text + "\n"
 
 
 def test_sweep_without_evaluations_has_no_table(tmp_path):
@@ -151,6 +176,29 @@ def test_examples_show_the_maps_of_a_caption(root, tmp_path):
     assert np.abs(plain - first).max() > 40 and np.abs(first - second).max() > 40
     with pytest.raises(InputError, match="columns=0 must be a whole number, 1 or more"):
         examples(grounder, str(root), "toy", str(tmp_path / "out"), columns=0)
+
+
+def test_photos_that_are_gone_are_left_out_of_pictures(root, run, grounder, tmp_path, caplog):
+    copy_photo(root, ["8"])
+    (root / "toy.txt").write_text("7\n8\n")
+    evaluate(grounder, str(root), "toy", str(tmp_path / "both"))
+    (root / "images" / "8.jpg").unlink()
+    report(grounder, str(root), "toy", str(tmp_path / "both"), str(tmp_path / "out"))
+    examples(grounder, str(root), "toy", str(tmp_path / "sheet"))
+    assert "pictures: " in caplog.text and f"unusable; see {tmp_path}/out/skipped.jsonl" in caplog.text
+    assert f"2 photos: 1 kept, 1 unusable; see {tmp_path}/sheet/skipped.jsonl" in caplog.text
+    (root / "Annotations" / "7.xml").unlink()
+    with pytest.raises(InputError, match=r"none of \d+ pictures can be used.*set data\.root to the data of the eval"):
+        report(grounder, str(root), "toy", str(tmp_path / "both"), str(tmp_path / "none"))
+    with pytest.raises(InputError, match="none of 2 photos can be used"):
+        examples(grounder, str(root), "toy", str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("text", ["[]", '{"gamma": 1}\n', "7"])
+def test_other_json_is_not_an_evaluation(run, text):
+    (run / "phrases.jsonl").write_text(text)
+    with pytest.raises(InputError, match="is not the folder of an evaluation"):
+        read_run(str(run))
 
 
 def test_negative_number_of_pictures_is_an_error(root, run, grounder, tmp_path):
