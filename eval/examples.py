@@ -12,9 +12,11 @@ from tqdm import tqdm
 
 from eval.checks import check_counts
 from eval.flickr30k import Flickr30kEntities
+from eval.photo_reading import UNUSABLE, photo_ledger
 from grounding import Grounder, Phrase
 from grounding.draw import heated
 from grounding.runtime.artefacts import atomic_path
+from proposals.errors import InputError
 
 CELL = 220  # pixels of a picture's longer side
 MARGIN, LINE = 6, 22
@@ -24,6 +26,8 @@ def examples(
     grounder: Grounder, root: str, split: str, output: str, rows: int = 6, columns: int = 5, seed: int = 0
 ) -> Path:
     """Draws ``examples.png``. Each row shows a photo, the maps of words of its first caption, and the caption below.
+
+    Photos that cannot be used are left out and listed in ``skipped.jsonl``.
 
     Args:
         grounder: computes the maps.
@@ -38,12 +42,20 @@ def examples(
         The path of the picture.
 
     Raises:
-        InputError: the folder is not Flickr30k Entities, a photo cannot be read, or rows or columns is below 1.
+        InputError: the folder is not Flickr30k Entities, no photo can be used, or rows or columns is below 1.
     """
     check_counts(rows=rows, columns=columns)
     data = Flickr30kEntities(root, split)
     chosen = random.Random(seed).sample(data.ids, min(rows, len(data)))
-    drawn = [_row(grounder, data, name, columns) for name in tqdm(chosen, "photos", unit="photo", disable=None)]
+    ledger, drawn = photo_ledger(data), []
+    for name in ledger.reading(tqdm(chosen, "photos", unit="photo", disable=None)):
+        try:
+            drawn.append(_row(grounder, data, name, columns))
+        except InputError as error:
+            ledger.skip(name, UNUSABLE, str(error))
+        else:
+            ledger.keep()
+    ledger.finish(output)
     with atomic_path(Path(output, "examples.png")) as aside:
         _sheet(drawn, columns).save(aside, "PNG")
     print(Path(output, "examples.png"))

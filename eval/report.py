@@ -20,12 +20,14 @@ from tqdm import tqdm
 from eval.checks import check_counts
 from eval.failures import REASONS, reason_of
 from eval.flickr30k import Flickr30kEntities
+from eval.photo_reading import UNUSABLE
 from eval.report_tables import metric_tables, type_names
 from eval.runs import read_run
 from grounding import Grounder
 from grounding.cache import Cache
 from grounding.draw import heated
 from grounding.runtime.artefacts import atomic_path
+from grounding.runtime.ledger import Ledger
 from grounding.text.phrases import Phrase
 from proposals.errors import InputError
 
@@ -50,7 +52,8 @@ def report(
         The path of the page.
 
     Raises:
-        InputError: ``run`` is not an evaluation of our own answers, or has other settings or data.
+        InputError: ``run`` is not an evaluation of our own answers, or has other settings or data, or no photo of the
+            gallery can be used.
     """
     check_counts(0, examples=examples)
     metrics, phrases = read_run(run)
@@ -63,7 +66,11 @@ def report(
             f"{run} is of split {metrics['data']['split']} and {metrics['proposals']}: set data.split, proposals"
         )
     look = Cache(grounder, cache).look if cache else lambda path, _: grounder.look(path)
-    gallery = "".join(_gallery(look, grounder, Flickr30kEntities(root, split), phrases, examples))
+    data = Flickr30kEntities(root, split)
+    ledger = Ledger("pictures", data.folder, "set data.root to the data of the evaluation")
+    gallery = "".join(_gallery(look, grounder, data, _choose(phrases, examples), ledger))
+    if ledger.came:
+        ledger.finish(output)
     title = (
         f"{metrics['method']}, gamma {metrics['gamma']:g}, {metrics['proposals']}: {split}, {metrics['images']} photos"
     )
@@ -75,23 +82,40 @@ def report(
 
 
 def _gallery(
-    look: Callable, grounder: Grounder, data: Flickr30kEntities, phrases: Sequence[dict], examples: int
+    look: Callable, grounder: Grounder, data: Flickr30kEntities, phrases: Sequence[dict], ledger: Ledger
 ) -> Iterator[str]:
-    """Pictures of randomly drawn phrases of each reason, the same ones in each report on the same evaluation."""
+    """Pictures of phrases; those of photos that cannot be used are skipped."""
+    for phrase in ledger.reading(tqdm(phrases, "pictures", unit="phrase", disable=None), lambda p: p["image"]):
+        try:
+            picture = _picture(look, grounder, data, phrase)
+        except InputError as error:
+            ledger.skip(phrase["image"], UNUSABLE, str(error))
+        else:
+            ledger.keep()
+            yield picture
+
+
+def _choose(phrases: Sequence[dict], examples: int) -> list[dict]:
+    """Phrases of each reason, drawn at random, the same ones in each report on the same evaluation."""
     chosen: list[dict] = []
     for reason in REASONS:
         candidates = [phrase for phrase in phrases if reason_of(phrase) == reason]
         chosen += random.Random(0).sample(candidates, min(examples, len(candidates)))
-    for phrase in tqdm(chosen, "pictures", unit="phrase", disable=None):
-        image = data.read(phrase["image"])
-        entity = next(e for e in image.entities if (e.sentence, e.phrase) == (phrase["sentence"], phrase["phrase"]))
-        tags = Phrase.parse(entity.text, grounder.tagger.vocabulary).tags
-        scene = look(image.path, tags)
-        (answer,) = scene.ground([entity.text])
-        scale = min(1, MAX_SIDE / max(image.size))
-        small = Image.fromarray(scene.image).resize([max(1, round(n * scale)) for n in image.size[::-1]])
-        heat = small if answer.map is None else heated(scene.image, answer.map, scale)
-        yield _card(phrase, (small, heat), answer.boxes[:1], entity.boxes, image.size)
+    return chosen
+
+
+def _picture(look: Callable, grounder: Grounder, data: Flickr30kEntities, phrase: dict) -> str:
+    image = data.read(phrase["image"])
+    places = {(entity.sentence, entity.phrase): entity for entity in image.entities}
+    entity = places.get((phrase["sentence"], phrase["phrase"]))
+    if entity is None:
+        raise InputError(f"{image.id} has no phrase {phrase['phrase']} in caption {phrase['sentence']}")
+    scene = look(image.path, Phrase.parse(entity.text, grounder.tagger.vocabulary).tags)
+    (answer,) = scene.ground([entity.text])
+    scale = min(1, MAX_SIDE / max(image.size))
+    small = Image.fromarray(scene.image).resize([max(1, round(n * scale)) for n in image.size[::-1]])
+    heat = small if answer.map is None else heated(scene.image, answer.map, scale)
+    return _card(phrase, (small, heat), answer.boxes[:1], entity.boxes, image.size)
 
 
 def _card(

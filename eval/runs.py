@@ -20,10 +20,11 @@ def read_run(run: str) -> tuple[dict, list[dict]]:
     """
     try:
         metrics = json.loads(Path(run, "metrics.json").read_bytes())
-        phrases = [json.loads(line) for line in Path(run, "phrases.jsonl").read_text("utf-8").splitlines()]
-    except (OSError, ValueError) as error:
+        phrases = [json.loads(line) for line in Path(run, "phrases.jsonl").read_text("utf-8").split("\n") if line]
+        skipped = metrics.get("skipped_images", [])
+        phrases = [phrase for phrase in phrases if phrase["image"] not in skipped]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{run} is not the folder of an evaluation ({error}): run step=evaluate first") from error
-    phrases = [phrase for phrase in phrases if phrase["image"] not in metrics.get("skipped_images", [])]
     if "by_gamma" not in metrics or not phrases:
         raise InputError(f"{run} evaluates predictions from a file: use an evaluation of our own answers")
     if metrics["gamma"] is None:
