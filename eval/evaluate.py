@@ -19,7 +19,7 @@ from eval.gamma_selection import GammaSelection, select_gammas
 from eval.photo_reading import UNUSABLE, faulty_names, photo_ledger, read_photos, require_files
 from eval.phrase_metrics import phrase_metrics
 from eval.phrase_results import PhraseResult, answer_phrases
-from eval.prediction_results import compare_predictions
+from eval.prediction_results import SKIPPED, compare_predictions
 from eval.predictions import Prediction, write_predictions
 from eval.scenes import fill_cache, scenes
 from grounding import Grounder
@@ -91,8 +91,9 @@ def evaluate(
         metrics |= _selection_record(selection, gamma_split) if selection else {}
         write_predictions(Path(output, "predictions.jsonl"), (Prediction(r.place, r.boxes, r.scores) for r in results))
     else:
-        found = compare_predictions(images, predictions, output, partial_predictions, set(data.ids))
+        found = compare_predictions(images, predictions, partial_predictions, set(data.ids))
         results = found.phrases
+        found.ledger.finish(output, SKIPPED)
         metrics |= {"predictions": str(predictions), "unknown_predictions": list(map(list, found.unknown))}
         metrics |= {"missing_predictions": len(found.missing)}
         ledger.kept = len(images)

@@ -28,22 +28,23 @@ class PredictionResults(NamedTuple):
         phrases: the results.
         unknown: the places of predictions whose phrase is not in the split.
         missing: the places of phrases without a prediction. They are misses.
+        ledger: counts the predictions.
     """
 
     phrases: list[PhraseResult]
     unknown: list[Place]
     missing: list[Place]
+    ledger: Ledger
 
 
 def compare_predictions(
-    images: Sequence[EntityImage], path: str, output: str, partial: bool = False, others: Collection[str] = ()
+    images: Sequence[EntityImage], path: str, partial: bool = False, others: Collection[str] = ()
 ) -> PredictionResults:
-    """Compares a file of predictions with the ground truth, and writes ``skipped_predictions.jsonl``.
+    """Compares a file of predictions with the ground truth.
 
     Args:
         images: the photos and their phrases.
         path: the file, see ``eval.predictions``.
-        output: the folder for the list of the predictions that are not used.
         partial: whether the file may lack phrases.
         others: names of all photos of the split; predictions of those that are not evaluated are left out.
 
@@ -78,8 +79,8 @@ def compare_predictions(
     boxes.check_corners()
     boxes.warn_leaving()
     _check_missing(list(missing), len(known), path, partial)
-    ledger.finish(output, SKIPPED)
-    return PredictionResults([result for result, _ in known.values()], unknown, list(missing))
+    ledger.check()
+    return PredictionResults([result for result, _ in known.values()], unknown, list(missing), ledger)
 
 
 def _is_marked(place: Place, images: dict[str, EntityImage]) -> bool:
