@@ -20,6 +20,12 @@ SUFFIXES = {
     ".psd", ".pxr", ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".tga", ".tif", ".tiff", ".vda", ".vst", ".webp", ".xbm",
     ".xpm",
 }  # fmt: skip
+# photos that Pillow does not read
+UNREAD = {
+    ".3fr", ".arw", ".cr2", ".cr3", ".dng", ".eps", ".heic", ".heif", ".hif", ".jxl", ".jxr", ".nef", ".orf", ".raf",
+    ".rw2", ".srw", ".svg",
+}  # fmt: skip
+UNREAD_FORMAT = "in a format that is not read"
 CURE = "give a folder of photos (.jpg, .png, .webp, .tif or another format that Pillow reads)"
 MAX_BYTES = 1 << 28  # of a photo's file
 
@@ -224,9 +230,11 @@ def _of_folder(root: Path, left_out: Ledger) -> list[Path]:
         for name in sorted(names):
             if is_hidden(Path(name)):
                 _leave_out(left_out, here / name, "hidden")
+            elif Path(name).suffix.lower() in UNREAD:
+                _leave_out(left_out, here / name, UNREAD_FORMAT, detail=f"{Path(name).suffix}: convert it to JPEG")
             elif Path(name).suffix.lower() not in SUFFIXES:
                 detail = f"{Path(name).suffix or 'a name without a suffix'} is not the suffix of a format that is read"
-                _leave_out(left_out, here / name, "not a photo", detail=f"{detail}: convert or rename it if it is one")
+                _leave_out(left_out, here / name, "not a photo", detail=f"{detail}: rename it if it is a photo")
             else:
                 found.append(here / name)
     return sorted(found)

@@ -72,6 +72,12 @@ def test_broken_photos_among_many_are_skipped_and_listed(grounder, album, tmp_pa
     assert files(tmp_path / "out") == ["groundings.csv", "skipped.jsonl"]
 
 
+def test_photos_in_a_format_that_is_not_read_are_skipped(grounder, album, tmp_path):
+    (album / "IMG_1.HEIC").touch()
+    with pytest.raises(SkippedError, match="5 files: 3 kept, 1 in a format that is not read, 1 not a photo; see"):
+        ground(grounder, str(album), ["a cup"], str(tmp_path / "out"), pictures=None)
+
+
 def test_without_a_usable_photo_only_the_list_is_written(grounder, album, tmp_path):
     with pytest.raises(
         InputError,

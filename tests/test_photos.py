@@ -11,7 +11,7 @@ from made_crawl import write_tar
 from PIL import Image
 
 from grounding.images import NOT_READ, read_image
-from grounding.photos import SUFFIXES, PhotoShard, find_photos, photo_shards
+from grounding.photos import SUFFIXES, UNREAD, PhotoShard, find_photos, photo_shards
 from grounding.runtime.hidden import is_hidden
 from grounding.runtime.ledger import Ledger
 from proposals.errors import InputError
@@ -35,6 +35,7 @@ def test_every_format_that_pillow_opens_is_found():
     opened = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
     unread = {suffix for suffix in opened if Image.registered_extensions()[suffix] in NOT_READ}
     assert opened - SUFFIXES == unread
+    assert not SUFFIXES & UNREAD
     assert {".jpg", ".jfif", ".jpe", ".avif", ".jp2", ".ppm", ".webp", ".tif", ".gif", ".bmp"} <= SUFFIXES
 
 
@@ -83,13 +84,16 @@ def test_everything_else_is_counted_and_named(tmp_path):
     assert [found.name(path) for path in found.paths] == ["deep/p1.png", "lost.jpg", "p0.jpg"]
     assert reasons(found.left_out) == {
         "._p0.jpg": "hidden", ".DS_Store": "hidden", "._p1.png": "hidden", "__MACOSX": "hidden", ".git": "hidden",
-        "notes.txt": "not a photo", "raw.heic": "not a photo", "noname": "not a photo",
+        "notes.txt": "not a photo", "raw.heic": "in a format that is not read", "noname": "not a photo",
         "elsewhere": "a link to a folder",
     }  # fmt: skip
     details = {skipped.detail for skipped in found.left_out.skipped}
-    assert ".heic is not the suffix of a format that is read: convert or rename it if it is one" in details
+    assert ".heic: convert it to JPEG" in details
     assert "a name without a suffix is not the suffix" in str(sorted(details))
-    assert found.left_out.line() == "9 files: 0 kept, 5 hidden, 3 not a photo, 1 a link to a folder"
+    assert (
+        found.left_out.line()
+        == "9 files: 0 kept, 5 hidden, 2 not a photo, 1 a link to a folder, 1 in a format that is not read"
+    )
     photo_shards(tmp_path, left_out=ledger)
     assert reasons(ledger) == reasons(found.left_out)
 
@@ -116,7 +120,10 @@ def test_a_folder_without_photos_says_what_is_there(tmp_path):
     for search in (find_photos, photo_shards):
         with pytest.raises(InputError) as raised:
             search(str(tmp_path))
-        assert "none of 3 files can be used (2 not a photo, 1 hidden): looked in" in str(raised.value)
+        assert (
+            "none of 3 files can be used (1 hidden, 1 in a format that is not read, 1 not a photo): looked in"
+            in str(raised.value)
+        )
         assert "found there: ._c.jpg, a.heic, b.txt; give" in str(raised.value)
         assert "give a folder of photos (.jpg, .png, .webp, .tif or another format that Pillow reads)" in str(
             raised.value

@@ -13,7 +13,7 @@ from grounding.answers import Answers, Grounding
 from grounding.batch import GroundingBatch
 from grounding.exports import FORMATS, Format, write_map
 from grounding.grounder import Grounder
-from grounding.photos import MAX_BYTES, PhotoList, find_photos
+from grounding.photos import MAX_BYTES, UNREAD_FORMAT, PhotoList, find_photos
 from grounding.runtime.artefacts import atomic_path
 from grounding.runtime.ledger import SKIPPED, Ledger
 from grounding.svg import svg
@@ -53,7 +53,7 @@ def ground(
     Raises:
         InputError: there is no image or no image that can be read, there is no phrase, a phrase is empty, or a format
             is unknown.
-        SkippedError: some images were skipped; all others are done.
+        SkippedError: some images were skipped, or are in a format that is not read; all others are done.
     """
     if not image:
         raise InputError("no image: set image=PHOTO, image=FOLDER, or image=- for the standard input")
@@ -71,7 +71,7 @@ def ground(
     drawn = _draw(answers, source, Path(output), shape, pictures, maps)
     shape.write(Path(output, shape.file), drawn, boxes or shape.boxes)
     listed = f"; see {Path(output, SKIPPED)}" if ledger.reasons else ""
-    if batch is not None and batch.ledger.reasons:
+    if batch is not None and (batch.ledger.reasons or ledger.reasons[UNREAD_FORMAT]):
         raise SkippedError(f"{ledger.line()}{listed}")
     print(f"\n{'' if batch is None else f'{ledger.line()}{listed}; '}boxes and overlays: {output}")
 
