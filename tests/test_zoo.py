@@ -1,5 +1,6 @@
 """Every member of the zoo is read to the same samples as the plain reference, or refused with the cure."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,8 +17,10 @@ from eval.coco import Coco, CocoImage
 from eval.voc import Ilsvrc, Voc
 from grounding.photos import find_photos, photo_shards
 from grounding.runtime.ledger import Ledger
+from grounding.text.words import caption_tags
 from proposals.errors import InputError
 from training.sample_text import SampleText
+from training.sharding import shard
 from training.sources import count_samples, find_source
 from training.survey import TrainingPhotos
 
@@ -81,6 +84,20 @@ def test_the_step_check_counts_the_same(tmp_path, member, capsys):
     given = member.write(tmp_path)
     survey = TrainingPhotos(str(given.path), given.second and str(given.second), min_images=1).survey()
     assert (survey.ledger.kept, survey.ledger.reasons) == (3, member.skipped)
+
+
+@pytest.mark.parametrize("member", [m for m in kept(TEXTS) if m.kind == "captions" and m.texts is None], ids=tool)
+def test_shards_have_the_same_vocabulary(tmp_path, member, capsys):
+    """The same bytes for all data sets with the same captions: nothing of a table gets into a tag."""
+    (tmp_path / "data").mkdir()
+    given = member.write(tmp_path / "data")
+    output, captions = tmp_path / "out", given.second and str(given.second)
+    shard(str(given.path), str(output), captions, min_images=1, held_out=0, workers=0)
+    photos = Counter(tag for texts in CAPTIONS for tag in set().union(*map(caption_tags, texts)))
+    lines = (output / "vocabulary.txt").read_text("utf-8").splitlines()
+    assert dict(line.split("\t") for line in lines) == {tag: str(count) for tag, count in photos.items()}
+    skipped = [json.loads(line)["reason"] for line in (output / "skipped.jsonl").read_text().splitlines()]
+    assert Counter(skipped) == member.skipped
 
 
 @pytest.mark.parametrize("member", refused(TEXTS), ids=tool)
