@@ -7,6 +7,8 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_crawl import write_tar
 from PIL import Image
 
@@ -128,6 +130,36 @@ def test_a_folder_without_photos_says_what_is_there(tmp_path):
         assert "give a folder of photos (.jpg, .png, .webp, .tif or another format that Pillow reads)" in str(
             raised.value
         )
+
+
+PARTS = st.text(st.sampled_from("aB. é_"), min_size=1, max_size=4).filter(lambda part: set(part) != {"."})
+PATHS = st.tuples(
+    st.lists(PARTS, max_size=2), PARTS, st.sampled_from([".jpg", ".JPE", ".heic", ".txt", "", ".tar.png"])
+)
+
+
+@given(st.lists(PATHS, max_size=8))
+def test_every_file_is_found_or_counted(tmp_path_factory, paths):
+    root = tmp_path_factory.mktemp("album")
+    for folders, stem, suffix in paths:
+        path = root.joinpath(*(f"{folder}_" for folder in folders), f"{stem}{suffix}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    ledger = Ledger("files")
+    try:
+        found = [Path(path) for path in find_photos(str(root)).paths]
+    except InputError:
+        found = []
+    files = {path for path in root.rglob("*") if path.is_file()}
+    try:
+        photo_shards(root, left_out=ledger)
+    except InputError as error:  # two photos of one name, or none
+        assert "have the same name" in str(error) or not found
+    left_out = {Path(skipped.name) for skipped in ledger.skipped}
+    inside = {file for file in files for folder in left_out if folder.is_dir() and folder in file.parents}
+    assert set(found) | (left_out & files) | inside == files
+    assert not set(found) & (left_out | inside)
+    assert all(path.suffix.lower() in SUFFIXES for path in found)
 
 
 def test_patterns(tmp_path):
