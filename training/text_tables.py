@@ -1,6 +1,5 @@
 """Reads tables that are text, CSV and its relatives, as spreadsheets, pandas and data sets write them."""
 
-import codecs
 import csv
 import re
 from collections.abc import Iterator, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grounding.photos import SUFFIXES
+from grounding.text.lines import MARKS
 from proposals.errors import InputError
 from training.cells import column_name
 from training.sample_text import CAPTIONS, TAGS
@@ -18,7 +18,6 @@ PATHS = (
 )  # fmt: skip
 MAX_CELL = 1 << 20  # characters
 DELIMITERS = ",;\t|"
-MARKS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 FLICKR = re.compile(r"[^\t]+\.\w+#\d+\t")  # Flickr8k.token.txt: 1.jpg#0, a tab, a caption; no header
 
 TableRow = dict[str, Any] | str
