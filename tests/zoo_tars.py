@@ -51,7 +51,7 @@ def img2dataset(folder: Path) -> Given:
     return Given(folder)
 
 
-@TARS.member("img2dataset: files", refused="it has photos with texts beside them: pack them with tar --sort=name -cf")
+@TARS.member("img2dataset: files", refused="it has photos with texts beside them: pack each folder with tar -cf")
 def img2dataset_folder(folder: Path) -> Given:
     for name, data in img2dataset_files().items():
         (folder / "00000").mkdir(exist_ok=True)
@@ -61,7 +61,7 @@ def img2dataset_folder(folder: Path) -> Given:
 
 @TARS.member(
     "kohya's scripts: NAME.txt beside NAME.jpg",
-    refused="it has photos with texts beside them: pack them with tar --sort=name -cf",
+    refused="it has photos with texts beside them: pack each folder with tar -cf",
 )
 def kohya(folder: Path) -> Given:
     write_photos(folder)

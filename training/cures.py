@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 
 from grounding.photos import SUFFIXES
 from grounding.runtime.hidden import is_hidden
@@ -50,7 +51,7 @@ def source_cure(path: Path) -> str:
     tables = [file for file in files if file.suffix.lower() in TABLES]
     if beside:
         folder = beside[0].parent
-        return f"it has photos with texts beside them: pack them with tar --sort=name -cf DATA/0.tar -C {folder} ."
+        return f"it has photos with texts beside them: pack each folder with tar -cf SHARDS/0.tar -C {quote(str(folder))} ."
     if tables and len(tables) < len(photos):
         return f"it has {tables[0].relative_to(path)}: give images={tables[0]}, or set captions={tables[0]}"
     if packed:

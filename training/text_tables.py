@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from grounding.photos import SUFFIXES
@@ -75,7 +76,7 @@ def _wrong_encoding(path: Path, name: str) -> InputError:
 
 
 def _convert(path: Path, encoding: str) -> str:
-    return f"convert it with iconv -f {encoding} -t UTF-8 {path.name} > utf8{path.suffix}"
+    return f"convert it with iconv -f {encoding} -t UTF-8 {quote(path.name)} > utf8{path.suffix}"
 
 
 def _find_undecodable(path: Path) -> tuple[int, int]:
