@@ -50,8 +50,8 @@ def source_cure(path: Path) -> str:
     beside = [file for file in files if file.suffix.lower() in TEXTS and file.with_suffix("") in photos]
     tables = [file for file in files if file.suffix.lower() in TABLES]
     if beside:
-        folder = beside[0].parent
-        return f"it has photos with texts beside them: pack each folder with tar -cf SHARDS/0.tar -C {quote(str(folder))} ."
+        folder = quote(str(beside[0].parent))
+        return f"it has photos with texts beside them: pack each folder with tar -cf SHARDS/0.tar -C {folder} ."
     if tables and len(tables) < len(photos):
         return f"it has {tables[0].relative_to(path)}: give images={tables[0]}, or set captions={tables[0]}"
     if packed:
