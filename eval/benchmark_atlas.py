@@ -70,7 +70,7 @@ def _network(tags: int) -> tuple[nn.Module, Tensor]:
 
 
 def _forwards(model: nn.Module, image: Tensor, memory: torch.memory_format):
-    copied = TopDown(model, "pool5").network.module if memory is torch.channels_last else model
+    copied = TopDown(model, "pool5").networks(image).module if memory is torch.channels_last else model
     image = image.contiguous(memory_format=memory)
     return lambda: copied(image)
 

@@ -119,18 +119,19 @@ def autograd(network: BenchmarkNetwork, topdown: TopDown, image: Tensor, words: 
 
     Args:
         network: the network and its layers.
-        topdown: holds the traced network.
+        topdown: holds the captured network.
         image: ``(1, 3, H, W)``.
         words: number of words.
 
     Returns:
         What to time.
     """
-    module, target = topdown.network.module, topdown.network.find(network.target)
+    captured = topdown.networks(image)
+    module, target = captured.module, captured.find(network.target)
     batch = node_values(topdown, image)[target].expand(words, -1, -1, -1)
     batch = batch.contiguous(memory_format=torch.channels_last).requires_grad_()
     # the layers below the target run on the one image; their values are not used
-    scores = torch.fx.Interpreter(module).run(image, initial_env={target: batch})
+    scores = torch.fx.Interpreter(module).run(image, initial_env={target: batch})[0]
     scores = scores.mean((2, 3)) if scores.ndim == 4 else scores
     signals = torch.eye(words, scores.shape[1])
     return lambda: torch.autograd.grad(scores, batch, signals, retain_graph=True)

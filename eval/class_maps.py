@@ -25,7 +25,7 @@ def describe_maps(grounder: Grounder, photos: AnnotatedPhotos) -> dict:
         ``method``, ``target`` (the layer of the maps) and ``data`` (its ``root`` and ``split``).
     """
     method = grounder.settings.method
-    default_target = METHODS[method].target or grounder.topdown.network.default_target
+    default_target = METHODS[method].target or grounder.topdown.default_target
     data = {"root": str(getattr(photos, "root", "")), "split": getattr(photos, "split", "")}
     return {"method": method, "target": grounder.settings.target or default_target, "data": data}
 

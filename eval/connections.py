@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import torch.fx
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from grounding import TopDown
 from grounding.attention.descent import TopDownPass
@@ -18,13 +18,13 @@ from grounding.attention.weights import Geometry
 
 @torch.no_grad()
 def node_values(topdown: TopDown, image: Tensor) -> dict[torch.fx.Node, Tensor]:
-    """The output of each node of the traced network.
+    """The output of each node of the captured network.
 
     Args:
         topdown: holds the network.
         image: ``(1, 3, H, W)``.
     """
-    interpreter = torch.fx.Interpreter(topdown.network.module, garbage_collect_values=False)
+    interpreter = torch.fx.Interpreter(topdown.networks(image).module, garbage_collect_values=False)
     interpreter.run(image)
     return interpreter.env
 
@@ -37,9 +37,10 @@ def multiply_adds(target: str, topdown: TopDown, image: Tensor) -> int:
         topdown: holds the network.
         image: ``(1, 3, H, W)``.
     """
-    network, values = topdown.network, node_values(topdown, image)
-    layers = [n for n in network.above((network.find(target),)) if network.kind(n) in (nn.Conv2d, nn.Linear)]
-    return sum(values[n].numel() * network.operation(n).weight[0].numel() for n in layers)
+    network, values = topdown.networks(image), node_values(topdown, image)
+    weighted = (torch.ops.aten.convolution, torch.ops.aten.linear)
+    layers = [n for n in network.above((network.find(target),)) if network.kind(n) in weighted]
+    return sum(values[n].numel() * network.constant(n.args[1])[0].numel() for n in layers)
 
 
 def winning_connections(topdown: TopDown, image: Tensor) -> int:
@@ -50,7 +51,8 @@ def winning_connections(topdown: TopDown, image: Tensor) -> int:
         image: ``(1, 3, H, W)``.
     """
     chosen, engine = METHODS["mwp"], CountingEngine()
-    forward = ForwardPass(topdown.network, chosen.rules(engine), topdown.targets(chosen), image)
+    network = topdown.networks(image)
+    forward = ForwardPass(network, chosen.rules(engine), topdown.targets(network, chosen), image)
     with torch.no_grad():
         chosen.maps(TopDownPass(forward, Run()), torch.ones(1, 1), torch.tensor([0]))
     return engine.connections

@@ -157,7 +157,7 @@ def test_a_model_in_training_is_left_as_it_is_also_where_we_refuse(name):
     before = state(net)
     for arguments in ({"target": "nowhere"}, {"classifier": "maxpool"}, {"target": "fc"}):
         with pytest.raises(InputError):
-            TopDown(net, **arguments)
+            TopDown(net, **arguments).look(torch.rand(1, 3, 64, 64))
         assert_untouched(net, before)
     topdown = TopDown(net)
     with pytest.raises(InputError):
@@ -173,7 +173,8 @@ def test_what_mass_cannot_pass_is_refused_in_one_line(name, reason):
     net = getattr(torchvision.models, name)(weights=None)
     arguments = {"convnext_tiny": {}, "swin_t": {"target": "features.3", "classifier": "head"}}
     with pytest.raises(InputError, match=reason) as raised:
-        TopDown(net, **arguments.get(name, {"target": "conv_proj", "classifier": "heads.head"}))
+        arguments.setdefault(name, {"target": "conv_proj", "classifier": "heads.head"})
+        TopDown(net, **arguments[name]).look(torch.rand(1, 3, 224, 224))
     assert "\n" not in str(raised.value)
 
 
@@ -218,16 +219,16 @@ def test_bad_weights_are_refused_by_name():
     ("arguments", "message"),
     [
         ({"target": "layer22"}, r"no layer 'layer22'; similar names: .*layer2"),
-        ({"target": "fc"}, r"target fc is not below the classifier"),
+        ({"target": "fc"}, r"target fc \(linear\) is not below the classifier"),
         ({"target": "layer4", "classifier": "layer3.0.downsample.0"}, r"neither a linear layer nor a 1x1 convolution"),
         ({"classifier": "layer4"}, r"neither a linear layer nor a 1x1 convolution"),
         ({"classifier": "fd"}, r"no layer 'fd'; similar names"),
     ],
 )
 def test_wrong_names_are_refused(arguments, message):
-    net, _ = build("resnet18")
+    net, image = build("resnet18")
     with pytest.raises(InputError, match=message):
-        TopDown(net, **arguments)
+        TopDown(net, **arguments).look(image)
 
 
 def test_wrong_images_and_words_are_refused():

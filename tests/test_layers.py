@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from passes import captured
 from PIL import Image
 from torch import nn
 
@@ -46,7 +47,7 @@ def seen(net: nn.Sequential, size: tuple[int, int], axis: int) -> torch.Tensor:
 
 def assert_geometry(net: nn.Sequential, size: tuple[int, int]) -> int:
     """Compares every cell that the edges do not cut off with the definition; returns how many."""
-    network, compared = Network(net), 0
+    network, compared = captured(net, torch.rand(1, 1, *size, dtype=torch.float64)), 0
     for axis in (0, 1):
         cell = cells(network, axis)[network.features]
         for number, pixels in enumerate(seen(net, size, axis)):
@@ -110,12 +111,12 @@ def test_functions_sums_and_branches():
     assert assert_geometry(headed(Ungated(), channels=2), (57, 63)) > 40
     # 4 of the convolution, 2 more by the pools; a gate is a factor, whatever it saw
     for module in (Branches(), Ungated()):
-        network = Network(headed(module, channels=2))
+        network = captured(headed(module, channels=2), torch.rand(1, 1, 57, 63, dtype=torch.float64))
         assert cells(network, 0)[network.features] == Cell(2, 6, 0.5)
 
 
 def test_the_fields_of_googlenet():
-    network = Network(nn.Sequential(*googlenet(), nn.Conv2d(1024, 2, 1)), "19")
+    network = captured(nn.Sequential(*googlenet(), nn.Conv2d(1024, 2, 1)), torch.rand(1, 3, 224, 224), "19")
     names = {"0": (2, 7), "1": (4, 11), "4": (4, 19), "6": (8, 27), "7": (8, 59), "9": (16, 107), "18": (32, 907)}
     for axis in (0, 1):
         found = cells(network, axis)
@@ -138,7 +139,7 @@ def test_the_gradient_of_googlenets_pool2_reaches_its_field():
 
 @pytest.mark.parametrize("flat", [nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1)])
 def test_a_global_pool_sees_the_whole_image(flat):
-    network = Network(headed(nn.Conv2d(1, 1, 3), flat, nn.ReLU()))
+    network = captured(headed(nn.Conv2d(1, 1, 3), flat, nn.ReLU()), torch.rand(1, 1, 9, 9, dtype=torch.float64))
     assert cells(network, 1)[network.features].whole
 
 
@@ -152,7 +153,7 @@ def paths_avoid(network: Network, node) -> bool:
     """Whether some path leads from the image to the classifier's input without a node."""
     reached = [n for n in network.nodes if n.op == "placeholder"]
     for other in network.nodes:
-        if other is not node and set(other.all_input_nodes) & set(reached):
+        if other is not node and set(network.sources(other)) & set(reached):
             reached.append(other)
     return network.features in reached
 
@@ -161,23 +162,26 @@ def paths_avoid(network: Network, node) -> bool:
 @pytest.mark.parametrize("block", [Branches, nn.Identity])
 def test_the_main_line_is_what_no_path_avoids(block):
     channels = 2 if block is Branches else 1
-    network = Network(headed(nn.Conv2d(1, 1, 3), nn.ReLU(), block(), channels=channels))
+    net = headed(nn.Conv2d(1, 1, 3), nn.ReLU(), block(), channels=channels)
+    network = captured(net, torch.rand(1, 1, 57, 63, dtype=torch.float64))
     computed = [n for n in network.nodes if n.op != "placeholder" and n is not network.head]
     assert main_line(network) == [n for n in computed if not paths_avoid(network, n)]
 
 
 def test_a_layer_without_a_rule_ends_the_candidates():
-    net = headed(nn.Conv2d(1, 1, 3), nn.ReLU(), nn.PReLU(), nn.Conv2d(1, 1, 3), nn.ReLU())
-    found = find_targets(Network(net), torch.rand(1, 1, 12, 14, dtype=torch.float64))
+    net = headed(nn.Conv2d(1, 1, 3), nn.ReLU(), nn.Softmax2d(), nn.Conv2d(1, 1, 3), nn.ReLU())
+    images = torch.rand(1, 1, 12, 14, dtype=torch.float64)
+    found = find_targets(captured(net, images), images)
     assert [(layer.name, layer.kind, layer.height, layer.width) for layer in found] == [
-        ("2", "PReLU", 10, 12),
+        ("2", "Softmax2d", 10, 12),
         ("4", "Conv2d, ReLU", 8, 10),
     ]
 
 
 def test_the_layers_of_the_embedded_tagger(tagger):
-    network = Network(tagger)
-    found = find_targets(network, torch.rand(1, 3, 224, 256))
+    images = torch.rand(1, 3, 224, 256)
+    network = captured(tagger, images)
+    found = find_targets(network, images)
     names = [layer.name for layer in found]
     assert names[:6] == ["conv1", "pool1", "conv2_reduce", "conv2", "pool2", "inception_3a"]
     assert [layer.name for layer in found if layer.default] == ["pool2"]
@@ -196,8 +200,9 @@ def test_the_layers_of_the_embedded_tagger(tagger):
     ],
 )
 def test_layers_have_short_names_that_users_may_say(architecture, names):
-    network = Network(TagClassifier(architecture, Vocabulary(["dog"])))
-    found = find_targets(network, torch.rand(1, 3, 224, 256))
+    images = torch.rand(1, 3, 224, 256)
+    network = captured(TagClassifier(architecture, Vocabulary(["dog"])), images)
+    found = find_targets(network, images)
     assert set(names) <= {layer.name for layer in found}
     assert [network.find(layer.name) for layer in found if layer.default] == [network.find(network.default_target)]
 
@@ -233,7 +238,8 @@ def test_a_table_and_a_picture(tagger, astronaut, tmp_path, capsys):
 
 def test_the_heat_stands_where_the_cells_look(tagger):
     """A map of one hot cell over a black photo: the brightest pixel is that cell's centre."""
-    found = find_targets(Network(tagger), torch.rand(1, 3, 288, 288))
+    images = torch.rand(1, 3, 288, 288)
+    found = find_targets(captured(tagger, images), images)
     layer = next(layer for layer in found if layer.name == "pool4")
     values = np.zeros((layer.height, layer.width))
     values[2, 5] = 1

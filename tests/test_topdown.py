@@ -105,8 +105,8 @@ def balance(scene) -> torch.Tensor:
     return torch.cat([contrast(top_down, signals, used)[0] for top_down in passes]).sum((2, 3))
 
 
-def look(net: nn.Module, image: torch.Tensor, target: str = "relu1"):
-    return TopDown(net, target).look(image)
+def look(net: nn.Module, image: torch.Tensor, target: str = "relu1", classifier: str | None = None):
+    return TopDown(net, target, classifier).look(image)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -281,10 +281,10 @@ def test_threads_share_one_topdown():
 
 
 def test_a_layer_without_a_rule_is_refused_by_name():
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.PReLU(), nn.Conv2d(4, 2, 1))
-    with pytest.raises(InputError, match="PReLU has no rule"):
-        TopDown(net, "0", "2")
-    TopDown(net, "1", "2")
+    net, image = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softmax2d(), nn.Conv2d(4, 2, 1)), torch.rand(1, 3, 8, 8)
+    with pytest.raises(InputError, match=r"^1 \(softmax\): softmax has no rule: each output depends"):
+        TopDown(net, "0", "2").look(image)
+    TopDown(net, "1", "2").look(image)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_a_layer_without_a_rule_is_refused_by_name():
 )
 def test_wrong_layers_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
-        TopDown(random_net(0), *arguments)
+        look(random_net(0), torch.rand(1, 3, 9, 9, dtype=torch.float64), *arguments)
 
 
 def test_wrong_signals_are_refused():

@@ -18,10 +18,6 @@ Node = torch.fx.Node
 Result = TypeVar("Result")
 
 
-class Parts(dict[int, Signal]):
-    """Signals to the parts of a layer whose channels were divided: from the number of a part to its signal."""
-
-
 class TopDownPass:
     """One pass of several words from the classifier down to the targets.
 
@@ -97,40 +93,19 @@ class TopDownPass:
             g = waiting.pop(node)
             if node in targets:
                 arrived[node] = g
-            below = [self._part(node, sources[0], g)] if descend is None else descend(g)
-            for source, share in zip(sources, below, strict=True):
+            for source, share in zip(sources, descend(g), strict=True):
                 if share is not None:
-                    waiting[source] = self._add(waiting[source], share) if source in waiting else share
-            if self._rules.rescaled and descend is not None:
+                    waiting[source] = self._engine.add(waiting[source], share) if source in waiting else share
+            if self._rules.rescaled:
                 waiting = self._rescaled(waiting)
         arrived |= {node: waiting[node] for node in targets if node in waiting}
         return [(node, arrived[node]) for node in targets]
 
-    def _part(self, node: Node, source: Node, g: Signal) -> Parts:
-        """The signal to one part of a divided layer."""
-        number = node.args[1]
-        assert isinstance(number, int)
-        return Parts({number % self.forward.counts[source]: g})
-
-    def _add(self, a: Signal | Parts, b: Signal | Parts) -> Signal | Parts:
-        if not isinstance(a, Parts):
-            return self._engine.add(a, b)
-        return Parts(a | {i: self._engine.add(a[i], g) if i in a else g for i, g in b.items()})
-
     def _rescaled(self, waiting: dict[Node, Any]) -> dict[Node, Any]:
         """All signals of a word divided by one number, so that they keep their proportions."""
-        largest = reduce(torch.maximum, [self._engine.largest(g) for w in waiting.values() for g in _signals(w)])
+        largest = reduce(torch.maximum, [self._engine.largest(g) for g in waiting.values()])
         by = torch.where(largest > 0, largest, 1)
-        return {node: self._divided(g, by) for node, g in waiting.items()}
-
-    def _divided(self, g: Signal | Parts, by: Tensor) -> Signal | Parts:
-        if isinstance(g, Parts):
-            return Parts({i: self._engine.divide(part, by) for i, part in g.items()})
-        return self._engine.divide(g, by)
-
-
-def _signals(g: Signal | Parts) -> list[Signal]:
-    return list(g.values()) if isinstance(g, Parts) else [g]
+        return {node: self._engine.divide(g, by) for node, g in waiting.items()}
 
 
 class Passes:

@@ -7,29 +7,22 @@ with dilation d, stride s and padding p, over cells with stride S, field R and o
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 import torch.fx
-import torch.nn.functional as F
-from torch import nn
 
-from grounding.attention.layers import AVERAGES, RULES, SUMS, multiply
-from grounding.attention.network import Network, measures
+from grounding.attention import layers
+from grounding.attention.network import Network
 
 Node = torch.fx.Node
+aten = torch.ops.aten
 
-POOLS = (nn.MaxPool2d, nn.AvgPool2d)
-# pools that are called as functions: their module, and the order of their arguments
-POOL_FUNCTIONS: dict[object, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
-    F.max_pool2d: (nn.MaxPool2d, ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")),
-    F.avg_pool2d: (nn.AvgPool2d, ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")),
-}
-# after these operations a value has no position in the image
-GLOBAL = {*AVERAGES, *SUMS, nn.AdaptiveMaxPool2d, F.adaptive_max_pool2d, nn.Flatten, torch.flatten, "flatten"}
-GLOBAL -= {*POOLS, *POOL_FUNCTIONS}
+# operations without a window that change where cells are
+PADS = (aten.constant_pad_nd, aten.reflection_pad2d, aten.replication_pad2d)
+UPSAMPLINGS = (aten.upsample_nearest2d, aten._upsample_nearest_exact2d, aten.upsample_bilinear2d)
 
 
 class Window(NamedTuple):
@@ -71,6 +64,14 @@ class Cell:
         offset = self.offset + (reach / 2 - window.padding) * self.stride
         return Cell(self.stride * window.stride, self.field + reach * self.stride, offset)
 
+    def after(self, start: int, step: int) -> "Cell":
+        """The cells of a slice of these cells."""
+        return Cell(self.stride * step, self.field, self.offset + start * self.stride)
+
+    def finer(self, factor: float) -> "Cell":
+        """The cells of an enlargement of these cells."""
+        return Cell(self.stride / factor, self.field, self.offset - (factor - 1) * self.stride / (2 * factor))
+
     def span(self, cells: int) -> tuple[float, float]:
         """The part of the image that a row of cells divides up.
 
@@ -90,34 +91,39 @@ WHOLE = Cell(math.inf, math.inf, 0.0)
 def cells(network: Network, axis: int) -> dict[Node, Cell]:
     """The cells of each node.
 
-    A value of several inputs sees from the first to the last pixel that any of them sees. In a product, an input that
-    sees the whole image does not count, because it is a gate, to which no signal goes (``RuleSet.product``). A global
-    or adaptive pool and a flattening see the whole image. Any other operation without a window counts as element-wise.
+    A value of several inputs sees from the first to the last pixel that any of them sees. Gates do not count, because
+    no signal goes to them (``RuleSet.product``). A global or adaptive pool sees the whole image, and so does a value
+    without a grid. Any other operation without a window counts as element-wise.
 
     Args:
         network: the network.
         axis: 0 for rows (heights), 1 for columns (widths).
 
     Returns:
-        The cells of each node that depends on the image; nodes that compute sizes are left out.
+        The cells of each node that depends on the image.
     """
     found: dict[Node, Cell] = {}
     for node in network.nodes:
-        below = [found[source] for source in node.all_input_nodes if source in found]
+        below = [found[source] for source in network.sources(node) if source in found]
         if node.op == "placeholder":
             found[node] = Cell()
-        elif below and not measures(node):
+        elif below:
             found[node] = _cell(network, node, below, axis)
     return found
 
 
 def _cell(network: Network, node: Node, below: Sequence[Cell], axis: int) -> Cell:
-    kind = network.kind(node)
-    if kind in GLOBAL or (kind in ("view", "reshape") and len(node.args) == 3):
+    kind, place = network.kind(node), 2 + axis
+    if len(node.meta["shape"]) != 4 or network.rule(node) is layers.maximum:
         return WHOLE
-    if RULES.get(kind) is multiply:
-        return _hull([cell for cell in below if not cell.whole] or below)
-    window = _window(network, node, axis)
+    if kind in layers.AVERAGES + layers.SUMS and kind is not aten.avg_pool2d:
+        return WHOLE
+    if kind is aten.slice and node.args[1] == place:
+        return _hull(below).after(max(0, node.args[2] or 0), node.args[4])  # type: ignore[arg-type,type-var]
+    if kind in UPSAMPLINGS:
+        source = node.all_input_nodes[0].meta["shape"]
+        return _hull(below).finer(node.meta["shape"][place] / source[place])
+    window = _window(node, kind, axis)
     return _hull(below) if window is None else _hull(below).above(window)
 
 
@@ -130,23 +136,25 @@ def _hull(parts: Sequence[Cell]) -> Cell:
     return Cell(max(part.stride for part in parts), round(last - first), (first + last) / 2)
 
 
-def _window(network: Network, node: Node, axis: int) -> Window | None:
-    """The window of a convolution or a pool; None for other operations."""
-    layer = network.operation(node)
-    if layer in POOL_FUNCTIONS:
-        layer = _pool(node)
-    if isinstance(layer, nn.Conv2d):
-        # PyTorch resolves "same" and "valid" to (left, right, top, bottom)
-        padding = layer._reversed_padding_repeated_twice[2 - 2 * axis]
-        return Window(layer.kernel_size[axis], layer.stride[axis], padding, layer.dilation[axis])
-    if isinstance(layer, POOLS):
-        sizes = (layer.kernel_size, layer.stride, layer.padding, getattr(layer, "dilation", 1))
-        return Window(*(size if isinstance(size, int) else size[axis] for size in sizes))
+def _window(node: Node, kind: object, axis: int) -> Window | None:
+    """The window of a convolution or a pool, or the padding before a cell; None for other operations."""
+    if kind in PADS:
+        sizes: Any = node.args[1]
+        return Window(1, 1, sizes[2 - 2 * axis] if len(sizes) > 2 - 2 * axis else 0, 1)
+    if kind is aten.convolution:
+        _, weight, _, *rest = node.args
+        size = weight.meta["shape"][2 + axis]  # type: ignore[union-attr]
+        return Window(int(size), *(_along(n, axis) for n in rest[:3]))
+    if kind in (aten.max_pool2d, aten.avg_pool2d):
+        size, stride, padding, dilation = (*node.args[1:], *(None,) * 4)[:4]
+        stride, dilation = stride or size, dilation if kind is aten.max_pool2d else None
+        return Window(
+            *(_along(n, axis, default) for n, default in ((size, 1), (stride, 1), (padding, 0), (dilation, 1)))
+        )
     return None
 
 
-def _pool(node: Node) -> nn.Module:
-    """The module of a pool that is called as a function."""
-    module, names = POOL_FUNCTIONS[node.target]
-    keywords: dict[str, Any] = {name: value for name, value in node.kwargs.items() if name != "input"}
-    return module(**dict(zip(names, node.args[1:], strict=False)), **keywords)
+def _along(sizes: Any, axis: int, default: int = 1) -> int:
+    if sizes is None or sizes == []:
+        return default
+    return int(sizes if isinstance(sizes, int) else sizes[min(axis, len(sizes) - 1)])

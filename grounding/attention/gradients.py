@@ -5,11 +5,13 @@ from torch import Tensor, ones_like
 from grounding.attention.engine.dense import Descend, Function, vector_jacobian
 from grounding.attention.neurons import Neurons
 from grounding.attention.rules import RuleSet
-from grounding.attention.weights import Weights
+from grounding.attention.weights import Diagonal, Weights
 
 
 class Gradient(RuleSet):
     """The gradient of the unit's score (Simonyan et al. 2014): g_x = W^T (g_a . f'(W x + b))."""
+
+    differentiable = True
 
     def source(self, value: Tensor) -> Neurons:
         return Neurons(value, rectified=False)
@@ -27,6 +29,13 @@ class Gradient(RuleSet):
         gate = self.engine.gate(vector_jacobian(function, x.value, ones_like(value)), at=activation)
         return activation, lambda g: [gate(g)]
 
+    def affine(self, x: Neurons, scale: Tensor | None, shift: Tensor | None) -> tuple[Neurons, Descend]:
+        return self.weighted(Diagonal(1 if scale is None else scale, shift), x)
+
+    def pointwise(self, x: Neurons, value: Neurons) -> tuple[Neurons, Descend]:
+        # the signal goes through the operations that compute the value
+        return value, lambda g: [None, g]
+
     def scaled(self, x: Neurons, factor: Tensor, function: Function) -> tuple[Neurons, Descend]:
         def down(g: Tensor) -> list[Tensor]:
             words = len(g) // len(x.value)
@@ -34,20 +43,15 @@ class Gradient(RuleSet):
 
         return Neurons(x.value * factor, rectified=x.rectified), self.engine.plain(down)
 
-    def shifted(self, x: Neurons, number: float) -> tuple[Neurons, Descend]:
+    def shifted(self, x: Neurons, number: Tensor) -> tuple[Neurons, Descend]:
         return Neurons(x.value + number, rectified=False), lambda g: [g]
 
+    def joint_product(self, left: Neurons, right: Neurons) -> tuple[Neurons, Descend]:
+        return self.product(left, right)
+
     def product(self, x: Neurons, gate: Neurons) -> tuple[Neurons, Descend]:
-        def down(g: Tensor) -> list[Tensor]:
-            return [_times(g, gate.value, x.value), _times(g, x.value, gate.value)]
-
-        return Neurons(x.value * gate.value, rectified=False), self.engine.plain(down)
-
-
-def _times(g: Tensor, other: Tensor, own: Tensor) -> Tensor:
-    """g times the other factor, summed over the positions that were broadcast."""
-    product: Tensor = (g.unflatten(0, (len(own), -1)) * other.unsqueeze(1)).flatten(0, 1)
-    return product if own.shape[2:] == product.shape[2:] else product.sum((2, 3), keepdim=True)
+        gates = [self.engine.gate(other.value) for other in (gate, x)]
+        return Neurons(x.value * gate.value, rectified=False), lambda g: [by(g) for by in gates]
 
 
 class Deconvolution(Gradient):

@@ -1,102 +1,166 @@
-"""One function for each kind of layer: it computes the layer's neurons, and says how a signal goes back to the inputs.
+"""One function for each kind of operation: it computes the neurons, and says how a signal goes back to the inputs.
 
 What depends on the method (a weighted layer, a nonlinearity, a scaling, a sum) is in the method's rule set
-(``rules.py``). What depends on the layer alone (which weights, which input won a maximum, which part of a
+(``rules.py``). What depends on the operation alone (which weights, which input won a maximum, which part of a
 concatenation) is here.
 
-A layer's function has the signature ``(rules, operation, *arguments, **keywords) -> (Neurons, descend)``. The operation
-is the module, or the function itself. The arguments are those of the call, with :class:`Neurons` in place of tensors.
-``descend`` takes the signal to the layer's outputs and returns one signal per input, or None for an input that gets
-nothing. To add a layer, decorate such a function with :func:`rule`:
+A rule has the signature ``(rules, operation, *arguments, **keywords) -> (Neurons, descend)``. The operation is an ATen
+overload such as ``torch.ops.aten.relu.default``, a function of ``operations.py``, or a module. The arguments are those
+of the call, with :class:`Neurons` in place of tensors that depend on the images. ``descend`` takes the signal to the
+outputs and returns one signal per :class:`Neurons` among the arguments, or None for an input that gets nothing.
+
+A network is captured as ATen operations, so a layer that is composed of operations with rules needs no rule of its own.
+To treat a module of your own as a whole, or to add an operation, decorate a function with :func:`rule`:
 
     @rule(MyScaling)
     def my_scaling(rules, module, x):
         return rules.scaled(x, module.factor.expand_as(x.value), module)
 
-    rule(nn.Mish)(nonlinearity)          # an element-wise function needs nothing else
+    rule(torch.ops.aten.erf)(nonlinearity)          # an element-wise function needs nothing else
 
 A ``descend`` is composed of the functions that the rule set returns and of those that ``rules.engine`` returns.
 ``rules.engine.plain(function)`` makes one of a function on plain tensors ``(N * W, *shape)``.
 """
 
 import functools
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
-from grounding.attention.engine.dense import Descend
+from grounding.attention.capture import operations
+from grounding.attention.engine.dense import Descend, vector_jacobian
 from grounding.attention.neurons import Neurons
 from grounding.attention.rules import RuleSet
 from grounding.attention.weights import Pair, weights_of
 from proposals.errors import InputError
 
-Rule = Callable[..., tuple[Any, Descend]]
+aten = torch.ops.aten
+Rule = Callable[..., tuple[Neurons, Descend]]
 RULES: dict[object, Rule] = {}
+
+# operations for which there cannot be a rule, and the reason
+REFUSED: dict[object, str] = {
+    aten.layer_norm: "it subtracts the mean over channels, so an output depends on its inputs' differences",
+    aten.group_norm: "it subtracts means of the image, so an output depends on its inputs' differences",
+    aten.instance_norm: "it subtracts means of the image, so an output depends on its inputs' differences",
+    aten._softmax: "each output depends on the differences between all inputs",
+    aten.bmm: "it multiplies activations with one another",
+    aten.mm: "it multiplies activations with one another",
+    aten._scaled_dot_product_flash_attention_for_cpu: "it multiplies activations with one another",
+    aten.scaled_dot_product_attention: "it multiplies activations with one another",
+    aten._native_multi_head_attention: "it multiplies activations with one another",
+    aten.convolution: "its weights depend on the image",
+    aten.upsample_bicubic2d: "its weights are partly negative; use mode='bilinear'",
+}
 
 
 def rule(*kinds: object) -> Callable[[Rule], Rule]:
-    """Registers a function for kinds of layers.
+    """Registers a function for kinds of operations.
 
     Args:
-        kinds: module classes, functions, or names of tensor methods.
+        kinds: module classes, or ATen operations such as ``torch.ops.aten.erf`` or those of ``torch.library``.
+
+    Raises:
+        InputError: something else, such as a function of ``torch.nn.functional``, which is composed of ATen operations.
     """
+    keys = [key_of(kind) for kind in kinds]
 
     def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(kinds, function))
+        RULES.update(dict.fromkeys(keys, function))
         return function
 
     return register
 
 
+def key_of(kind: object) -> object:
+    """The key of an operation in ``RULES``: all overloads of an ATen operation have one rule."""
+    if isinstance(kind, torch._ops.OpOverload):
+        return kind.overloadpacket
+    ours = getattr(kind, "__module__", None) == operations.__name__
+    if (
+        isinstance(kind, torch._ops.OpOverloadPacket)
+        or ours
+        or (isinstance(kind, type) and issubclass(kind, nn.Module))
+    ):
+        return kind
+    raise InputError(f"a rule is registered for a module class or an ATen operation, not for {kind!r}: networks are "
+                     "captured as ATen operations, for example torch.ops.aten.relu for F.relu")  # fmt: skip
+
+
 def unchanged(g: Any) -> list[Any]:
-    """The ``descend`` of a layer that changes nothing."""
+    """The ``descend`` of an operation that changes nothing."""
     return [g]
 
 
-@rule(nn.Conv2d, nn.Linear, nn.BatchNorm2d)
-def weighted(rules: RuleSet, module: nn.Module, x: Neurons) -> tuple[Neurons, Descend]:
+@rule(aten.convolution, aten.linear)
+def weighted(rules: RuleSet, operation: Any, x: Neurons, *rest: Any) -> tuple[Neurons, Descend]:
     """A sum of weighted inputs."""
-    return rules.weighted(weights_of(module), x)
+    return rules.weighted(weights_of(operation, *rest), x)
 
 
-RECTIFIERS = (nn.ReLU, nn.ReLU6, F.relu, F.relu6, torch.relu, "relu", "relu_")
-SQUASHERS = (nn.Sigmoid, nn.Hardsigmoid, torch.sigmoid, F.hardsigmoid, "sigmoid")
-SIGNED = (nn.SiLU, nn.Hardswish, nn.GELU, nn.ELU, nn.Tanh, nn.LeakyReLU, F.silu, F.hardswish, F.gelu, F.elu, torch.tanh)
+@rule(operations.affine)
+def affine(rules: RuleSet, _: Any, x: Neurons, scale: Any, shift: Any) -> tuple[Neurons, Descend]:
+    """A scale and a shift of each channel or element, both constant: a batch norm that could not be folded, a bias."""
+    return rules.affine(x, *(_as_constant(c, x.value) for c in (scale, shift)))
 
 
-@rule(*RECTIFIERS)
-def rectifier(rules: RuleSet, function: Any, x: Neurons, *_: object, **__: object) -> tuple[Neurons, Descend]:
-    """A ReLU: 0 below 0. It is never computed in place, because its argument may be needed later."""
-    if rules.closed(x) and not isinstance(function, nn.ReLU6) and function is not F.relu6:
+def _as_constant(value: Any, like: Tensor) -> Tensor | None:
+    """A number as a tensor of the precision of another one."""
+    if value is None or isinstance(value, Tensor):
+        return None if value is None else value.to(like)
+    return torch.tensor(value, dtype=like.dtype, device=like.device)
+
+
+@rule(operations.signed_affine)
+def signed_affine(
+    rules: RuleSet, _: Any, x: Neurons, negated: Neurons | None, scale: Any, shift: Any
+) -> tuple[Neurons, Descend]:
+    """A scale that is partly negative, over a weighted sum: where it is, the inputs that lower the sum can win."""
+    constant = _as_constant(scale, x.value)
+    assert constant is not None
+    return rules.signed_affine(x, negated, constant, _as_constant(shift, x.value))
+
+
+@rule(aten.relu, aten.hardtanh)
+def rectifier(rules: RuleSet, function: Any, x: Neurons, *limits: Any) -> tuple[Neurons, Descend]:
+    """A ReLU: 0 below 0."""
+    if limits and limits[0] != 0:
+        return nonlinearity(rules, function, x, *limits)
+    if rules.closed(x) and not limits:
         return x, unchanged
-    function = _out_of_place(function)
-    return rules.activated(x, function(x.value), function, rectifies=True)
+    return rules.activated(x, function(x.value, *limits), lambda v: function(v, *limits), rectifies=True)
 
 
-@rule(*SQUASHERS, *SIGNED)
+NONLINEARITIES = (aten.sigmoid, aten.hardsigmoid, aten.silu, aten.hardswish, aten.gelu, aten.elu, aten.tanh,
+                  aten.leaky_relu, aten.mish, aten.softplus, aten.celu, aten.log_sigmoid, aten.clamp,
+                  aten.clamp_min, aten.clamp_max, aten.threshold, aten.pow, aten.square, aten.sqrt, aten.rsqrt,
+                  aten.reciprocal, aten.exp, aten.abs, aten.log, aten.log1p, aten.expm1, aten.erf, aten.atan, aten.sin,
+                  aten.cos, aten.hardshrink, aten.softshrink, aten._prelu_kernel, aten.prelu)  # fmt: skip
+
+
+@rule(*NONLINEARITIES)
 def nonlinearity(rules: RuleSet, function: Any, x: Neurons, *rest: Any, **more: Any) -> tuple[Neurons, Descend]:
     """Any other element-wise function."""
-    more.pop("inplace", None)
-    whole = functools.partial(_out_of_place(function), **more)
+    whole = functools.partial(function, **more)
     return rules.activated(x, whole(x.value, *rest), lambda v: whole(v, *rest), rectifies=False)
 
 
-def _out_of_place(function: Any) -> Any:
-    """The function, changed so that it does not overwrite its argument."""
-    if getattr(function, "inplace", False):
-        function.inplace = False
-    return function
-
-
-@rule(nn.MaxPool2d)
-def max_pool(rules: RuleSet, module: nn.MaxPool2d, x: Neurons) -> tuple[Neurons, Descend]:
+@rule(aten.max_pool2d)
+def max_pool(
+    rules: RuleSet,
+    _: Any,
+    x: Neurons,
+    size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    ceil: bool = False,
+) -> tuple[Neurons, Descend]:
     """The maximum of each window gets the whole signal of the window."""
-    geometry = (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
+    geometry = (_pair(size), _pair(stride or size), _pair(padding), _pair(dilation), ceil)
     value, where = F.max_pool2d(x.value, *geometry, return_indices=True)
     excitation = None if x.excitation is None else _at(x.excitation, where)
     pooled = Neurons(value, excitation, x.rectified)
@@ -109,108 +173,185 @@ def _at(z: Tensor, where: Tensor) -> Tensor:
     return z.flatten(2).gather(2, where.flatten(2)).view_as(where)
 
 
-@rule(F.max_pool2d)
-def max_pool_function(rules: RuleSet, _: Any, x: Neurons, *sizes: Any, **more: Any) -> tuple[Neurons, Descend]:
-    """Max pooling that is called as a function."""
-    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
-    return max_pool(rules, nn.MaxPool2d(**dict(zip(names, sizes, strict=False)), **more), x)
+@rule(operations.maximum)
+def maximum(rules: RuleSet, _: Any, x: Neurons, dims: Sequence[int], keepdim: bool) -> tuple[Neurons, Descend]:
+    """The maximum over dimensions: the winner gets the whole signal; of equal values, the first one."""
+    kept = [d for d in range(x.value.ndim) if d not in dims]
+    where = x.value.permute(*kept, *dims).flatten(len(kept)).argmax(-1, keepdim=True)
+
+    def pick(value: Tensor) -> Tensor:
+        flat = value.permute(*kept, *dims).flatten(len(kept))
+        picked = flat.gather(-1, where.repeat_interleave(len(value) // len(where), 0))[..., 0]
+        for d in sorted(dims) if keepdim else ():
+            picked = picked.unsqueeze(d)
+        return picked
+
+    pooled = x.apply(pick)
+    down = rules.engine.linear(pick, x, pooled)
+    return pooled, lambda g: [down(g)]
 
 
-@rule(nn.LocalResponseNorm)
-def local_response_norm(rules: RuleSet, module: nn.LocalResponseNorm, x: Neurons) -> tuple[Neurons, Descend]:
-    """A scaling of each element; the factor counts as a constant."""
-    squares = F.pad(x.value.square(), (0, 0, 0, 0, module.size // 2, (module.size - 1) // 2))
-    total = sum(squares[:, i : i + x.value.shape[1]] for i in range(module.size))
-    return rules.scaled(x, (module.k + module.alpha / module.size * total) ** -module.beta, module)
+@rule(operations.pointwise)
+def pointwise(rules: RuleSet, _: Any, x: Neurons, value: Neurons) -> tuple[Neurons, Descend]:
+    """A nonlinearity that is composed of several operations."""
+    return rules.pointwise(x, value)
 
 
-@rule(torch.mul, operator.mul, operator.imul, "mul", "mul_")
-def multiply(rules: RuleSet, _: Any, left: Neurons | float, right: Neurons | float) -> tuple[Neurons, Descend]:
-    """A product, as in squeeze and excitation.
+@rule(operations.product)
+def gated(rules: RuleSet, _: Any, x: Neurons, gate: Neurons) -> tuple[Neurons, Descend]:
+    """A value times its gate, as in squeeze and excitation.
 
-    For all methods but the gradients, the larger value gets the signal and the smaller one counts as a constant. So no
-    signal goes into the branch that computes a gate from the features.
+    For all methods but the gradients, the gate counts as a constant, and no signal goes into the branch that computes
+    it.
     """
-    if isinstance(left, Neurons) and isinstance(right, Neurons):
-        return rules.product(left, right)
-    x, number = (left, right) if isinstance(left, Neurons) else (right, left)
-    assert isinstance(x, Neurons)
-    assert not isinstance(number, Neurons)
-    return rules.scaled(x, torch.full_like(x.value, number), lambda v: v * number)
+    return rules.product(x, gate)
 
 
-@rule(nn.Dropout, nn.Dropout2d, nn.Identity, StochasticDepth, F.dropout, "contiguous")
-def identity(rules: RuleSet, _: object, x: Neurons, *__: object, **___: object) -> tuple[Neurons, Descend]:
-    """Layers that do nothing outside of training."""
-    return x, unchanged
+@rule(operations.joint_product)
+def joint_product(rules: RuleSet, _: Any, left: Neurons, right: Neurons) -> tuple[Neurons, Descend]:
+    """A product of two values of which neither is the other's gate: each gets half of the mass."""
+    return rules.joint_product(left, right)
 
 
-AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, torch.mean, F.avg_pool2d, F.adaptive_avg_pool2d, "mean")
-SUMS = (torch.sum, "sum")
-SHAPES = (nn.Flatten, torch.flatten, torch.transpose, torch.permute, torch.reshape)
-SHAPE_METHODS = ("flatten", "view", "reshape", "transpose", "permute", "unsqueeze", "squeeze")
+@rule(operations.choose)
+def choose(rules: RuleSet, _: Any, mask: Tensor, left: Neurons, right: Neurons) -> tuple[Neurons, Descend]:
+    """One of two values for each element: the chosen one gets the signal."""
+    pre = left.excitation is not None or right.excitation is not None
+    excitation = torch.where(mask, left.z, right.z) if pre else None
+    chosen = Neurons(torch.where(mask, left.value, right.value), excitation, left.rectified and right.rectified)
+    gates = [rules.engine.gate(m.to(chosen.value)) for m in (mask, ~mask)]
+    return chosen, lambda g: [gate(g) for gate in gates]
 
 
-@rule(*AVERAGES, *SUMS, *SHAPES, *SHAPE_METHODS)
-def average(rules: RuleSet, function: Any, x: Neurons, *rest: Any, **keywords: Any) -> tuple[Neurons, Descend]:
-    """Averages, sums and reshapings: linear, without a bias, with weights >= 0."""
+ROUTES = (aten.avg_pool2d, aten.avg_pool1d, aten.avg_pool3d, aten._adaptive_avg_pool2d, aten.adaptive_avg_pool1d,
+          aten._adaptive_avg_pool3d, aten.mean, aten.sum, operations.reshape, operations.chain, operations.expand_like,
+          aten.permute, aten.slice, aten.select, aten.expand, aten.repeat, aten.flip, aten.roll, aten.index_select,
+          aten.index, aten._unsafe_index, aten.gather,
+          aten.reflection_pad1d, aten.reflection_pad2d, aten.replication_pad1d,
+          aten.replication_pad2d, aten.upsample_nearest2d, aten._upsample_nearest_exact2d, aten.upsample_bilinear2d,
+          aten.pixel_shuffle, aten.pixel_unshuffle, aten.channel_shuffle, aten.im2col, aten.col2im, aten.cumsum,
+          aten.unfold, aten.rot90, aten._to_copy, aten.upsample_nearest1d, aten.upsample_linear1d)  # fmt: skip
+AVERAGES = (aten.avg_pool2d, aten._adaptive_avg_pool2d, aten.mean)
+SUMS = (aten.sum,)
+SHAPES = (operations.reshape, operations.chain, operations.expand_like, aten.permute, aten.expand, aten._to_copy)
+
+
+@rule(*ROUTES)
+def route(rules: RuleSet, function: Any, x: Neurons, *rest: Any, **keywords: Any) -> tuple[Neurons, Descend]:
+    """Averages, sums, reshapings, slices and other linear operations without a bias, with weights >= 0."""
+    others = [None] * sum(isinstance(r, Neurons) for r in rest)
+    rest = tuple(r.value if isinstance(r, Neurons) else r for r in rest)
+    total = x.apply(lambda value: function(value, *rest, **keywords))
+    images = len(x.value)
 
     def call(value: Tensor) -> Tensor:
-        result: Tensor = function(value, *rest, **keywords)
+        words = len(value) // images
+        given = [r.repeat_interleave(words, 0) if _by_image(r, images) else r for r in rest]
+        result: Tensor = function(value, *given, **keywords)
         return result
 
-    total = x.apply(call)
-    down = rules.engine.linear(call, x, total, _windows(function, x.value, total.value))
-    return total, lambda g: [down(g)]
+    down = rules.engine.linear(call, x, total, _windows(function, rest, x.value, total.value))
+    return total, lambda g: [down(g), *others]
 
 
-def _windows(function: Any, x: Tensor, y: Tensor) -> tuple[Pair, Pair] | None:
+def _by_image(value: object, images: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 1 and len(value) == images
+
+
+def _windows(function: Any, rest: Sequence[Any], x: Tensor, y: Tensor) -> tuple[Pair, Pair] | None:
     """Size and stride of an average's windows, if all of them lie within the image and have the same size."""
+    kind = key_of(function)
     if x.ndim != 4 or y.shape[1:2] != x.shape[1:2]:
         return None
-    if isinstance(function, nn.AvgPool2d):
-        plain = _pair(function.padding) == (0, 0) and not function.ceil_mode and function.divisor_override is None
-        return (_pair(function.kernel_size), _pair(function.stride)) if plain else None
-    averages = function in (torch.mean, F.adaptive_avg_pool2d, "mean") or isinstance(function, nn.AdaptiveAvgPool2d)
-    return ((x.shape[2], x.shape[3]), (1, 1)) if averages and y[0, 0].numel() == 1 else None
+    if kind is aten.avg_pool2d:
+        size, stride, padding, ceil, _, divisor = [*rest, *AVERAGE_DEFAULTS[len(rest) :]]
+        plain = not any(padding) and not ceil and divisor is None
+        return (_pair(size), _pair(stride or size)) if plain else None
+    whole = kind in (aten._adaptive_avg_pool2d, aten.mean) and y[0, 0].numel() == 1
+    return ((x.shape[2], x.shape[3]), (1, 1)) if whole else None
+
+
+AVERAGE_DEFAULTS: tuple[Any, ...] = (None, (), (0, 0), False, True, None)
 
 
 def _pair(n: Any) -> Pair:
-    return (n, n) if isinstance(n, int) else (n[0], n[1])
+    return (n, n) if isinstance(n, int) else (n[0], n[-1])
 
 
-@rule(torch.cat)
+@rule(aten.constant_pad_nd)
+def pad(rules: RuleSet, function: Any, x: Neurons, sizes: Sequence[int], value: float = 0) -> tuple[Neurons, Descend]:
+    """A border of one number. The border is an input of the next layer, but leads to no other neuron."""
+
+    def padded(part: Tensor, border: float = 0) -> Tensor:
+        result: Tensor = function(part, sizes, border)
+        return result
+
+    excitation = padded(x.z, max(value, 0)) if x.excitation is not None or value < 0 else None
+    total = Neurons(padded(x.value, value), excitation, x.rectified)
+    down = rules.engine.linear(padded, x, total)
+    return total, lambda g: [down(g)]
+
+
+@rule(aten.cat)
 def concatenate(rules: RuleSet, _: object, parts: Sequence[Neurons], dim: int = 0) -> tuple[Neurons, Descend]:
-    """A concatenation of channels: each part gets its own share back."""
-    if dim not in (1, -3):
-        raise NotImplementedError("only a concatenation of channels has a rule")
-    value = torch.cat([part.value for part in parts], 1)
+    """A concatenation: each part gets its own share back."""
+    value = torch.cat([part.value for part in parts], dim)
     pre = any(part.excitation is not None for part in parts)
-    excitation = torch.cat([part.z for part in parts], 1) if pre else None
+    excitation = torch.cat([part.z for part in parts], dim) if pre else None
     whole = Neurons(value, excitation, all(part.rectified for part in parts))
-    return whole, rules.engine.split(whole, parts)
+    if dim == 1:
+        return whole, rules.engine.split(whole, parts)
+    sizes = [part.value.shape[dim] for part in parts]
+    return whole, rules.engine.plain(lambda g: list(g.split(sizes, dim)))
 
 
-@rule(torch.chunk, "chunk")
-def chunk(rules: RuleSet, _: object, x: Neurons, chunks: int, dim: int = 0) -> tuple[tuple[Neurons, ...], Descend]:
-    """The channels in equal parts. ``descend`` takes a dictionary from the number of a part to its signal."""
-    if dim not in (1, -3):
-        raise NotImplementedError("only a division of the channels has a rule")
-    values = x.value.chunk(chunks, 1)
-    zs = [None] * len(values) if x.excitation is None else x.excitation.chunk(chunks, 1)
-    parts = tuple(Neurons(v, z, x.rectified) for v, z in zip(values, zs, strict=True))
-    join = rules.engine.join([v.shape[1:] for v in values])
-    return parts, lambda signals: [join(signals)]
+@rule(aten.slice_scatter, aten.select_scatter)
+def scatter(rules: RuleSet, function: Any, x: Neurons, part: Neurons, *place: Any) -> tuple[Neurons, Descend]:
+    """A value, a part of which was replaced by another value."""
+    pre = x.excitation is not None or part.excitation is not None
+    excitation = function(x.z, part.z, *place) if pre else None
+    whole = Neurons(function(x.value, part.value, *place), excitation, x.rectified and part.rectified)
+
+    def descend(g: Tensor) -> list[Tensor]:
+        blank = g.new_zeros(len(g), *part.value.shape[1:])
+        inside = vector_jacobian(lambda p: function(torch.zeros_like(g), p, *place), blank, g)
+        return [function(g, blank, *place), inside]
+
+    return whole, rules.engine.plain(descend)
 
 
-@rule(torch.add, operator.add, operator.iadd, "add", "add_")
-def add(rules: RuleSet, _: Any, left: Neurons | float, right: Neurons | float, **more: Any) -> tuple[Neurons, Descend]:
-    """A residual sum, in which each side gets the signal; or a sum with a number, which is a bias."""
-    if more:
-        raise InputError(f"a sum with {', '.join(more)} has no rule")
-    if isinstance(left, Neurons) and isinstance(right, Neurons):
-        return rules.added(left, right)
-    x, number = (left, right) if isinstance(left, Neurons) else (right, left)
-    assert isinstance(x, Neurons)
-    assert not isinstance(number, Neurons)
-    return rules.shifted(x, number)
+@rule(aten.add)
+def add(rules: RuleSet, _: Any, left: Neurons, right: Neurons) -> tuple[Neurons, Descend]:
+    """A residual sum, in which each side gets the signal."""
+    return rules.added(left, right)
+
+
+def differentiated(rules: RuleSet, function: Any, *arguments: Any, **keywords: Any) -> tuple[Neurons, Descend]:
+    """Any operation of one result, for methods that are derivatives: the vector-Jacobian product, by autograd."""
+    inputs = [a for a in arguments if isinstance(a, Neurons)]
+    images = len(inputs[0].value)
+
+    def call(*values: Tensor) -> Tensor:
+        given = iter(values)
+        result: Tensor = function(*(next(given) if isinstance(a, Neurons) else a for a in arguments), **keywords)
+        return result
+
+    def down(g: Tensor) -> Sequence[Tensor | None]:
+        values = [x.value.repeat_interleave(len(g) // images, 0).requires_grad_() for x in inputs]
+        try:
+            with torch.enable_grad():
+                return torch.autograd.grad(call(*values), values, g, allow_unused=True)
+        except RuntimeError as error:
+            raise InputError(f"{function} has no derivative: {str(error).splitlines()[0]}") from error
+
+    return rules.source(call(*(x.value for x in inputs))), rules.engine.plain(down)
+
+
+def reason(kind: object) -> str:
+    """Why no signal can pass an operation.
+
+    Args:
+        kind: its key.
+    """
+    name = getattr(kind, "__name__", str(kind)).strip("_")
+    return f"{name} has no rule" + (f": {REFUSED[kind]}" if kind in REFUSED else "")

@@ -23,7 +23,7 @@ class LRPEpsilon(RuleSet):
     def source(self, value: Tensor) -> Neurons:
         return Neurons(value, rectified=False)
 
-    def shifted(self, x: Neurons, number: float) -> tuple[Neurons, Descend]:
+    def shifted(self, x: Neurons, number: Tensor) -> tuple[Neurons, Descend]:
         return Neurons(x.value + number, rectified=False), lambda g: [g]
 
     def weighted(self, layer: Weights, x: Neurons) -> tuple[Neurons, Descend]:

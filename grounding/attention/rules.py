@@ -22,8 +22,7 @@ from torch import Tensor
 
 from grounding.attention.engine.dense import DenseEngine, Descend, Down, Function, Signal
 from grounding.attention.neurons import Neurons
-from grounding.attention.weights import Weights
-from proposals.errors import InputError
+from grounding.attention.weights import Diagonal, Weights
 
 
 class RuleSet:
@@ -38,9 +37,11 @@ class RuleSet:
     Attributes:
         rescaled: whether signals grow or shrink without bound, so that a pass divides them by their maximum at every
             layer.
+        differentiable: whether the method is a derivative: its signals pass gates, and operations without a rule.
     """
 
     rescaled = False
+    differentiable = False
 
     def __init__(self, engine: DenseEngine):
         self.engine = engine
@@ -72,6 +73,16 @@ class RuleSet:
         """
         raise NotImplementedError
 
+    def pointwise(self, x: Neurons, value: Neurons) -> tuple[Neurons, Descend]:
+        """A nonlinearity that is composed of several operations.
+
+        Args:
+            x: the pre-activations.
+            value: their function, computed without rules.
+        """
+        whole, descend = self.activated(x, value.value, lambda v: v, rectifies=False)
+        return whole, lambda g: [*descend(g), None]
+
     def enter(self, units: Weights, x: Neurons, shares: Signal) -> Signal:
         """The signal that reaches the classifier's inputs.
 
@@ -91,28 +102,62 @@ class RuleSet:
 
         Args:
             x: the values.
-            factor: ``(N, *shape)``, >= 0. It cannot be computed as f(x) / x, which is 0 / 0 at x = 0.
+            factor: ``(N, *shape)``. Where it is below 0, nothing passes, because only a positive value can win. It
+                cannot be computed as f(x) / x, which is 0 / 0 at x = 0.
             function: computes x times the factor; the gradient differentiates it.
-
-        Raises:
-            InputError: a factor below 0.
         """
-        if (factor < 0).any():
-            raise InputError("a scaling by a factor below 0 has no rule")
-        excitation = None if x.excitation is None else x.excitation * factor
-        gate = self.engine.gate(factor)
-        return Neurons(x.value * factor, excitation, x.rectified), lambda g: [gate(g)]
+        positive = factor.clamp(min=0)
+        pre = x.excitation is not None or bool((factor < 0).any())
+        gate = self.engine.gate(positive)
+        return Neurons(x.value * factor, x.z * positive if pre else None, x.rectified), lambda g: [gate(g)]
 
-    def shifted(self, x: Neurons, number: float) -> tuple[Neurons, Descend]:
-        """x plus a number: a bias, which takes no part in the competition."""
+    def shifted(self, x: Neurons, number: Tensor) -> tuple[Neurons, Descend]:
+        """x plus a constant: a bias, which takes no part in the competition."""
         return replace(x, value=x.value + number, excitation=x.z), lambda g: [g]
 
+    def affine(self, x: Neurons, scale: Tensor | None, shift: Tensor | None) -> tuple[Neurons, Descend]:
+        """x * scale + shift, such as a batch norm that could not be folded into a convolution.
+
+        Args:
+            x: the values.
+            scale: a constant that can be broadcast to them, or None for 1.
+            shift: a constant that can be broadcast to them, or None for 0.
+        """
+        if scale is None:
+            return (x, lambda g: [g]) if shift is None else self.shifted(x, shift)
+        if shift is None and (scale >= 0).all():
+            return self.scaled(x, scale.expand_as(x.value), lambda v: v * scale)
+        return self.weighted(Diagonal(scale, shift), x)
+
+    def signed_affine(
+        self, x: Neurons, negated: Neurons | None, scale: Tensor, shift: Tensor | None
+    ) -> tuple[Neurons, Descend]:
+        """:meth:`affine` of a weighted sum x whose negation is known, too.
+
+        Args:
+            x: the values.
+            negated: the neurons with the negated weights; None if they were not computed.
+            scale: a constant, negative for some elements.
+            shift: a constant or None.
+        """
+        whole, descend = self.affine(x, scale, shift)
+        return whole, lambda g: [*descend(g), *([] if negated is None else [None])]
+
     def product(self, x: Neurons, gate: Neurons) -> tuple[Neurons, Descend]:
-        """A product of two values, as in squeeze and excitation. The smaller one counts as a constant factor."""
-        swapped = gate.value.numel() > x.value.numel()
-        x, gate = (gate, x) if swapped else (x, gate)
-        product, descend = self.scaled(x, gate.value.expand_as(x.value), lambda v: v * gate.value)
-        return product, lambda g: [None, *descend(g)] if swapped else [*descend(g), None]
+        """A value times its gate, as in squeeze and excitation. The gate counts as a constant factor."""
+        product, descend = self.scaled(x, gate.value, lambda v: v * gate.value)
+        return product, lambda g: [*descend(g), None]
+
+    def joint_product(self, left: Neurons, right: Neurons) -> tuple[Neurons, Descend]:
+        """A product of two values of which neither is the other's gate: each gets half of p."""
+        gates = [self.engine.gate(other.activation / 2) for other in (right, left)]
+        ends = [self.ended(left), self.ended(right)]
+        whole = self.source(left.value * right.value)
+        return whole, lambda g: [end(gate(g)) for end, gate in zip(ends, gates, strict=True)]
+
+    def ended(self, x: Neurons) -> Down:
+        """What happens to a signal where a neuron ends without a nonlinearity."""
+        return lambda g: g
 
     def added(self, left: Neurons, right: Neurons) -> tuple[Neurons, Descend]:
         """A sum: both sides get the same g = p / x, so each side gets mass in proportion to its value."""
@@ -149,6 +194,31 @@ class ExcitationBackprop(RuleSet):
         gate = self.engine.gate(activation.activation, x.z, at=activation)
         return activation, lambda g: [gate(g)]
 
+    def affine(self, x: Neurons, scale: Tensor | None, shift: Tensor | None) -> tuple[Neurons, Descend]:
+        """A part of the weighted sum below it, as if it were folded: a scale > 0 scales the excitation, too.
+
+        Where the scale is negative, no input can win, and the mass is lost.
+        """
+        if scale is None or (shift is None and (scale >= 0).all()):
+            return super().affine(x, scale, shift)
+        positive = scale.clamp(min=0)
+        gate = self.engine.gate(positive.expand_as(x.value).contiguous())
+        value = x.value * scale if shift is None else x.value * scale + shift
+        return Neurons(value, x.z * positive, x.rectified), lambda g: [gate(g)]
+
+    def signed_affine(
+        self, x: Neurons, negated: Neurons | None, scale: Tensor, shift: Tensor | None
+    ) -> tuple[Neurons, Descend]:
+        assert negated is not None
+        parts = [(x, scale.clamp(min=0)), (negated, (-scale).clamp(min=0))]
+        gates = [self.engine.gate(factor.expand_as(x.value).contiguous()) for _, factor in parts]
+        value = x.value * scale if shift is None else x.value * scale + shift
+        excitation = x.z * parts[0][1] + negated.z * parts[1][1]
+        return Neurons(value, excitation, x.rectified), lambda g: [gate(g) for gate in gates]
+
+    def ended(self, x: Neurons) -> Down:
+        return self.gate(x)
+
     def enter(self, units: Weights, x: Neurons, shares: Signal) -> Signal:
         z = units.positive.up(x.activation)
         normalised = self.engine.gate(torch.ones_like(z), z)(shares)
@@ -179,7 +249,7 @@ class UnnormalisedExcitation(RuleSet):
     def target(self, x: Neurons) -> Neurons:
         return self.source(x.value)
 
-    def shifted(self, x: Neurons, number: float) -> tuple[Neurons, Descend]:
+    def shifted(self, x: Neurons, number: Tensor) -> tuple[Neurons, Descend]:
         return Neurons(x.value + number), lambda g: [g]
 
     def weighted(self, layer: Weights, x: Neurons) -> tuple[Neurons, Descend]:

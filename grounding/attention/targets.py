@@ -11,17 +11,11 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
+from grounding.attention import layers
+from grounding.attention.capture.graph import title
 from grounding.attention.geometry import Cell, cells
-from grounding.attention.layers import (
-    RECTIFIERS,
-    RULES,
-    SHAPE_METHODS,
-    SHAPES,
-    SIGNED,
-    SQUASHERS,
-    identity,
-)
-from grounding.attention.network import Network, is_item
+from grounding.attention.layers import RULES, SHAPES
+from grounding.attention.network import Network
 from proposals.errors import InputError
 
 Node = torch.fx.Node
@@ -65,8 +59,8 @@ def find_targets(network: Network, images: Tensor) -> list[TargetLayer]:
     or a dropout is represented by its input.
 
     Args:
-        network: the traced network.
-        images: ``(1, 3, h, w)``, preprocessed; the sizes of the layers depend on it.
+        network: the captured network.
+        images: ``(1, C, h, w)``, preprocessed; the sizes of the layers depend on it.
 
     Returns:
         One entry a layer.
@@ -92,12 +86,12 @@ def main_line(network: Network) -> list[Node]:
     between = {network.features}
     for node in reversed(network.nodes):
         if node in between:
-            between.update(node.all_input_nodes)
+            between.update(network.sources(node))
     places = {node: position for position, node in enumerate(network.nodes)}
     reached: set[Node] = set()
     furthest, found = 0, []
     for node, position in places.items():
-        if node.op != "placeholder" and not (node in between and reached & set(node.all_input_nodes)):
+        if node.op != "placeholder" and not (node in between and reached & set(network.sources(node))):
             continue
         reached.add(node)
         if furthest <= position and node.op != "placeholder":
@@ -128,29 +122,28 @@ def _shapes(network: Network, images: Tensor) -> dict[Node, tuple[int, ...]]:
 
 
 def _settled(network: Network, node: Node) -> bool:
-    """Whether a node changes the mass, and is not followed by an element-wise layer only."""
-    kind = network.kind(node)
-    # a norm or a dropout passes the mass through unchanged: its map equals the map of its input
-    norm = isinstance(network.operation(node), nn.LocalResponseNorm)
-    if norm or RULES.get(kind) is identity or kind in SHAPES or kind in SHAPE_METHODS:
+    """Whether a node changes the mass, and is not followed by an element-wise operation only."""
+    rule, kind = network.rule(node), network.kind(node)
+    # a scaling passes the mass through unchanged: its map equals the map of its input
+    scales = isinstance(network.operation(node), nn.LocalResponseNorm) or rule in (layers.gated, layers.pad)
+    if scales or kind in SHAPES:
         return False
-    readers = [network.kind(user) for user in node.users if user in network.nodes]
-    return not (len(readers) == 1 and readers[0] in (*RECTIFIERS, *SQUASHERS, *SIGNED, nn.BatchNorm2d))
+    readers = [network.rule(user) for user in node.users if node in network.sources(user)]
+    return not (len(readers) == 1 and readers[0] in (layers.rectifier, layers.nonlinearity, layers.affine))
 
 
 def _walkable(network: Network, node: Node) -> bool:
     """Whether every layer above has a rule."""
-    above = network.above((node,))
-    return all(network.scalar(n) or is_item(n) or network.kind(n) in RULES for n in above)
+    return all(network.kind(n) in RULES for n in network.above((node,)))
 
 
 def _name(network: Network, node: Node) -> str | None:
     """Returns a short name by which ``Network.find`` finds a node, or None.
 
-    Candidates are the names of the modules that contain the node, the ends of those names, and the node's own name.
-    Names that begin with a letter come first, then names with fewer parts, then those of the innermost modules.
+    Candidates are the names of the modules that return the node's value, the ends of those names, and the node's own
+    name. Names that begin with a letter come first, then names with fewer parts, then those of the innermost modules.
     """
-    paths = [path for path in node.meta.get("nn_module_stack", {}) if path]
+    paths = [path for path, named in network.names.items() if named is node and path in network.kinds]
     ends = [(path.split(".", start)[-1], path) for path in paths for start in range(path.count(".") + 1)]
     ends.sort(key=lambda end: (end[0][0].isdigit(), end[0].count("."), -end[1].count("."), end[0]))
     names: list[str] = [*(end for end, _ in ends), node.name]
@@ -165,10 +158,11 @@ def _name(network: Network, node: Node) -> str | None:
 
 def _kind(network: Network, node: Node, name: str) -> str:
     """Returns the class of a node's module; for an ``nn.Sequential``, the class of the module that it ends with."""
-    stack = {path: kind for path, kind in node.meta.get("nn_module_stack", {}).values() if path}
-    named = [path for path in stack if path == name or path.endswith(f".{name}")]
-    inside = [kind for path, kind in stack.items() if named and path.startswith(named[0])]
-    kinds = [kind for kind in inside if kind is not nn.Sequential] or [network.kind(node)]
-    title = str(getattr(kinds[0], "__name__", kinds[0]))
+    paths = [path for path, named in network.names.items() if named is node and path in network.kinds]
+    named = [path for path in paths if path == name or path.endswith(f".{name}")]
+    inside = [network.kinds[path] for path in paths if named and path.startswith(named[0])]
+    kinds = [kind for kind in inside if kind is not nn.Sequential]
+    kind = kinds[0].__name__ if kinds else title(node.target)
     before = network.kind(node.all_input_nodes[0])
-    return f"Conv2d, {title}" if before is nn.Conv2d and kinds[0] in RECTIFIERS else title
+    closes = network.rule(node) in (layers.rectifier, layers.nonlinearity)
+    return f"Conv2d, {kind}" if before is torch.ops.aten.convolution and closes else kind

@@ -5,6 +5,7 @@ scene.logits                               # (N, tags)
 scene.attend([3, 17], method="c-mwp")      # (N, 2, h, w)
 """
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -19,9 +20,11 @@ from grounding.attention.engine.kernels import LANES
 from grounding.attention.engine.runs import CROSSING
 from grounding.attention.engine.sparse import SparseEngine
 from grounding.attention.forward import ForwardPass, rule_of
+from grounding.attention.mass import Kept, LostMassWarning, account
 from grounding.attention.methods import AVERAGED, METHODS, Method, method_of
-from grounding.attention.network import Network, is_item
-from grounding.attention.rules import RuleSet
+from grounding.attention.network import Network
+from grounding.attention.networks import Networks
+from grounding.attention.rules import ExcitationBackprop, RuleSet
 from proposals.errors import InputError
 
 Node = torch.fx.Node
@@ -38,12 +41,14 @@ ENGINES: dict[str | None, tuple[type[DenseEngine], float]] = {
 class TopDown:
     """A CNN classifier prepared for top-down attention.
 
-    The model is copied, its batch norms are folded into the convolutions before them, and the copy is traced once. The
-    model itself is never modified. Threads may share a ``TopDown``.
+    The model is copied. At the first look, the copy runs once and is captured as ATen operations
+    (``grounding.attention.capture``). Batch norms and other constant scales are folded into the convolutions before
+    them. A capture serves images of all sizes, or of its own size if the model's code depends on the size. The model
+    itself is never modified. Threads may share a ``TopDown``.
 
     Args:
-        model: any ``nn.Module`` that torch.fx can trace and whose layers between target and classifier have a rule, or
-            the result of ``torch.compile`` for such a module.
+        model: any ``nn.Module`` whose operations between target and classifier have a rule. ``nn.DataParallel``,
+            ``DistributedDataParallel`` and the results of ``torch.compile`` are opened.
         target: the layer whose neurons' mass is the map. A module's name; its end, if that is unique ("pool2" for
             "trunk.pool2"); a name of the paper ("pool4" is the fourth max pool, "conv5" the fifth convolution with its
             ReLU, "image" the input); or a list of names: one pass then gives a map at each of these layers. By
@@ -55,12 +60,12 @@ class TopDown:
             None: the faster of the two for each pass.
 
     Attributes:
-        network: the traced copy.
         passes: runs the top-down passes.
+        default_target: the architecture's target, or None if the architecture is not known.
 
     Raises:
-        InputError: an unknown layer (the message has the nearest names), a target that is not below the classifier, a
-            layer between the two without a rule, weights that are not finite, float16 weights, or an unknown engine.
+        InputError: an unknown layer (the message has the nearest names), weights that are not finite, float16
+            weights, a scripted model, or an unknown engine.
     """
 
     def __init__(
@@ -74,67 +79,77 @@ class TopDown:
     ):
         if engine not in ENGINES:
             raise InputError(f"there is no engine {engine!r}; use 'dense', 'sparse', or None for the faster one")
-        self.network, self._target = Network(model, classifier, compiled), target
+        self._target = target
         self._engine, crossing = ENGINES[engine]
         self.passes = Passes(crossing)
-        self._chunk = chunk or (32 if self.weight.device.type == "cpu" else 512)
-        if target is not None or self.network.default_target:
-            self.targets(METHODS["mwp"])
-
-    @property
-    def weight(self) -> Tensor:
-        """``(tags, C)``, the weights of the classifier."""
-        return self.network.weight
+        self.networks = Networks(model, classifier, compiled)
+        self.default_target = self.networks.default_target
+        for name in [target] if isinstance(target, str) else _names(target):
+            self.networks.check(name)
+        cpu = self.networks.like.device.type == "cpu"
+        self._chunk = chunk or (32 if cpu else 512)
+        self.warned = False
 
     def look(self, images: Tensor, method: str = "c-mwp") -> "Scene":
         """Runs the network once.
 
         Args:
-            images: ``(N, 3, h, w)``, preprocessed as the model expects, of the dtype and on the device of its weights.
+            images: ``(N, C, h, w)``, preprocessed as the model expects, of the dtype and on the device of its weights.
             method: the method whose rules this pass prepares. Others are prepared when they are first used.
 
         Raises:
-            InputError: images of another shape, dtype or device, images too small for the network, or an unknown
-                method.
+            InputError: images of another shape, dtype or device, images too small for the network, images that are
+                not finite, an unknown method, a model that cannot be captured (the message says where and why), or a
+                layer without a rule.
         """
-        like = self.weight
-        if images.ndim != 4 or (images.dtype, images.device.type) != (like.dtype, like.device.type) or not len(images):
-            raise InputError(f"images must be (N, 3, h, w) of {like.dtype} on {like.device}, not {images.dtype} "
-                             f"{tuple(images.shape)} on {images.device}")  # fmt: skip
-        return Scene(self, images.contiguous(memory_format=torch.channels_last), method_of(method))
+        chosen = method_of(method)
+        check_images(images, self.networks.like)
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            images = images.detach().clone(memory_format=torch.channels_last)
+            try:
+                return Scene(self, self.networks(images), images, chosen)
+            except InputError:
+                if not self.networks.renew(images):
+                    raise
+            return Scene(self, self.networks(images), images, chosen)
 
-    def targets(self, method: Method) -> tuple[Node, ...]:
+    def targets(self, network: Network, method: Method) -> tuple[Node, ...]:
         """The nodes at which a method's maps are read.
+
+        Args:
+            network: the captured network.
+            method: the method.
 
         Raises:
             InputError: no such layer, or a layer above it without a rule.
         """
         names = self._target
         if method.target == AVERAGED:
-            return (self.network.averaged(),)
+            return (network.averaged(),)
         if names is None:
-            names = method.target or self.network.default_target
+            names = method.target or network.default_target
         if names is None:
             raise InputError("use target=LAYER: this architecture has no default; grounding step=layers lists them")
-        nodes = tuple(self.network.find(name) for name in ([names] if isinstance(names, str) else names))
-        for node in self.network.above(nodes):
-            if not self.network.scalar(node) and not is_item(node):
-                rule_of(self.network, node)
+        nodes = tuple(network.find(name) for name in ([names] if isinstance(names, str) else names))
+        if not method.rules.differentiable:
+            for node in network.above(nodes):
+                rule_of(network, node)
         return nodes
 
-    def forward(self, images: Tensor, method: Method) -> list[ForwardPass]:
+    def forward(self, network: Network, images: Tensor, method: Method) -> list[ForwardPass]:
         """The forward passes of images by a method's rules.
 
         Args:
-            images: ``(N, 3, h, w)``, preprocessed.
+            network: the captured network.
+            images: ``(N, C, h, w)``, preprocessed.
             method: the method.
 
         Returns:
             One pass per image on a CPU, where each image has its own active neurons; otherwise one pass for all.
         """
         parts = images.split(1) if images.device.type == "cpu" else [images]
-        targets = self.targets(method)
-        return [ForwardPass(self.network, method.rules(self._engine()), targets, part) for part in parts]
+        targets = self.targets(network, method)
+        return [ForwardPass(network, method.rules(self._engine()), targets, part) for part in parts]
 
     def maps(self, forwards: Sequence[ForwardPass], signals: Tensor, method: Method) -> list[Tensor]:
         """The maps of words, ``(N, W, h, w)`` for each target.
@@ -158,6 +173,36 @@ class TopDown:
         return not (isinstance(self._target, str) or self._target is None)
 
 
+def _names(target: object) -> Sequence[str]:
+    """The names in a list of targets."""
+    if target is None:
+        return ()
+    if not isinstance(target, list | tuple) or not target or not all(isinstance(name, str) for name in target):
+        raise InputError(f"target must be the name of a layer or a list of names, not {target!r}")
+    return target
+
+
+def check_images(images: object, like: Tensor) -> None:
+    """Checks images for a network.
+
+    Args:
+        images: what was given.
+        like: a weight of the network.
+
+    Raises:
+        InputError: they are no tensor of 4 dimensions, of another dtype or device than the weights, or not finite.
+    """
+    if not isinstance(images, Tensor):
+        raise InputError(f"images must be a tensor (N, C, h, w), not {type(images).__name__}")
+    if images.layout is not torch.strided:
+        raise InputError(f"images must be dense, not {images.layout}: use images.to_dense()")
+    if images.ndim != 4 or (images.dtype, images.device.type) != (like.dtype, like.device.type) or not len(images):
+        raise InputError(f"images must be (N, C, h, w) of {like.dtype} on {like.device}, not {images.dtype} "
+                         f"{tuple(images.shape)} on {images.device}")  # fmt: skip
+    if not images.isfinite().all():
+        raise InputError("images contain NaN or infinite values")
+
+
 class Scene:
     """Images after the forward pass. :meth:`attend` can be called any number of times.
 
@@ -166,8 +211,8 @@ class Scene:
         logits: ``(N, tags)``, what the model itself returns (the average over positions where it returns score maps).
     """
 
-    def __init__(self, topdown: TopDown, images: Tensor, method: Method):
-        self._topdown, self._images = topdown, images
+    def __init__(self, topdown: TopDown, network: Network, images: Tensor, method: Method):
+        self._topdown, self._network, self._images = topdown, network, images
         self._forwards: dict[tuple[type[RuleSet], tuple[Node, ...]], list[ForwardPass]] = {}
         try:
             first = self.forward(method)
@@ -175,7 +220,7 @@ class Scene:
             # PyTorch's messages when an image has shrunk to nothing before the last layer
             signs = ("too small", "Kernel size can't be greater", "cannot be multiplied")
             if not any(sign in str(error) for sign in signs):
-                raise
+                raise InputError(f"the captured network cannot be run: {str(error).splitlines()[0]}") from error
             size = " x ".join(map(str, images.shape[2:]))
             raise InputError(f"images of {size} pixels are too small for this network, or not of the one size that it "
                              f"accepts ({str(error).splitlines()[0]})") from error  # fmt: skip
@@ -201,8 +246,50 @@ class Scene:
                 does not allow.
         """
         chosen = method_of(method)
-        maps = self._topdown.maps(self.forward(chosen), self._signals(units), chosen)
+        with torch.inference_mode(False), torch.autocast(self._images.device.type, enabled=False):
+            signals = self._signals(units)
+            maps = self._topdown.maps(self.forward(chosen), signals, chosen)
+            if chosen.rules is ExcitationBackprop and not self._topdown.warned:
+                self._topdown.warned = True
+                self._warn(signals)
         return maps if self._topdown.several and chosen.target != AVERAGED else maps[0]
+
+    @torch.no_grad()
+    def kept(self, units: Sequence[int] | Tensor) -> Kept:
+        """How much of each word's mass arrives at the target, and at which layers the rest is lost (for "mwp").
+
+        Args:
+            units: as for :meth:`attend`; signals must not be negative.
+
+        Raises:
+            InputError: as for :meth:`attend`.
+        """
+        with torch.inference_mode(False), torch.autocast(self._images.device.type, enabled=False):
+            signals = self._signals(units)
+            if (signals < 0).any() or not (signals.sum(1) > 0).all():
+                raise InputError("only the mass of signals >= 0 can be balanced")
+            used = signals.any(0).nonzero()[:, 0]
+            targets = self._topdown.targets(self._network, METHODS["mwp"])
+            forwards = (
+                ForwardPass(self._network, ExcitationBackprop(DenseEngine()), targets, image, keep=True)
+                for image in self._images.split(1)
+            )
+            parts = [account(forward, signals[:, used], used) for forward in forwards]
+        names = list(dict.fromkeys(name for part in parts for name in part.lost))
+        nothing = torch.zeros_like(parts[0].share)
+        lost = {name: torch.cat([part.lost.get(name, nothing) for part in parts]) for name in names}
+        return Kept(torch.cat([part.share for part in parts]), lost)
+
+    def _warn(self, signals: Tensor) -> None:
+        """Warns if less than half of the mass of the first word arrives."""
+        signals = signals[:1].clamp(min=0)
+        if not signals.any() or self._topdown.several:
+            return
+        maps = self._topdown.maps(self.forward(METHODS["mwp"])[:1], signals, METHODS["mwp"])
+        share = float(maps[0].sum() / signals.sum())
+        if share < 0.5:
+            warnings.warn(f"{share:.0%} of the mass arrives at the target, so maps show little of the evidence; "
+                          "scene.kept(units) says at which layers the rest is lost", LostMassWarning, 3)  # fmt: skip
 
     @torch.no_grad()
     def atlas(self, method: str = "c-mwp", size: tuple[int, int] | None = None) -> Atlas:
@@ -224,21 +311,37 @@ class Scene:
     @torch.no_grad()
     def forward(self, method: Method) -> list[ForwardPass]:
         """The forward passes by a method's rules; each is computed once."""
-        key = (method.rules, self._topdown.targets(method))
+        key = (method.rules, self._topdown.targets(self._network, method))
         if key not in self._forwards:
-            self._forwards[key] = self._topdown.forward(self._images, method)
+            self._forwards[key] = self._topdown.forward(self._network, self._images, method)
         return self._forwards[key]
 
     def _signals(self, units: Sequence[int] | Tensor) -> Tensor:
-        weight = self._topdown.weight
+        weight = self._network.weight
         if isinstance(units, Tensor) and units.ndim == 2:
-            if units.shape[1] != len(weight) or not len(units) or not units.isfinite().all():
-                raise InputError(f"signals must be a finite (W, {len(weight)}) matrix, not {tuple(units.shape)}")
+            kind = units.is_complex() or units.dtype == torch.bool
+            if kind or units.shape[1] != len(weight) or not len(units) or not units.isfinite().all():
+                raise InputError(f"signals must be a finite (W, {len(weight)}) matrix of real numbers, not "
+                                 f"{tuple(units.shape)} of {units.dtype}")  # fmt: skip
             return units.to(weight)
-        ids = torch.as_tensor(units, dtype=torch.long, device=weight.device)
-        if ids.ndim != 1 or not len(ids):
-            raise InputError("no word to attend to: give at least one tag")
+        ids = _indices(units).to(weight.device)
         unknown = ids[(ids < 0) | (ids >= len(weight))]
         if len(unknown):
             raise InputError(f"tag {int(unknown[0])} does not exist: the classifier has {len(weight)}")
         return F.one_hot(ids, len(weight)).to(weight)
+
+
+def _indices(units: object) -> Tensor:
+    """The indices of tags."""
+    try:
+        ids = torch.as_tensor(units)
+    except (TypeError, ValueError, RuntimeError):
+        ids = torch.empty(0, 0)
+    kind = ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool
+    if ids.ndim == 1 and not len(ids):
+        raise InputError("no word to attend to: give at least one tag")
+    if ids.ndim != 1 or kind:
+        shown = f"{units!r:.60}".replace(chr(10), " ")
+        raise InputError(f"tags must be given as integers, for example attend([3, 17]), or as a (W, tags) matrix of "
+                         f"signals, not as {shown}")  # fmt: skip
+    return ids.long()

@@ -6,15 +6,13 @@ layer.positive.down(g, s) # W+^T g for inputs of shape s
 """
 
 import copy
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.grad import conv2d_input
-
-from proposals.errors import InputError
+from torch import Tensor
 
 Pair = tuple[int, int]
 Geometry = tuple[Pair, Pair, Pair]
@@ -41,9 +39,12 @@ class Weights:
         """W- = max(-W, 0)."""
         return self._with((-self.weight).clamp(min=0))
 
-    @property
-    def kernel(self) -> tuple[Tensor, Geometry] | None:
-        """W as a convolution ``(outputs, inputs, height, width)`` and its (stride, padding, dilation), or None."""
+    def kernel(self, x: Tensor) -> tuple[Tensor, Geometry] | None:
+        """W as a convolution ``(outputs, inputs, height, width)`` and its (stride, padding, dilation), or None.
+
+        Args:
+            x: the inputs.
+        """
         return None
 
     def value(self, x: Tensor) -> Tensor:
@@ -80,47 +81,66 @@ class Weights:
 
 
 class Convolution(Weights):
-    """A convolution with zero padding.
+    """A convolution with zero padding, of one, two or three dimensions, transposed or not.
 
     Args:
-        module: the convolution.
-
-    Raises:
-        InputError: the padding is not zeros, or differs between the two sides.
+        weight: ``(outputs, inputs / groups, *kernel)``; of a transposed convolution ``(inputs, outputs / groups,
+            *kernel)``.
+        bias: ``(outputs,)``, or None.
+        stride: steps of the kernel, one number per dimension.
+        padding: zeros on each side.
+        dilation: distances between the elements of the kernel.
+        transposed: whether it is a transposed convolution.
+        output_padding: rows and columns that a transposed convolution adds at the end.
+        groups: the number of groups of channels.
     """
 
-    def __init__(self, module: nn.Conv2d):
-        super().__init__(module.weight.contiguous(memory_format=torch.channels_last), module.bias)
-        if module.padding_mode != "zeros":
-            raise InputError(f"a convolution pads with {module.padding_mode!r}: only zero padding is supported")
-        # PyTorch resolves "same" and "valid" to (left, right, top, bottom)
-        reach = module._reversed_padding_repeated_twice
-        if reach[0] != reach[1] or reach[2] != reach[3]:
-            raise InputError("a convolution pads one side more than the other: only equal padding is supported")
-        self.padding: Pair = (reach[2], reach[0])
-        self.stride: Pair = (module.stride[0], module.stride[1])
-        self.dilation: Pair = (module.dilation[0], module.dilation[1])
-        self.groups = module.groups
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        transposed: bool,
+        output_padding: Sequence[int],
+        groups: int,
+    ):
+        super().__init__(weight, bias)
+        dims = weight.ndim - 2
+        sizes = [tuple(n if len(n) == dims else [*n] * dims) for n in (stride, padding, dilation, output_padding)]
+        self.stride, self.padding, self.dilation, self._output_padding = sizes
+        self.transposed, self.groups = transposed, groups
 
-    @property
-    def kernel(self) -> tuple[Tensor, Geometry] | None:
-        return (self.weight, (self.stride, self.padding, self.dilation)) if self.groups == 1 else None
+    def kernel(self, x: Tensor) -> tuple[Tensor, Geometry] | None:
+        if self.groups > 1 or self.transposed or self.weight.ndim != 4:
+            return None
+        stride, padding, dilation = ((n[0], n[1]) for n in (self.stride, self.padding, self.dilation))
+        return self.weight, (stride, padding, dilation)
 
     def up(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        return F.conv2d(x, self.weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        result: Tensor = torch.ops.aten.convolution.default(x, self.weight, bias, *self._geometry)
+        return result
 
     def down(self, g: Tensor, shape: torch.Size) -> Tensor:
-        size = (len(g), *shape)
-        gradient: Tensor = conv2d_input(size, self.weight, g, self.stride, self.padding, self.dilation, self.groups)
+        # the values of the inputs are not read; an expanded tensor would be copied
+        memory = torch.channels_last if len(shape) == 3 else torch.contiguous_format
+        x = torch.empty((len(g), *shape), dtype=g.dtype, device=g.device, memory_format=memory)
+        gradient: Tensor = torch.ops.aten.convolution_backward.default(
+            g, x, self.weight, None, *self._geometry, (True, False, False)
+        )[0]
         return gradient
+
+    @property
+    def _geometry(self) -> tuple[Any, ...]:
+        return self.stride, self.padding, self.dilation, self.transposed, self._output_padding, self.groups
 
 
 class Linear(Weights):
-    """A linear layer on ``(N, C)``."""
+    """A linear layer on the last dimension of ``(N, ..., C)``."""
 
-    @property
-    def kernel(self) -> tuple[Tensor, Geometry] | None:
-        return self.weight[:, :, None, None], ((1, 1), (0, 0), (1, 1))
+    def kernel(self, x: Tensor) -> tuple[Tensor, Geometry] | None:
+        return (self.weight[:, :, None, None], ((1, 1), (0, 0), (1, 1))) if x.ndim == 2 else None
 
     def up(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x, self.weight, bias)
@@ -130,14 +150,22 @@ class Linear(Weights):
 
 
 class Diagonal(Weights):
-    """A batch norm that is not folded into a convolution: each neuron has one input, and its weight is the scale."""
+    """A scale and a shift of each element: each neuron has one input.
+
+    Args:
+        weight: the scale, a constant that can be broadcast to the inputs.
+        bias: the shift, such a constant or None.
+    """
+
+    def __init__(self, weight: Tensor | float, bias: Tensor | None = None):
+        super().__init__(torch.as_tensor(weight), bias)
 
     def up(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        scaled = x * self.weight[:, None, None]
-        return scaled if bias is None else scaled + bias[:, None, None]
+        scaled = x * self.weight
+        return scaled if bias is None else scaled + bias
 
     def down(self, g: Tensor, shape: torch.Size) -> Tensor:
-        return g * self.weight[:, None, None]
+        return g * self.weight
 
 
 class Units(Weights):
@@ -151,28 +179,18 @@ class Units(Weights):
         return torch.einsum("tc,nt...->nc...", self.weight, g)
 
 
-def weights_of(module: nn.Module) -> Weights:
-    """The weights of a convolution, a linear layer or a batch norm.
-
-    They are computed once and kept on the module, which belongs to a private copy of the model.
+def weights_of(operation: Any, weight: Tensor, bias: Tensor | None = None, *geometry: Any) -> Weights:
+    """The weights of a convolution or of a linear layer. They are computed once and kept with the tensor.
 
     Args:
-        module: an ``nn.Conv2d``, ``nn.Linear`` or ``nn.BatchNorm2d``.
+        operation: ``aten.convolution`` or ``aten.linear``.
+        weight: its weights.
+        bias: its bias.
+        *geometry: its other arguments.
     """
-    if "grounding_weights" not in module.__dict__:
-        module.__dict__["grounding_weights"] = _weights_of(module)
-    weights: Weights = module.__dict__["grounding_weights"]
+    kept = weight.__dict__.setdefault("_grounding_weights", {})
+    key = (id(bias), repr(geometry))
+    if key not in kept:
+        kept[key] = Convolution(weight, bias, *geometry) if geometry else Linear(weight, bias)
+    weights: Weights = kept[key]
     return weights
-
-
-def _weights_of(module: nn.Module) -> Weights:
-    if isinstance(module, nn.Conv2d):
-        return Convolution(module)
-    if isinstance(module, nn.Linear):
-        return Linear(module.weight, module.bias)
-    assert isinstance(module, nn.BatchNorm2d)
-    assert module.running_var is not None
-    assert module.running_mean is not None
-    scale = (module.running_var + module.eps).rsqrt() * (1 if module.weight is None else module.weight)
-    shift = 0 if module.bias is None else module.bias
-    return Diagonal(scale, shift - module.running_mean * scale)

@@ -21,7 +21,6 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from grounding.attention.methods import AVERAGED, METHODS
-from grounding.attention.network import Network
 from grounding.attention.targets import TargetLayer, find_targets
 from grounding.attention.topdown import TopDown
 from grounding.images import read_image
@@ -75,7 +74,7 @@ def layers(
     parsed = parse(phrases, tagger.vocabulary)
     photo = _resized(read_image(image), side)
     pixels = tagger.preprocessing(photo)
-    targets = find_targets(Network(tagger), pixels)
+    targets = find_targets(TopDown(tagger).networks(pixels), pixels)
     print(table(targets))
     drawn = [layer for layer in targets if layer.drawable]
     maps = phrase_maps(tagger, pixels, parsed, [layer.name for layer in drawn], method)

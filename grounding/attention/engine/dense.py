@@ -5,7 +5,7 @@ in the forward pass and returns a function. The rules compose such functions, an
 the signal that arrives at the layer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -85,37 +85,18 @@ class DenseEngine:
         """The transpose of an average, a sum or a reshaping, as autograd computes it.
 
         Args:
-            function: linear, with weights >= 0.
+            function: linear, with weights >= 0, for any number of images.
             inputs: the neurons of its input.
             outputs: the neurons of its output.
             windows: (size, stride), each (vertical, horizontal), of an average without padding; otherwise None.
         """
-        images, shape = len(inputs.value), inputs.value.shape[1:]
-
-        def by_image(x: Tensor) -> Tensor:
-            # a traced reshaping may contain the number of images (``x.view(1, 2, 58, 28, 28)``)
-            return torch.cat([function(part) for part in x.split(images)])
-
-        return lambda g: vector_jacobian(by_image, g.new_zeros(len(g), *shape), g)
+        shape = inputs.value.shape[1:]
+        return lambda g: vector_jacobian(function, inputs.value.new_zeros(len(g), *shape), g)
 
     def split(self, whole: Neurons, parts: Sequence[Neurons]) -> Descend:
         """The transpose of a concatenation of channels: each part gets its channels back."""
         channels = [part.value.shape[1] for part in parts]
         return lambda g: list(g.split(channels, 1))
-
-    def join(self, shapes: Sequence[torch.Size]) -> Callable[[Mapping[int, Signal]], Signal]:
-        """The transpose of a division of the channels: the parts' signals side by side, 0 for a part without one.
-
-        Args:
-            shapes: the shapes of the parts, without the batch dimension.
-        """
-
-        def down(signals: Mapping[int, Tensor]) -> Tensor:
-            like = next(iter(signals.values()))
-            blank = [like.new_zeros(len(like), *shape) for shape in shapes]
-            return torch.cat([signals.get(i, zeros) for i, zeros in enumerate(blank)], 1)
-
-        return down
 
     def plain(self, function: Callable[[Tensor], Sequence[Tensor | None]]) -> Descend:
         """A function on dense tensors, for an operation that no other method of the engine covers.

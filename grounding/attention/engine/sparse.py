@@ -4,11 +4,11 @@ Its results equal those of the dense engine. Where the sparse form does not appl
 operation without a sparse implementation) a signal becomes dense, and sparse again at the next gate that allows it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
-from typing import Any
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,6 +23,8 @@ from grounding.attention.engine.winners import Routes, Winners, by_position, gro
 from grounding.attention.neurons import Neurons
 from grounding.attention.weights import Geometry, Weights
 from proposals.errors import InputError
+
+Value = TypeVar("Value")
 
 
 class Opaque:
@@ -85,18 +87,38 @@ class SparseSignal(Opaque):
 Signal = DenseSignal | SparseSignal
 
 
+class Once(Generic[Value]):
+    """A value that is computed when it is first needed; passes of several threads share it.
+
+    Args:
+        function: computes it.
+    """
+
+    def __init__(self, function: Callable[[], Value]):
+        self._function, self._lock = function, Lock()
+
+    def __call__(self) -> Value:
+        """The value."""
+        with self._lock:
+            return self._value
+
+    @cached_property
+    def _value(self) -> Value:
+        return self._function()
+
+
 class Gate:
     """Multiplication by numerator / denominator; a dense signal becomes sparse here if ``winners`` allow it.
 
     Args:
         numerator: ``(N, *shape)``.
         denominator: of the same shape, or None for 1; the factor is 0 where it is 0.
-        winners: neurons outside of which the factor is 0, or None.
+        winners: gives the neurons outside of which the factor is 0, or None.
     """
 
-    def __init__(self, numerator: Tensor, denominator: Tensor | None, winners: Winners | None):
+    def __init__(self, numerator: Tensor, denominator: Tensor | None, winners: Callable[[], Winners | None]):
         self._numerator, self._denominator, self._winners = numerator, denominator, winners
-        self._rows = {winners: winners.pick(numerator, denominator)} if winners is not None else {}
+        self._rows: dict[Winners, np.ndarray] = {}
 
     @cached_property
     def _dense(self) -> Tensor:
@@ -105,9 +127,10 @@ class Gate:
     def __call__(self, g: Signal) -> Signal:
         """The signal times the factor."""
         if isinstance(g, DenseSignal):
-            if self._winners is None or not g.run.sparse:
+            winners = self._winners() if g.run.sparse else None
+            if winners is None:
                 return replace(g, values=scale(g.values, self._dense))
-            g = SparseSignal.of(g.values, self._winners, g.run)
+            g = SparseSignal.of(g.values, winners, g.run)
         if g.winners not in self._rows:
             self._rows[g.winners] = g.winners.pick(self._numerator, self._denominator)
         values = g.run.arena.empty(len(g.values), g.values)
@@ -133,21 +156,16 @@ class SparseEngine(DenseEngine):
 
     @staticmethod
     def _find_winners(x: Neurons) -> Winners | None:
-        value = x.value
-        if not x.rectified or len(value) > 1 or value.ndim not in (2, 4) or value.device.type != "cpu":
-            return None
-        return Winners(value) if value.dtype in (torch.float32, torch.float64) else None
+        return Winners(x.value) if _may_be_sparse(x) else None
 
     def _winners_of_activations(self, x: Neurons) -> Winners | None:
         """The winners of activations; None for pre-activations, which can get mass even if their value is negative."""
         return self.winners(x) if x.excitation is None else None
 
     def density(self, layers: Sequence[Neurons]) -> float:
-        """The share of winners among the neurons whose winners are known; 0 if there are none."""
-        with self._lock:
-            known = [(x, self._winners[x]) for x in layers if x in self._winners]
-        some = [(x, winners) for x, winners in known if winners is not None]
-        return sum(len(winners) for _, winners in some) / max(1, sum(x.value.numel() for x, _ in some))
+        """The share of activations > 0 among those that may be sparse; 0 if there are none."""
+        values = [x.value for x in layers if x.excitation is None and _may_be_sparse(x)]
+        return sum(int((v > 0).sum()) for v in values) / max(1, sum(v.numel() for v in values))
 
     def signal(self, g: Tensor, run: Any = None) -> Signal:
         return DenseSignal(g, run or Run())
@@ -159,14 +177,15 @@ class SparseEngine(DenseEngine):
         return g.dense()
 
     def gate(self, numerator: Tensor, denominator: Tensor | None = None, at: Neurons | None = None) -> Down:
-        return Gate(numerator, denominator, None if at is None else self.winners(at))
+        return Gate(numerator, denominator, lambda: None if at is None else self.winners(at))
 
     def transpose(self, weights: Weights, inputs: Neurons) -> Down:
         whole = self._densely(super().transpose(weights, inputs))
 
         def down(g: Signal) -> Signal:
-            if isinstance(g, SparseSignal) and (winners := self.winners(inputs)) is not None and weights.kernel:
-                return self.convolve(g, *weights.kernel, winners)
+            kernel = weights.kernel(inputs.value) if isinstance(g, SparseSignal) else None
+            if isinstance(g, SparseSignal) and kernel and (winners := self.winners(inputs)) is not None:
+                return self.convolve(g, *kernel, winners)
             below: Signal = whole(g)
             return below
 
@@ -189,26 +208,40 @@ class SparseEngine(DenseEngine):
 
     def max_pool(self, inputs: Neurons, pooled: Neurons, where: Tensor, geometry: Sequence[Any]) -> Down:
         whole = self._densely(super().max_pool(inputs, pooled, where, geometry))
-        below, above = self._winners_of_activations(inputs), self._winners_of_activations(pooled)
-        if below is None or above is None:
-            return whole
-        targets = np.empty(len(above), np.int32)
-        kernels.find_targets(*above.layout[1:3], by_position(where).numpy(), below.row, targets)
-        return _routed(Routes.to(below, targets), above, whole)
+
+        def find() -> tuple[Routes, Winners] | None:
+            below, above = self._winners_of_activations(inputs), self._winners_of_activations(pooled)
+            if below is None or above is None:
+                return None
+            targets = np.empty(len(above), np.int32)
+            kernels.find_targets(*above.layout[1:3], by_position(where).numpy(), below.row, targets)
+            return Routes.to(below, targets), above
+
+        return _routed(Once(find), whole)
 
     def linear(self, function: Function, inputs: Neurons, outputs: Neurons, windows: Any = None) -> Down:
         whole = self._densely(super().linear(function, inputs, outputs, windows))
-        below = self._winners_of_activations(inputs) if windows else None
-        above = self._winners_of_activations(outputs) if below is not None else None
-        if below is None or above is None:
-            return whole
-        return _routed(Routes.out_of_windows(below, above, *windows), above, whole)
+
+        def find() -> tuple[Routes, Winners] | None:
+            below = self._winners_of_activations(inputs) if windows else None
+            above = self._winners_of_activations(outputs) if below is not None else None
+            if below is None or above is None:
+                return None
+            return Routes.out_of_windows(below, above, *windows), above
+
+        return _routed(Once(find), whole)
 
     def split(self, whole: Neurons, parts: Sequence[Neurons]) -> Descend:
-        winners, dense = self._winners_of_activations(whole), super().split(whole, parts)
-        routes = self._routes_to_parts(winners, parts) if winners is not None else None
+        dense = super().split(whole, parts)
+
+        def find() -> tuple[list[Routes] | None, Winners | None]:
+            winners = self._winners_of_activations(whole)
+            return (None if winners is None else self._routes_to_parts(winners, parts)), winners
+
+        found = Once(find)
 
         def descend(g: Signal) -> list[Signal]:
+            routes, winners = found() if isinstance(g, SparseSignal) else (None, None)
             if isinstance(g, SparseSignal) and routes and winners is not None:
                 return [route(g.on(winners), part) for part in routes]
             return [DenseSignal(part, g.run) for part in dense(self.dense(g)) if part is not None]
@@ -224,15 +257,6 @@ class SparseEngine(DenseEngine):
         ends, rows = grouped(part_of[whole.layout[2]], len(parts))
         each = [np.arange(len(winner) + 1, dtype=np.int32) for winner in winners]
         return [Routes(each[i], rows[ends[i] : ends[i + 1]], winner) for i, winner in enumerate(winners)]
-
-    def join(self, shapes: Sequence[torch.Size]) -> Callable[[Mapping[int, Signal]], Signal]:
-        join = super().join(shapes)
-
-        def down(signals: Mapping[int, Signal]) -> Signal:
-            run = next(iter(signals.values())).run
-            return DenseSignal(join({i: self.dense(g) for i, g in signals.items()}), run)
-
-        return down
 
     def plain(self, function: Callable[[Tensor], Sequence[Tensor | None]]) -> Descend:
         def descend(g: Signal) -> list[Signal | None]:
@@ -293,9 +317,24 @@ class SparseEngine(DenseEngine):
         return replace(g, values=g.values / F.pad(by, (0, g.values.shape[1] - g.words), value=1))
 
 
-def _routed(routes: Routes, above: Winners, whole: Down) -> Down:
-    """Uses routes for sparse signals, and ``whole`` for dense ones."""
-    return lambda g: route(g.on(above), routes) if isinstance(g, SparseSignal) else whole(g)
+def _may_be_sparse(x: Neurons) -> bool:
+    """Whether a signal to a layer may be dropped where its value is not > 0, and the kernels support the layer."""
+    value = x.value
+    fits = len(value) == 1 and value.ndim in (2, 4) and value.device.type == "cpu"
+    return x.rectified and fits and value.dtype in (torch.float32, torch.float64)
+
+
+def _routed(find: Callable[[], tuple[Routes, Winners] | None], whole: Down) -> Down:
+    """Uses routes for sparse signals where there are some, and ``whole`` otherwise."""
+
+    def down(g: Signal) -> Signal:
+        found = find() if isinstance(g, SparseSignal) else None
+        if found is None or not isinstance(g, SparseSignal):
+            below: Signal = whole(g)
+            return below
+        return route(g.on(found[1]), found[0])
+
+    return down
 
 
 def route(g: SparseSignal, routes: Routes) -> SparseSignal:
