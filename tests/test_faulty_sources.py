@@ -4,6 +4,7 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_crawl import content, photo, write_tar
 
@@ -64,6 +65,25 @@ def test_photos_that_arrive_later_are_added(root, caplog):
     assert content(root / "out") == content(root / "new")
 
 
+@pytest.mark.parametrize("wrong", [{"came": 99}, {"skipped": [[1]]}, {"kept": "x"}, {"came": None}])
+def test_shards_whose_counts_are_damaged_are_made_again(root, wrong):
+    run(root)
+    made = content(root / "out")
+    path = root / "out" / "train-000000.npz"
+    arrays = dict(np.load(path))
+    about = json.loads(arrays["about"].tobytes())
+    arrays["about"] = np.frombuffer(json.dumps(about | {"ledger": about["ledger"] | wrong}).encode(), np.uint8)
+    np.savez(path, **arrays)
+    run(root)
+    assert content(root / "out") == made
+
+
+def test_photos_are_found_if_the_first_ones_are_missing(root):
+    rows = [f"{number}.jpg,a dog\n" for number in (*range(100, 2100), *range(12))]
+    (root / "c.csv").write_text("".join(["image,caption\n", *rows]))
+    assert run(root, captions="c.csv")["skipped"] == {"missing": 2000}
+
+
 def test_two_runs_give_the_same_bytes(root):
     (root / "photos" / "3.jpg").unlink()
     for output in ("one", "two"):
@@ -72,13 +92,15 @@ def test_two_runs_give_the_same_bytes(root):
 
 
 def test_if_no_photo_can_be_used_nothing_stays(root):
+    (root / "out").mkdir()
+    (root / "out" / "train-own.txt").touch()
     for number in range(12):
         (root / "photos" / f"{number}.jpg").write_bytes(b"no photo")
     with pytest.raises(
         InputError, match=r"none of 12 samples can be used \(12 broken\): .*first: 0: unknown format; give"
     ):
         run(root)
-    assert [path.name for path in (root / "out").iterdir()] == ["skipped.jsonl"]
+    assert {path.name for path in (root / "out").iterdir()} == {"skipped.jsonl", "train-own.txt"}
     for number in range(12):
         (root / "photos" / f"{number}.jpg").write_bytes(photo(number))
     assert run(root)["samples"] == 12

@@ -1,6 +1,7 @@
 """The step ``train``: what is learned, what is published, and what is refused."""
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,6 +141,16 @@ def test_incomplete_shards_are_refused(shards, tmp_path):
     (root / "train-000000.tar").write_bytes((root / "train-000000.tar").read_bytes()[:-1])
     with pytest.raises(InputError, match=r"train-000000\.tar is truncated"):
         train(str(root), str(tmp_path / "out"), **RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [(2, r"remove the checkpoints after .*step-\d+\.safetensors, and"), (1, "remove the checkpoints, and")],
+)
+def test_a_validation_loss_that_is_not_finite_says_how_to_start_again(shards, tmp_path, monkeypatch, keep, message):
+    monkeypatch.setattr("training.train.validate", lambda *_: {"loss": math.nan})
+    with pytest.raises(InputError, match=rf"the validation loss is not finite: .*, {message} start again"):
+        train(str(shards), str(tmp_path), epochs=1, **(RECIPE | {"save_minutes": 0, "keep_checkpoints": keep}))
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_and_saves_the_batch(shards, tmp_path):

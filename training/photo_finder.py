@@ -1,7 +1,7 @@
 """Finds the photos that a table or captions name: in which folder, and how the paths are written."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,7 +10,8 @@ from grounding.runtime.ledger import Ledger
 from proposals.errors import InputError
 from training.samples import SourceSample
 
-LOOKED_UP = 1000  # photos that are looked up before the first is used
+FIRST = 10_000  # photos that are looked up at most before the first is used
+LOOKED_UP = 1000  # photos of a unit that are looked up
 ENOUGH = 50  # photos that must be found for a decision
 ADDED = ("", ".jpg", ".jpeg", ".png")  # for paths without a suffix
 
@@ -54,16 +55,18 @@ class PhotoFinder:
             All items.
 
         Raises:
-            InputError: none of the first ``LOOKED_UP`` photos exists.
+            InputError: none of the first ``FIRST`` photos exists.
         """
-        first = list(islice(items, LOOKED_UP))
+        first = list(islice(items, FIRST))
         images = [image for image in map(name, first) if image]
-        ways = [(folder, windows, added) for added in ADDED for windows in (False, True) for folder in self._folders]
-        counts = [_count(way, images) for way in ways if _fits(way, images)]
-        best = max(range(len(counts)), key=counts.__getitem__, default=0)  # of equal ones the first
-        if images and not counts[best]:
+        most = 0
+        for added, windows, folder in product(ADDED, (False, True), self._folders):
+            way = folder, windows, added
+            count = _count(way, images) if _fits(way, images) and most < ENOUGH else 0
+            if count > most:
+                self._way, most = way, count
+        if images and not most:
             self._refuse(images)
-        self._way = [way for way in ways if _fits(way, images)][best] if images else self._way
         return chain(first, items)
 
     def _refuse(self, images: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from grounding.runtime.ledger import Ledger
+from grounding.runtime.ledger import Ledger, LedgerError
 from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 from training.samples import MISSING_PHOTO, SourceSample, read_photo
@@ -167,7 +167,8 @@ class ShardMaker:
             complete = all(tar.stat().st_size == size and index_path(tar).exists() for tar, size in tars.items())
             ledger = Ledger("samples")
             ledger.add_json(about["ledger"])
-        except (InputError, OSError, KeyError, TypeError):
+            ShardStatistics.from_json(about["stats"])
+        except (InputError, LedgerError, OSError, KeyError, TypeError):
             return None
         return ledger.came if complete and about["made"] == self.identity and not _has_arrived(unit, ledger) else None
 

@@ -34,10 +34,10 @@ from grounding.text.vocabulary import Vocabulary
 from grounding.text.words import normalize
 from proposals.errors import InputError
 from training.photo_finder import look_up
-from training.shard_maker import ShardMaker, ShardSettings, read_unit, remove_parts
+from training.shard_maker import ShardMaker, ShardSettings, read_unit, remove_parts, tar_path
 from training.shard_statistics import ShardStatistics, format_table
 from training.shard_writer import encode_vocabulary
-from training.shards import FORMAT, SHARDS, VOCABULARY, read_vocabulary
+from training.shards import FORMAT, SHARDS, VOCABULARY, index_path, read_vocabulary
 from training.sources import Source, WorkUnit, count_samples, find_source
 from training.tag_counter import TagCounter
 
@@ -231,7 +231,7 @@ class ShardJob:
             total.add(ShardStatistics.from_json(about["stats"]))
             train += [entry for entry in about["train"] if entry["photos"]]
             val += about["val"]
-        self._finish(ledger)
+        self._finish(ledger, units)
         self._warn(total)
         tags = {name: counted[name] for name in ("tags_kept", "rarest", "left_out", "error")}
         counts = {"samples": ledger.came, "skipped": dict(sorted(ledger.reasons.items()))}
@@ -321,14 +321,14 @@ class ShardJob:
     def _ledger(self) -> Ledger:
         return Ledger("samples", self.source.folder, "give photos that can be read and have tags or captions")
 
-    def _finish(self, ledger: Ledger) -> None:
+    def _finish(self, ledger: Ledger, units: int) -> None:
         """Lists what was skipped; if nothing was kept, removes the shards, so that a corrected run can begin."""
         try:
             ledger.finish(self.output)
         finally:
             if not ledger.kept:
-                made = [self.output / COUNTED, self.output / VOCABULARY]
-                for path in (*made, *self.output.glob("train-*.*"), *self.output.glob("val-*.*")):
+                tars = [tar_path(self.output, kind, number) for number in range(units) for kind in ("train", "val")]
+                for path in (self.output / COUNTED, self.output / VOCABULARY, *tars, *map(index_path, tars)):
                     path.unlink(missing_ok=True)
 
     def _warn(self, total: ShardStatistics) -> None:
