@@ -25,6 +25,7 @@ UNREAD = {
     ".3fr", ".arw", ".cr2", ".cr3", ".dng", ".eps", ".heic", ".heif", ".hif", ".jxl", ".jxr", ".nef", ".orf", ".raf",
     ".rw2", ".srw", ".svg",
 }  # fmt: skip
+PACKED = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"}
 UNREAD_FORMAT = "in a format that is not read"
 CURE = "give a folder of photos (.jpg, .png, .webp, .tif or another format that Pillow reads)"
 MAX_BYTES = 1 << 28  # of a photo's file
@@ -233,11 +234,17 @@ def _of_folder(root: Path, left_out: Ledger) -> list[Path]:
             elif Path(name).suffix.lower() in UNREAD:
                 _leave_out(left_out, here / name, UNREAD_FORMAT, detail=f"{Path(name).suffix}: convert it to JPEG")
             elif Path(name).suffix.lower() not in SUFFIXES:
-                detail = f"{Path(name).suffix or 'a name without a suffix'} is not the suffix of a format that is read"
-                _leave_out(left_out, here / name, "not a photo", detail=f"{detail}: rename it if it is a photo")
+                _leave_out(left_out, here / name, "not a photo", detail=_not_a_photo(Path(name).suffix))
             else:
                 found.append(here / name)
     return sorted(found)
+
+
+def _not_a_photo(suffix: str) -> str:
+    if suffix.lower() in PACKED:
+        return f"{suffix}: unpack it"
+    shown = suffix or "a name without a suffix"
+    return f"{shown} is not the suffix of a format that is read: rename it if it is a photo"
 
 
 def _leave_out(left_out: Ledger, name: object, reason: str, where: str = "", detail: str = "") -> None:

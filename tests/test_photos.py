@@ -162,6 +162,12 @@ def test_every_file_is_found_or_counted(tmp_path_factory, paths):
     assert all(path.suffix.lower() in SUFFIXES for path in found)
 
 
+def test_packed_photos_are_named(tmp_path):
+    (tmp_path / "0.tar").touch()
+    with pytest.raises(InputError, match=r"0\.tar: \.tar: unpack it; give a folder of photos"):
+        find_photos(str(tmp_path))
+
+
 def test_patterns(tmp_path):
     write_photos(tmp_path, "a.jpg", ".b.jpg", "deep.jpg/c.jpg")
     found = find_photos(str(tmp_path / "*.jpg"))
