@@ -1,9 +1,16 @@
-"""The captures of one model: one for images of all sizes, or one for each size."""
+"""The captures of one model: one for images of all sizes, or one for each size.
+
+At the first look, the model is captured twice, for the image and for a changed one: the captures must be equal. If
+nothing in it depends on the size of the image, it is captured once more for the second size that is looked at. If that
+capture is equal, too, all further sizes need none. Otherwise each size has its own, and the last ``SIZES`` are kept.
+"""
 
 import difflib
 import re
 from collections import OrderedDict
+from itertools import zip_longest
 from threading import Lock
+from typing import Any
 
 import torch
 import torch.fx
@@ -32,7 +39,7 @@ class Networks:
     Attributes:
         like: a weight of the model, which has the dtype and the device that images must have.
         default_target: the architecture's target, or None if the architecture is not known.
-        count: how many times the model was captured.
+        count: how many times the model ran to be captured.
 
     Raises:
         InputError: see ``TopDown``.
@@ -56,6 +63,9 @@ class Networks:
         self.like = weights[0]
         self._constants, self._lock = Constants(), Lock()
         self._kept: OrderedDict[torch.Size | None, Network] = OrderedDict()
+        # an unprepared capture, to compare with; whether a capture for a second size was equal to it
+        self._reference: Captured | None = None
+        self._confirmed = False
         self.count = 0
 
     def check(self, name: str) -> None:
@@ -83,84 +93,64 @@ class Networks:
             InputError: the model cannot be captured (see ``capture.capture``), or has no such classifier.
         """
         with self._lock:
-            network = self._kept.get(None) or self._kept.get(images.shape[1:])
-            if network is None:
-                network = self._capture(images[:1])
+            size = images.shape[1:]
+            network = self._kept.get(None)
+            if network is not None and (self._confirmed or network.size == size):
+                return network
+            if size not in self._kept:
+                self._capture(images[:1])
+            network = self._kept.get(None) or self._kept[size]
             if network.sized:
-                self._kept.move_to_end(images.shape[1:])
+                self._kept.move_to_end(size)
             return network
 
-    def _capture(self, image: Tensor) -> Network:
-        captured = capture(self._model, image, _has_rule)
-        if not self.count:
-            check_repeatable(captured, capture(self._model, image.flip(-1) / 2, _has_rule))
+    def _capture(self, image: Tensor) -> None:
+        """Captures the model for the size of an image, or confirms that the first capture fits this size, too."""
+        captured = self._record(image)
+        if self._reference is None:
+            self._reference = self._record(image.flip(-1) / 2)
+            if (node := difference(captured, self._reference)) is not None:
+                place = node.meta["module"] or title(node.target)
+                raise InputError(f"the model does something else in its second forward pass, or for another image (at "
+                                 f"{place}): maps need a network whose operations do not depend on its state or on "
+                                 "values")  # fmt: skip
+        elif (first := self._kept.pop(None, None)) is not None:
+            if difference(captured, self._reference) is None:
+                self._kept[None], self._confirmed = first, True
+                return
+            first.sized = captured.sized = True
+            self._kept[first.size] = first
         network = Network(captured, self._constants, self._classifier, self.default_target, self._compiled)
-        network.sized |= any(key is not None for key in self._kept)
         verify(network, self._model, image.contiguous(memory_format=torch.channels_last))
-        self.count += 1
-        self._kept[image.shape[1:] if network.sized else None] = network
+        self._kept[network.size if network.sized else None] = network
         if len(self._kept) > SIZES:
             self._kept.popitem(last=False)
-        return network
 
-    def renew(self, images: Tensor) -> bool:
-        """Captures the model for the size of some images only, after a capture for all sizes failed there.
-
-        Args:
-            images: ``(N, C, h, w)``.
-
-        Returns:
-            False if the capture was of this size already.
-        """
-        with self._lock:
-            network = self._kept.get(None)
-            if network is None or network.size == images.shape[1:]:
-                return False
-            del self._kept[None]
-            self._kept[network.size] = network
-            network.sized = True
-            self._capture(images[:1])
-            return True
+    def _record(self, image: Tensor) -> Captured:
+        self.count += 1
+        return capture(self._model, image, lambda module: type(module) in layers.RULES)
 
 
-def _has_rule(module: nn.Module) -> bool:
-    return type(module) in layers.RULES
-
-
-def check_repeatable(first: Captured, second: Captured) -> None:
-    """Checks that a model does the same twice, for two images.
+def difference(first: Captured, second: Captured) -> torch.fx.Node | None:
+    """The first operation in which two captures of one model differ, or None.
 
     Args:
         first: a capture.
-        second: a capture for another image of the same size.
-
-    Raises:
-        InputError: they differ; the message names the layer.
+        second: another one, for another image or for another size.
     """
-    pairs = list(zip(first.graph.nodes, second.graph.nodes, strict=False))
-    places = {id(node): i for pair in [first.graph.nodes, second.graph.nodes] for i, node in enumerate(pair)}
+    places = {node: i for graph in (first.graph, second.graph) for i, node in enumerate(graph.nodes)}
 
     def described(node: torch.fx.Node) -> str:
-        return str((node.op, node.target, torch.fx.node.map_arg((node.args, node.kwargs), lambda n: places[id(n)])))
+        return str((node.op, node.target, torch.fx.node.map_arg((node.args, node.kwargs), places.__getitem__)))
 
-    for a, b in pairs:
-        constant = a.op == b.op == "get_attr"
-        same = (
-            _equal(first.attributes[a.target], second.attributes[b.target])
-            if constant
-            else described(a) == described(b)
-        )
-        if not same:
-            raise changes(a)
-    if len(first.graph.nodes) != len(second.graph.nodes):
-        raise changes(pairs[-1][0])
-
-
-def changes(node: torch.fx.Node) -> InputError:
-    """The error for a model that does not do the same twice."""
-    place = node.meta["module"] or title(node.target)
-    return InputError(f"the model does something else in its second forward pass, or for another image (at {place}): "
-                      "maps need a network whose operations do not depend on its state or on values")  # fmt: skip
+    a: Any
+    b: Any
+    for a, b in zip_longest(first.graph.nodes, second.graph.nodes):
+        if a is None or b is None or described(a) != described(b):
+            return b if a is None else a  # type: ignore[no-any-return]
+        if a.op == "get_attr" and not _equal(first.attributes[a.target], second.attributes[b.target]):
+            return a  # type: ignore[no-any-return]
+    return None
 
 
 def _equal(a: object, b: object) -> bool:

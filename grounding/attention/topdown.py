@@ -106,11 +106,6 @@ class TopDown:
         check_images(images, self.networks.like)
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             images = images.detach().clone(memory_format=torch.channels_last)
-            try:
-                return Scene(self, self.networks(images), images, chosen)
-            except InputError:
-                if not self.networks.renew(images):
-                    raise
             return Scene(self, self.networks(images), images, chosen)
 
     def targets(self, network: Network, method: Method) -> tuple[Node, ...]:

@@ -32,7 +32,7 @@ ESCAPES = {torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.tolist, torc
            torch.Tensor.__dlpack__}  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass
 class Captured:
     """What a model did with images of one size.
 
