@@ -138,19 +138,29 @@ def difference(first: Captured, second: Captured) -> torch.fx.Node | None:
         first: a capture.
         second: another one, for another image or for another size.
     """
-    places = {node: i for graph in (first.graph, second.graph) for i, node in enumerate(graph.nodes)}
+    nodes = [_needed(captured) for captured in (first, second)]
+    places = {node: i for part in nodes for i, node in enumerate(part)}
 
     def described(node: torch.fx.Node) -> str:
         return str((node.op, node.target, torch.fx.node.map_arg((node.args, node.kwargs), places.__getitem__)))
 
     a: Any
     b: Any
-    for a, b in zip_longest(first.graph.nodes, second.graph.nodes):
+    for a, b in zip_longest(*nodes):
         if a is None or b is None or described(a) != described(b):
             return b if a is None else a  # type: ignore[no-any-return]
         if a.op == "get_attr" and not _equal(first.attributes[a.target], second.attributes[b.target]):
             return a  # type: ignore[no-any-return]
     return None
+
+
+def _needed(captured: Captured) -> list[torch.fx.Node]:
+    """The operations on which the outputs depend; others may note statistics that change from call to call."""
+    found = {node for node, _ in captured.outputs} or set(captured.names.values())
+    for node in reversed(captured.graph.nodes):
+        if node in found:
+            found.update(node.all_input_nodes)
+    return [node for node in captured.graph.nodes if node in found]
 
 
 def _equal(a: object, b: object) -> bool:

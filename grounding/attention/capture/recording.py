@@ -207,11 +207,23 @@ class Recorder(TorchDispatchMode):
         functional = getattr(aten, schema.name.split("::")[1].removesuffix("_"), None)
         if not isinstance(target, Tensor) or functional is None or target is not args[0]:
             raise InputError(f"{self.builder.place}{title(func)} writes into a given tensor, which has no rule")
-        self._adopt(target)
-        node = self._changed(functional, func, args, kwargs, target)
+        try:
+            self._adopt(target)
+            node = self._changed(functional, func, args, kwargs, target)
+        except InputError as error:
+            # perhaps a statistic that is only noted, in a buffer without a row for each image
+            node = self._refuse(args, kwargs, str(error), target)
         result = func(*args, **kwargs)
         self._write(target, node)
         return result
+
+    def _refuse(self, args: Any, kwargs: Any, reason: str, target: Tensor) -> Node:
+        source = next(node for node in map(self.node, tree_leaves((args, kwargs))) if node is not None)
+        node = self.builder.call(refused, source, reason, shape=target.shape)
+        alias = self._get(target)
+        assert alias is not None
+        alias.memory.node = alias.memory.node or node
+        return node
 
     def _changed(self, functional: Any, func: Any, args: Any, kwargs: Any, target: Tensor) -> Node:
         like = Like.of(target)
@@ -250,6 +262,8 @@ class Recorder(TorchDispatchMode):
         """The value of a whole, part of which was replaced."""
         if not steps:
             return new
+        if new.target is refused or base.target is refused:
+            return new if new.target is refused else base
         (operation, args, kwargs, like), rest = steps[0], steps[1:]
         part = self._single(normal(self.builder, operation, like, (base, *args), kwargs)) if rest else new
         return inverse(self.builder, operation, base, self._put(part, rest, new), args)
