@@ -154,7 +154,7 @@ def members(path: str | Path, links: bool = False) -> Iterator[tarfile.TarInfo]:
 
     Args:
         path: an uncompressed tar file.
-        links: whether to yield links as well; they have no bytes of their own.
+        links: whether to yield links and sparse files as well; their bytes are not, or not as such, in the tar file.
 
     Yields:
         The header of each regular file, in the order of the tar file.
@@ -168,7 +168,9 @@ def members(path: str | Path, links: bool = False) -> Iterator[tarfile.TarInfo]:
                 tar.members.clear()  # type: ignore[attr-defined]
                 if member.size < 0:
                     raise tarfile.TarError(f"{member.name} has a negative size")
-                if (member.isreg() and not member.issparse()) or (links and (member.islnk() or member.issym())):
+                if (member.isreg() and (links or not member.issparse())) or (
+                    links and (member.islnk() or member.issym())
+                ):
                     yield member
             # tarfile stops at an invalid header as if it were the end; the true end is two blocks of zeros
             tar.fileobj.seek(tar.offset)

@@ -150,16 +150,21 @@ def test_hidden_files_and_leftover_texts_are_listed(tmp_path):
     ]
 
 
-def test_links_are_listed(tmp_path):
+def test_links_and_sparse_files_are_listed(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name, kind in (("1.jpg", tarfile.REGTYPE), ("2.jpg", tarfile.LNKTYPE), ("3.jpg", tarfile.SYMTYPE)):
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, "1.jpg" if kind != tarfile.REGTYPE else ""
             tar.addfile(member)
+        member = tarfile.TarInfo("4.jpg")
+        member.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": "1"}
+        tar.addfile(member)
     assert [(s.key, s.reason) for s in tar_samples(tmp_path / "a.tar")] == [
         ("1", "without text"),
-        ("2", "links: 2.jpg, which has no bytes of its own"),
-        ("3", "links: 3.jpg, which has no bytes of its own"),
+        *(
+            (str(n), f"links or sparse files: {n}.jpg; pack it with tar --dereference --hard-dereference, without -S")
+            for n in (2, 3, 4)
+        ),
     ]
 
 

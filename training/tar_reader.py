@@ -36,7 +36,7 @@ class _Member(NamedTuple):
         suffix: in lower case, with its dot.
         run: number of the group of neighbours that it is in.
         offset: where its bytes begin.
-        size: number of its bytes; -1 for a link.
+        size: number of its bytes; -1 for a link or a sparse file.
     """
 
     name: str
@@ -90,7 +90,7 @@ def _keyed_members(path: Path, damaged: Callable[[str], None]) -> Iterator[tuple
             key = place.with_name(stem).as_posix() if stem else ""
             run, last = run + (key != last), key
             if f".{suffix}".lower() in SUFFIXES or (f".{suffix}".lower() in TEXTS and not hidden):
-                size = member.size if member.isreg() else -1
+                size = member.size if member.isreg() and not member.issparse() else -1
                 yield key, _Member(member.name, field, f".{suffix}".lower(), run, member.offset_data, size)
     except InputError as error:
         damaged(str(error).removeprefix(f"{path} is "))
@@ -142,7 +142,11 @@ def _samples_of_files(path: Path, key: str, files: list[_Member]) -> Iterator[So
 def _sample(path: Path, key: str, file: _Member, texts: list[_Member]) -> SourceSample:
     photo = _photo(path, key, file)
     if file.size < 0:
-        return SourceSample(key, photo, reason=f"links: {file.name}, which has no bytes of its own")
+        return SourceSample(
+            key,
+            photo,
+            reason=f"links or sparse files: {file.name}; pack it with tar --dereference --hard-dereference, without -S",
+        )
     try:
         text = _read_texts(path, key, texts)
     except InputError as error:
