@@ -14,10 +14,8 @@ Exit codes:
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -28,9 +26,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from grounding.runtime import sweep_jobs
 from grounding.runtime.ranks import rank_of
 from grounding.runtime.renamed import refuse_renamed
-from grounding.runtime.sweep_jobs import SweepJob, distinct_overrides, read_jobs, write_job
 from proposals.errors import InputError, SkippedError
 
 log = logging.getLogger(__name__)
@@ -43,48 +41,21 @@ NOT_INSTALLED = "Could not find 'hydra/launcher/submitit"  # how Hydra's message
 
 
 class AfterSweep(Callback):
-    """Calls a function after the last job of a sweep, also if jobs failed.
+    """Calls a function after the last job of a sweep, also if jobs failed; see ``grounding.runtime.sweep_jobs.end``.
 
     Args:
         join: called with the folder of the sweep, and the time of its start in seconds since 1970.
 
     Attributes:
-        current: the callback of the sweep that runs in this process; None if there is none.
         join: the function.
-        folder: the folder of the sweep.
-        start: the time of the start.
     """
 
-    current: ClassVar["AfterSweep | None"] = None
-
     def __init__(self, join: Callable[[str, float], object]) -> None:
-        self.join, self.folder, self.start = join, "", 0.0
+        self.join = join
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         """Called by Hydra."""
-        self.folder, self.start = config.hydra.sweep.dir, time.time()
-        AfterSweep.current = self
-
-    @classmethod
-    def end(cls) -> int | None:
-        """Joins the results of the sweep's jobs, and names those that failed.
-
-        Returns:
-            The exit code: 3 if jobs only skipped some of many inputs, otherwise 1. None if no job failed, or if there
-            was no more than one job, whose error speaks for itself.
-        """
-        sweep, cls.current = cls.current, None
-        if sweep is None:
-            return None
-        jobs = read_jobs(sweep.folder, sweep.start)
-        sweep.join(sweep.folder, sweep.start)
-        failed = [job for job in jobs if job.error is not None]
-        if len(jobs) < 2 or not failed:
-            return None
-        shown = distinct_overrides(jobs)
-        for job in failed:
-            print(f"grounding: job {job.number} ({shown[job.folder]}) failed: {job.error}", file=sys.stderr)
-        return 3 if all(job.code == 3 for job in failed) else 1
+        sweep_jobs.begin(config.hydra.sweep.dir, self.join)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
@@ -114,18 +85,17 @@ def run(config: DictConfig) -> None:
 
 def main() -> None:
     """Runs the console script ``grounding``."""
-    AfterSweep.current = None
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra would print several lines and exit with 1; with this variable it raises the exception
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         refuse_renamed(sys.argv[1:])
         run()
-        code = AfterSweep.end()
+        code = sweep_jobs.end()
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        code = AfterSweep.end()
+        code = sweep_jobs.end()
         if wants_traceback or _message(error) is None:
             raise
         if code is None:
@@ -137,11 +107,13 @@ def main() -> None:
 def _record_job(error: BaseException | None = None) -> None:
     """Writes how a job of a sweep ended into its folder."""
     hydra_config = HydraConfig.get()
-    job = SweepJob(Path(hydra_config.runtime.output_dir), int(hydra_config.job.num), tuple(hydra_config.overrides.task))
+    job = sweep_jobs.SweepJob(
+        Path(hydra_config.runtime.output_dir), int(hydra_config.job.num), tuple(hydra_config.overrides.task)
+    )
     if error is not None:
         line = _message(error) or f"{type(error).__name__}: {error}".splitlines()[0]
         job = job._replace(error=line, code=_code(error))
-    write_job(job)
+    sweep_jobs.write_job(job)
 
 
 def _message(error: BaseException) -> str | None:

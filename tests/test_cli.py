@@ -52,19 +52,13 @@ def test_a_sweep_runs_every_job(tmp_path, coffee):
     assert len({record.read_text() for record in records}) == 4
 
 
-def test_a_sweep_with_failing_jobs_joins_the_others_and_names_each(tmp_path, monkeypatch, capsys):
+def test_a_sweep_with_failing_jobs_joins_the_others_and_names_each(tmp_path):
     write_entities(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
-    arguments = ["step=evaluate", "data.root=.", "data.split=toy", "cache=null", "gamma=0.5,-1,-2", *quiet]
-    monkeypatch.setattr(sys, "argv", ["grounding", "-m", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    printed = capsys.readouterr()
-    assert stopped.value.code == 1
-    assert "| 0 | gamma=0.5 | c-mwp-partial, segments |" in printed.out
-    failures = [line for line in printed.err.splitlines() if line.startswith("grounding:")]
+    arguments = ["step=evaluate", "data.root=.", "data.split=toy", "cache=null", "gamma=0.5,-1,-2"]
+    done = grounding(tmp_path, "-m", *arguments)
+    assert done.returncode == 1
+    assert "| 0 | gamma=0.5 | c-mwp-partial, segments |" in done.stdout
+    failures = [line for line in done.stderr.splitlines() if line.startswith("grounding:")]
     assert failures == [
         f"grounding: job {number} (gamma={gamma}) failed: gamma={gamma} must be a number >= 0; the paper uses 0 to 1"
         for number, gamma in ((1, -1), (2, -2))

@@ -1,7 +1,9 @@
 """The jobs of a sweep: which ran, with which overrides, and how each ended."""
 
 import json
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,59 @@ class SweepJob(NamedTuple):
     overrides: tuple[str, ...]
     error: str | None = None
     code: int = 0
+
+
+class RunningSweep(NamedTuple):
+    """The sweep that this process runs.
+
+    Attributes:
+        folder: its folder.
+        start: when it began, in seconds since 1970.
+        join: called at its end with both.
+    """
+
+    folder: str
+    start: float
+    join: Callable[[str, float], object]
+
+
+_running: list[RunningSweep] = []  # at most one
+
+
+def begin(folder: str, join: Callable[[str, float], object]) -> None:
+    """Notes that a sweep begins in this process.
+
+    Args:
+        folder: the folder of the sweep.
+        join: called at its end with the folder and the time of the start, in seconds since 1970.
+    """
+    _running[:] = [RunningSweep(folder, time.time(), join)]
+
+
+def end() -> int | None:
+    """Joins the results of the sweep's jobs, and prints the name and the reason of each that failed.
+
+    Returns:
+        The exit code: of the only job; of several jobs, 3 if jobs only skipped some of many inputs, otherwise 1. None
+        if no job failed, and for a single job whose exception is a bug.
+    """
+    if not _running:
+        return None
+    sweep = _running.pop()
+    jobs = read_jobs(sweep.folder, sweep.start)
+    sweep.join(sweep.folder, sweep.start)
+    failed = [job for job in jobs if job.error is not None]
+    if not failed:
+        return None
+    if len(jobs) == 1:
+        if failed[0].code == 1:
+            return None
+        print(f"grounding: {failed[0].error}", file=sys.stderr)
+        return failed[0].code
+    shown = distinct_overrides(jobs)
+    for job in failed:
+        print(f"grounding: job {job.number} ({shown[job.folder]}) failed: {job.error}", file=sys.stderr)
+    return 3 if all(job.code == 3 for job in failed) else 1
 
 
 def write_job(job: SweepJob) -> None:
