@@ -317,3 +317,26 @@ def test_wrong_signals_are_refused():
         scene.attend([0], "x")
     with pytest.raises(InputError, match=r"finite \(W, 3\) matrix"):
         scene.attend(torch.full((1, 3), torch.nan))
+
+
+class ChannelsLast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.mix, self.relu = nn.Conv2d(3, 4, 3), nn.Linear(4, 5), nn.ReLU()
+        self.back, self.classifier = nn.Identity(), nn.Linear(5, 2)
+
+    def forward(self, x):
+        mixed = self.relu(self.mix(self.conv(x).permute(0, 2, 3, 1)))
+        return self.classifier(self.back(mixed.permute(0, 3, 1, 2)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("target", ["mix", "relu"])
+def test_a_target_with_its_channels_last_is_refused(target):
+    with pytest.raises(InputError, match=rf"target {target} .* has its channels last: choose a layer after they"):
+        TopDown(ChannelsLast(), target).look(torch.rand(1, 3, 8, 8))
+    assert TopDown(ChannelsLast(), "back").look(torch.rand(1, 3, 8, 8)).attend([0]).shape == (1, 1, 6, 6)
+
+
+def test_a_target_without_positions_is_refused():
+    with pytest.raises(InputError, match=r"target mean has no rows and columns: choose a layer before it"):
+        TopDown(ChannelsLast(), "mean").look(torch.rand(1, 3, 8, 8))

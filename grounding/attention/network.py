@@ -272,6 +272,25 @@ class Network:
             return True
         return rule in PASSING and any(map(self._is_pre_activation, self.sources(node)))
 
+    def check_grid(self, node: Node) -> None:
+        """Checks that a layer has channels in its second dimension, and then rows and columns.
+
+        Raises:
+            InputError: it has no rows and columns, or its channels are last.
+        """
+        if len(node.meta["shape"]) != 4:
+            raise InputError(f"target {self.place(node)} has no rows and columns: choose a layer before it")
+        below = node
+        while below.target is not aten.convolution.default:
+            moved = below.target is aten.permute.default and below.args[1] == [0, 2, 3, 1]
+            if moved or (below.target is aten.linear.default and len(below.meta["shape"]) == 4):
+                raise InputError(f"target {self.place(node)} has its channels last: choose a layer after they are "
+                                 "moved to the second dimension")  # fmt: skip
+            sources = self.sources(below)
+            if not sources or below.target is aten.permute.default:
+                return
+            below = sources[0]
+
     def averaged(self) -> Node:
         """The layer whose average over positions is the classifier's input. CAM reads its maps there.
 

@@ -126,9 +126,11 @@ class TopDown:
         if names is None:
             raise InputError("use target=LAYER: this architecture has no default; grounding step=layers lists them")
         nodes = tuple(network.find(name) for name in ([names] if isinstance(names, str) else names))
-        if not method.rules.differentiable:
-            for node in network.above(nodes):
-                rule_of(network, node)
+        above = network.above(nodes, method.rules.differentiable)
+        for node in nodes:
+            network.check_grid(node)
+        for node in above if not method.rules.differentiable else ():
+            rule_of(network, node)
         return nodes
 
     def forward(self, network: Network, images: Tensor, method: Method) -> list[ForwardPass]:
