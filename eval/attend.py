@@ -5,6 +5,7 @@ grounding step=rescore data.split=test cache=CACHE gamma=0.5                    
 grounding step=evaluate data.split=test cache=CACHE gamma=0.5                      # boxes and metrics
 """
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +18,12 @@ from eval.photo_reading import UNUSABLE, photo_ledger, read_photos, require_file
 from eval.predictions import Prediction, write_predictions
 from eval.scenes import fill_cache, scenes
 from grounding import Grounder
+from grounding.runtime.ledger import Ledger
+from grounding.runtime.ranks import rank_of
 from grounding.scene import GroundingScene
 from proposals.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 def attend(grounder: Grounder, root: str, split: str, cache: str | None, limit: int | None = None) -> list[str]:
@@ -44,7 +49,19 @@ def attend(grounder: Grounder, root: str, split: str, cache: str | None, limit: 
     data = Flickr30kEntities(root, split)
     images = read_photos(data, photo_ledger(data), limit, files=False)
     require_files(images, data.folder)
-    return fill_cache(grounder, images, cache)
+    unread = fill_cache(grounder, images, cache)
+    rank, world = rank_of()
+    done = Ledger("photos" if world == 1 else f"photos of rank {rank}", data.folder, "copy the photos")
+    for name in done.reading(image.id for image in images[rank::world]):
+        if name in unread:
+            done.skip(name, UNUSABLE)
+        else:
+            done.keep()
+    done.check()
+    if done.came:
+        done.require_kept()
+    log.log(logging.WARNING if unread else logging.INFO, "%s", done.line())
+    return unread
 
 
 def rescore(

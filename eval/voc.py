@@ -9,6 +9,7 @@ import numpy as np
 
 from eval.annotations import clip_box, finite, open_annotation, photo_of, read_box, read_ids
 from eval.cures import layout_cure
+from grounding.runtime.hidden import visible
 from proposals.errors import InputError
 
 
@@ -111,7 +112,7 @@ class Ilsvrc:
         for folder in (self.folder, self._boxes):
             if not folder.is_dir():
                 raise InputError(f"{folder} does not exist: set data.root to the folder ILSVRC")
-        self.ids = sorted(path.stem for path in self._boxes.glob("*.xml"))
+        self.ids = [path.stem for path in visible(self._boxes.glob("*.xml"))]
 
     def __len__(self) -> int:
         return len(self.ids)

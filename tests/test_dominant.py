@@ -127,6 +127,7 @@ CLASSES = {"n1": ["woman"], "n2": ["cup"]}
 
 
 def test_step_writes_metrics_and_prints_a_table(root, grounder, tmp_path, capsys):
+    (root / "Annotations/CLS-LOC/val/._0.xml").write_text("macOS writes such files")
     metrics = localize(grounder, Ilsvrc(root), CLASSES, str(tmp_path / "out"), hold_out_every=3, resamples=20)
     assert json.loads(json.dumps(metrics)) == json.loads((tmp_path / "out/metrics.json").read_text())
     assert (metrics["photos"], metrics["photos_held_out"]) == (2, 2)

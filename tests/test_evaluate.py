@@ -85,8 +85,9 @@ def test_two_ranks_give_the_metrics_of_one_process(two, grounder, tmp_path):
     assert together == json.loads(json.dumps(alone))
 
 
-def test_attend_and_rescore_give_the_predictions_of_evaluate(two, grounder, tmp_path, monkeypatch):
+def test_attend_and_rescore_give_the_predictions_of_evaluate(two, grounder, tmp_path, monkeypatch, caplog):
     assert attend(grounder, str(two), "toy", str(tmp_path / "cache")) == ["8"]
+    assert caplog.messages[-1] == "2 photos: 1 kept, 1 unusable"
     monkeypatch.setattr(grounder.topdown, "look", lambda *_: pytest.fail("computed again"))
     assert rescore(grounder, str(two), "toy", str(tmp_path / "out"), str(tmp_path / "cache")) == ["8"]
     evaluate(grounder, str(two), "toy", str(tmp_path / "whole"), cache=str(tmp_path / "cache"))
@@ -121,6 +122,9 @@ def test_missing_photos_are_told_before_the_work(two, grounder, tmp_path, caplog
         with pytest.raises(InputError, match=r"none of 2 photos exists: looked in .*images for 7\.jpg, 8\.jpg; copy"):
             step(grounder, str(two), "toy", str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
+    (two / "images" / "7.jpg").write_text("no photo")
+    with pytest.raises(InputError, match=r"none of 2 photos can be used \(2 unusable\)"):
+        attend(grounder, str(two), "toy", str(tmp_path / "cache"))
 
 
 def test_ranks_need_a_cache(two, grounder, tmp_path, monkeypatch):

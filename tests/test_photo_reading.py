@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from voc_folder import OBJECT, XML, write_voc
 
 from eval.coco import Coco
+from eval.photo_reading import BAD_ANNOTATION, MISSING, REPEATED, photo_ledger, read_photos
 from eval.pointing import point
-from eval.voc import Voc
+from eval.voc import Voc, VocImage
 from proposals.errors import InputError
 
 CLASSES = {"person": ["person", "woman"], "diningtable": ["table"], "rocket": ["spacecraft"]}
@@ -62,3 +65,43 @@ def test_coco_without_masks_is_refused_before_the_work(grounder, tmp_path, coffe
 def test_tags_of_a_class_that_are_no_list_are_an_error(root, grounder, tmp_path):
     with pytest.raises(InputError, match="the tags of class 'zebra' must be a list"):
         point(grounder, Voc(root, "toy"), {"zebra": "horse"}, str(tmp_path))
+
+
+NAMES = st.sampled_from("abcde")
+
+
+class Photos:
+    """Reads photos whose annotations are given as "good", "bad" or "gone" (without a file)."""
+
+    def __init__(self, folder: Path, ids: list[str], kinds: dict[str, str]):
+        self.folder, self.ids, self.kinds = folder, ids, kinds
+
+    def read(self, name: str) -> VocImage:
+        if self.kinds.get(name) == "bad":
+            raise InputError(f"{name}.xml is broken")
+        return VocImage(name, Path(__file__) if self.kinds.get(name) == "good" else self.folder / "none", (9, 9), ())
+
+
+@given(
+    st.lists(NAMES, max_size=12),
+    st.fixed_dictionaries({name: st.sampled_from(["good", "bad", "gone"]) for name in "abcde"}),
+    st.none() | st.integers(1, 6),
+)
+def test_every_photo_is_kept_or_skipped_once(ids, kinds, limit):
+    photos = Photos(Path(__file__).parent, ids, kinds)
+    ledger = photo_ledger(photos)
+    good = [name for name in dict.fromkeys(ids) if kinds[name] == "good"][:limit]
+    if not good:
+        with pytest.raises(InputError, match=r"none of|there are no photos"):
+            read_photos(photos, ledger, limit)
+        return
+    found = read_photos(photos, ledger, limit)
+    assert [photo.id for photo in found] == good
+    for _ in found:
+        ledger.keep()
+    ledger.check()
+    assert ledger.came == len(ids) or len(found) == limit
+    for skipped in ledger.skipped:
+        assert skipped.reason == {"bad": BAD_ANNOTATION, "gone": MISSING}.get(kinds[skipped.name]) or (
+            skipped.reason == REPEATED and ids.count(skipped.name) > 1
+        )
