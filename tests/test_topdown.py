@@ -317,6 +317,9 @@ def test_wrong_signals_are_refused():
         scene.attend([0], "x")
     with pytest.raises(InputError, match=r"finite \(W, 3\) matrix"):
         scene.attend(torch.full((1, 3), torch.nan))
+    for signal in (-torch.eye(3), torch.zeros(1, 3)):
+        with pytest.raises(InputError, match="kept needs signals >= 0 with a sum > 0"):
+            scene.kept(signal)
 
 
 class ChannelsLast(nn.Module):

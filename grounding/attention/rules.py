@@ -59,7 +59,7 @@ class RuleSet:
         return False
 
     def weighted(self, layer: Weights, x: Neurons) -> tuple[Neurons, Descend]:
-        """A convolution, a linear layer or a batch norm."""
+        """A convolution, a linear layer, or a scale and a shift."""
         raise NotImplementedError
 
     def activated(self, x: Neurons, value: Tensor, function: Function, rectifies: bool) -> tuple[Neurons, Descend]:

@@ -2,7 +2,7 @@
 
 The lower the layer, the finer its map and the less specific its neurons (Zhang et al. 2016, Sec. 3.2 and Fig. 3).
 
-    find_targets(Network(model), images)    # [TargetLayer(name="conv1", ...), TargetLayer(name="pool1", ...), ...]
+    find_targets(topdown.networks(images), images)    # [TargetLayer(name="conv1", ...), ...]
 """
 
 from dataclasses import dataclass

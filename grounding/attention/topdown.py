@@ -264,7 +264,7 @@ class Scene:
         with torch.inference_mode(False), torch.autocast(self._images.device.type, enabled=False):
             signals = self._signals(units)
             if (signals < 0).any() or not (signals.sum(1) > 0).all():
-                raise InputError("only the mass of signals >= 0 can be balanced")
+                raise InputError("kept needs signals >= 0 with a sum > 0: a negative signal has no mass")
             used = signals.any(0).nonzero()[:, 0]
             targets = self._topdown.targets(self._network, METHODS["mwp"])
             forwards = (

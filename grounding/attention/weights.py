@@ -1,4 +1,4 @@
-"""Layers that are linear except for their bias: convolutions, linear layers, batch norms, and the classifier's units.
+"""Layers that are linear except for their bias: convolutions, linear layers, scales, and the classifier's units.
 
 layer.value(x)            # W x + b, as the network computes it
 layer.positive.up(x)      # W+ x, the excitation z

@@ -61,7 +61,7 @@ def capture(model: nn.Module, image: Tensor, leaves: Callable[[nn.Module], bool]
     Args:
         model: a private copy (see ``copying.py``).
         image: ``(1, C, h, w)``. It is given twice, so that the dimension that counts images is known.
-        leaves: whether a module has a rule of its own, and is one node.
+        leaves: whether a module is a leaf: it has a rule of its own, so it becomes one node and is not looked into.
 
     Raises:
         InputError: the model raises an error for this image, or does something that a graph cannot express.

@@ -1,7 +1,21 @@
 """The graph of a captured network: ATen operations, with the shapes of their results and the modules that call them.
 
-A graph is captured with a batch of ``BATCH`` images, and then used for any number. So the first dimension of every
-value is the batch, and no argument may contain the number of images: :meth:`GraphBuilder.reshape` sees to that.
+A graph is captured with a batch of ``BATCH`` images, and then used for any number. So no argument of an operation may
+contain the number of images: :meth:`GraphBuilder.reshape` replaces it.
+
+A value is *regular* if its first dimension counts the images. Values on which other operations work are regular. Some
+models move the images to another dimension for a while, or merge them with another one, for instance in a reshaping to
+``(N * C, h, w)``. All reshapings up to the next regular value are then one node, a *chain* (``operations.chain``).
+
+What a node's ``meta`` has:
+
+    shape     of its value, with ``BATCH`` images
+    batch     which dimension of it counts the images, or a multiple of them
+    module    the path of the module that calls it
+    dtype     of its value
+    floats    whether that is a floating point type
+    roots     the values of which it is an element-wise function, the nearest first; itself may be one of them
+    negated   whether it was added by ``negation.py``
 """
 
 import math
@@ -102,7 +116,7 @@ class GraphBuilder:
         return constant.untyped_storage().data_ptr() if isinstance(constant, Tensor) else 0
 
     def leaf(self, module: nn.Module, path: str, x: Node, shape: Sequence[int]) -> Node:
-        """The node of a module whose rule the user has registered."""
+        """The node of a leaf: a module whose class has a rule, and which is not taken apart."""
         name = "leaf_" + path.replace(".", "_")
         self.attributes[name] = module
         return self._noted(self.graph.create_node("call_module", name, (x,), name=name), shape, 0)
@@ -134,7 +148,10 @@ class GraphBuilder:
         node.meta.setdefault("floats", dtype.is_floating_point)
 
     def pointwise(self, node: Node, *inputs: object) -> Node:
-        """Notes that a node is computed element by element; of several values of one root it is a nonlinearity.
+        """Notes that a node is computed element by element from its inputs.
+
+        Its roots are the earlier values of which all inputs are element-wise functions. A node of several operations
+        with a common root, such as x * sigmoid(x), is a nonlinearity of the root: a node ``operations.pointwise``.
 
         Args:
             node: the node.
@@ -156,7 +173,7 @@ class GraphBuilder:
     def route(
         self, target: Callable[..., Any], x: Node, *args: Any, shape: Sequence[int], batch: int | None = 0
     ) -> Node:
-        """The node of an operation that moves values around. Between two regular nodes, several become one chain.
+        """The node of an operation that moves, sums or averages values. Between regular values, several become a chain.
 
         Args:
             target: the operation.
@@ -229,7 +246,7 @@ class GraphBuilder:
         """Which factor of a product is the value, and which is its gate: 1 for the left one, -1 for the right one.
 
         A value is what its gate is computed from. Otherwise the gate is the factor that has fewer elements, or else the
-        one that ends in a squashing function. 0: the two factors are on a par.
+        one that ends in a squashing function such as a sigmoid. 0: none of this decides, so neither is a gate.
         """
         if self._depends(right, left) != self._depends(left, right):
             return 1 if self._depends(right, left) else -1

@@ -1,7 +1,8 @@
 """Negations of weighted sums, for scales that are negative and could not be folded.
 
-Of a sum times s < 0, the inputs with negative weights can win. In the graph, this is a second sum, with the negated
-weights, whose signal the scale's negative elements get.
+Where a sum is multiplied by s < 0, the inputs with negative weights can win. For this, the graph gets a second sum,
+with negated weights. The signal of elements with a negative scale goes to the second sum, all other signals to the
+first.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Operations of a captured network that ATen does not have in one piece, as plain functions of tensors."""
+"""Operations of a captured network that ATen does not have, as plain functions of tensors."""
 
 from collections.abc import Callable, Sequence
 from functools import cache, reduce
@@ -102,7 +102,7 @@ def reshape(x: Tensor, sizes: Sequence[Size]) -> Tensor:
 
 
 def chain(x: Tensor, steps: Sequence[tuple[str, tuple[Any, ...]]]) -> Tensor:
-    """Reshapings one after the other, between which the images are not the first dimension.
+    """Several reshapings, one after the other. Between them, the first dimension does not count the images.
 
     Args:
         x: ``(N, *shape)``.

@@ -26,7 +26,9 @@ aten = torch.ops.aten
 # operations whose result has the shape of an argument, but none of its values
 SHAPE_ONLY = {aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like, aten.new_zeros, aten.new_ones,
               aten.new_full, aten.new_empty, aten.new_empty_strided}  # fmt: skip
+# operations whose result has no values yet
 EMPTY = {aten.empty, aten.new_empty, aten.empty_like, aten.new_empty_strided, aten.empty_strided}
+# operations by which Python code reads values, or whose results' shapes depend on values
 VALUES = {aten._local_scalar_dense, aten.equal, aten.is_nonzero, aten.allclose, aten.nonzero, aten.masked_select}
 
 

@@ -1,12 +1,13 @@
 """The normal form of each ATen operation, so that networks written in different ways become the same graph.
 
+The normal form of an operation is what the graph has in its place: itself, or other operations that compute the same.
 Batch norms, and sums, differences, products and quotients with constants, become :func:`operations.affine`. Matrix
 products become ``linear``. The parts of a split or a chunk become slices. In a product of two activations, the one from
 which the other is computed is the value, and the other is its gate. Broadcasts are written out.
 
-A form is a function ``(builder, result, *arguments, **keywords)``. The arguments are those of the operation, with nodes
-in place of tensors that depend on the images. ``result`` is what the operation returned. It returns the node of the
-result, or of each result.
+It is made by a function ``(builder, result, *arguments, **keywords)``. The arguments are those of the operation, with
+nodes in place of tensors that depend on the images. ``result`` is what the operation returned. The function returns the
+node of the result, or of each result.
 """
 
 import operator
@@ -64,7 +65,7 @@ def normal(builder: GraphBuilder, operation: Any, result: Any, args: Any, kwargs
 
 
 def other(builder: GraphBuilder, result: Any, *args: Any, operation: Any, **kwargs: Any) -> Any:
-    """An operation as it is. One of a single value is moved before the reshapings that displace the images."""
+    """An operation without a form, as it is. If its input is a chain of reshapings, it is applied before the chain."""
     node = next(a for a in flat(args, kwargs) if isinstance(a, Node))
     several = isinstance(result, tuple | list)
     if not several:

@@ -111,7 +111,7 @@ def linear_layer(builder: GraphBuilder, x: Node, weight: Tensor, bias: Any, resu
 
 
 def _unchained(builder: GraphBuilder, x: Node) -> Node:
-    """The value before a chain of reshapings, with the dimension last that is the chain's last one."""
+    """The value before a chain of reshapings, with the dimension that is last after the chain moved to the end."""
     source, steps = x.args[:2]
     assert isinstance(source, Node)
     places = torch.arange(math.prod(shape_of(source))).view(shape_of(source))
