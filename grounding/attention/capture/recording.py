@@ -160,7 +160,7 @@ class Recorder(TorchDispatchMode):
         nodes = nodes if isinstance(nodes, list) else [nodes]
         for i, tensor in enumerate(tensors):
             # such as the indices of a max pool
-            reason = "the second result of an operation has no rule"
+            reason = f"{self.builder.place}the second result of {title(nodes[0].target)} has no rule"
             self.add(
                 tensor, nodes[i] if i < len(nodes) else self.builder.call(refused, nodes[0], reason, shape=tensor.shape)
             )
