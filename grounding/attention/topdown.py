@@ -124,7 +124,7 @@ class TopDown:
         if names is None:
             names = method.target or network.default_target
         if names is None:
-            raise InputError("use target=LAYER: this architecture has no default; grounding step=layers lists them")
+            raise InputError("use target=LAYER, the layer at which the map is read: this architecture has no default")
         nodes = tuple(network.find(name) for name in ([names] if isinstance(names, str) else names))
         above = network.above(nodes, method.rules.differentiable)
         for node in nodes:

@@ -238,7 +238,8 @@ class GraphBuilder:
             InputError: its rows differ.
         """
         if constant.ndim != len(shape) or not shape or shape[0] != BATCH or (constant[:1] != constant).any():
-            raise InputError(f"{self.place}a constant differs between the images of a batch")
+            raise InputError(f"{self.place}a constant differs between the images of a batch: each image must be "
+                             "computed by itself")  # fmt: skip
         (image,) = (node for node in self.graph.nodes if node.op == "placeholder")
         return self.call(rows_like, constant[:1].contiguous(), image, shape=shape)
 

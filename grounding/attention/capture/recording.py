@@ -208,7 +208,8 @@ class Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
         functional = getattr(aten, schema.name.split("::")[1].removesuffix("_"), None)
         if not isinstance(target, Tensor) or functional is None or target is not args[0]:
-            raise InputError(f"{self.builder.place}{title(func)} writes into a given tensor, which has no rule")
+            raise InputError(f"{self.builder.place}{title(func)} writes into a given tensor, which has no rule: use "
+                             "the tensor that it returns instead of out=")  # fmt: skip
         try:
             self._adopt(target)
             node = self._changed(functional, func, args, kwargs, target)

@@ -52,7 +52,8 @@ def _instance_norm(builder: GraphBuilder, x: Node, given: dict[str, Any]) -> Nod
     source, steps = x.args[:2]
     assert isinstance(source, Node)
     if len(steps) > 1 or shape_of(x)[0] != 1 or len(shape_of(source)) < 3:  # type: ignore[arg-type]
-        raise InputError(f"{builder.place}a batch norm of values whose first dimension does not count the images")
+        raise InputError(f"{builder.place}a batch norm of values whose first dimension does not count the images has "
+                         "no rule: keep the batch in front")  # fmt: skip
     channels = shape_of(source)[1]
     names = ("weight", "bias", "running_mean", "running_var")
     parts = [value[:channels] if isinstance(value, Tensor) else value for value in map(given.get, names)]

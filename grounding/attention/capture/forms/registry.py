@@ -123,6 +123,7 @@ def constant_for(builder: GraphBuilder, value: Any, dims: int) -> Any:
         return value.reshape(())
     if isinstance(value, Tensor) and value.ndim == dims and len(value) == BATCH:
         if (value[:1] != value).any():
-            raise InputError(f"{builder.place}a constant differs between the images of a batch")
+            raise InputError(f"{builder.place}a constant differs between the images of a batch: each image must be "
+                             "computed by itself")  # fmt: skip
         return value[:1]
     return value
