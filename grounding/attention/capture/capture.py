@@ -173,7 +173,7 @@ class _Escapes(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in SIZES and not sys._getframe(1).f_code.co_filename.startswith(TORCH):
             self._recorder.builder.sized |= self._recorder.node(args[0]) is not None
-        if func in ESCAPES and args and self._recorder.node(args[0]) is not None:
+        if func in ESCAPES and args and not self._recorder.suspended and self._recorder.node(args[0]) is not None:
             raise InputError(f"{self._recorder.builder.place}the model's Python code reads values that depend on the "
                              "image, so it may do something else for another image")  # fmt: skip
         return func(*args, **(kwargs or {}))

@@ -23,13 +23,17 @@ def private_copy(model: nn.Module) -> nn.Module:
             opened.
 
     Raises:
-        InputError: a scripted model, whose layers cannot be seen, or something that is not a module.
+        InputError: a scripted model, whose layers cannot be seen, a quantised layer, or something that is not a module.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"a network must be an nn.Module, not {type(model).__name__}")
     model = opened(model)
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError("a scripted or traced model hides its layers: give the nn.Module that it was made from")
+    for path, module in model.named_modules():
+        if ".quantized" in type(module).__module__:
+            raise InputError(f"{path or type(module).__name__} is a quantised layer, through which no signal can pass: "
+                             "give the model before its quantisation")  # fmt: skip
     with torch.inference_mode(False), torch.no_grad():
         copied = _copy(model)
         copied.eval()
