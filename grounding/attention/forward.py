@@ -1,5 +1,6 @@
 """The forward pass: the network runs once. Each layer above the targets keeps the function that sends a signal back."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -112,6 +113,7 @@ def rule_of(net: Network, node: Node) -> Rule:
     """
     rule = net.rule(node)
     if rule is None:
+        node = node.all_input_nodes[0] if node.target is operator.getitem else node
         raise InputError(f"{net.place(node)}: {reason(net.kind(node))}; choose a target above it, or add a rule with "
                          "grounding.attention.layers.rule")  # fmt: skip
     return rule

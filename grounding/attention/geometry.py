@@ -114,7 +114,7 @@ def cells(network: Network, axis: int) -> dict[Node, Cell]:
 
 def _cell(network: Network, node: Node, below: Sequence[Cell], axis: int) -> Cell:
     kind, place = network.kind(node), 2 + axis
-    if len(node.meta["shape"]) != 4 or network.rule(node) is layers.maximum:
+    if len(node.meta["shape"]) != 4 or network.rule(node) in (layers.maximum, layers.adaptive_maximum):
         return WHOLE
     if kind in layers.AVERAGES + layers.SUMS and kind is not aten.avg_pool2d:
         return WHOLE

@@ -197,6 +197,19 @@ def pointwise(rules: RuleSet, _: Any, x: Neurons, value: Neurons) -> tuple[Neuro
     return rules.pointwise(x, value)
 
 
+@rule(operations.adaptive_maximum)
+def adaptive_maximum(rules: RuleSet, _: Any, x: Neurons, size: Sequence[int]) -> tuple[Neurons, Descend]:
+    """The maximum of each window gets the whole signal of the window; the windows may differ in size."""
+    where = F.adaptive_max_pool2d(x.value, list(size), return_indices=True)[1]
+
+    def pick(value: Tensor) -> Tensor:
+        return _at(value, where.repeat_interleave(len(value) // len(where), 0))
+
+    pooled = x.apply(pick)
+    down = rules.engine.linear(pick, x, pooled)
+    return pooled, lambda g: [down(g)]
+
+
 @rule(operations.product)
 def gated(rules: RuleSet, _: Any, x: Neurons, gate: Neurons) -> tuple[Neurons, Descend]:
     """A value times its gate, as in squeeze and excitation.

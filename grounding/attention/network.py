@@ -45,7 +45,8 @@ DEFAULTS: dict[str, tuple[str, str | None]] = {
 }
 
 # layers whose output is a pre-activation if an input is one
-PASSING = (layers.route, layers.max_pool, layers.maximum, layers.concatenate, layers.pad, layers.gated, layers.choose,
+PASSING = (layers.route, layers.max_pool, layers.maximum, layers.adaptive_maximum, layers.concatenate, layers.pad,
+           layers.gated, layers.choose,
            layers.scatter)  # fmt: skip
 
 

@@ -37,6 +37,7 @@ class Networks:
         compiled: whether to apply torch.compile to the part below the targets.
 
     Attributes:
+        model: the private copy of the model.
         like: a weight of the model, which has the dtype and the device that images must have.
         default_target: the architecture's target, or None if the architecture is not known.
         count: how many times the model ran to be captured.
@@ -46,20 +47,20 @@ class Networks:
     """
 
     def __init__(self, model: nn.Module, classifier: str | None = None, compiled: bool = False):
-        self._model = private_copy(model)
-        check_weights(self._model)
+        self.model = private_copy(model)
+        check_weights(self.model)
         name, self.default_target = defaults(opened(model))
-        self._modules = [path for path, _ in self._model.named_modules() if path]
+        self._modules = [path for path, _ in self.model.named_modules() if path]
         self._classifier, self._compiled = classifier or name or "classifier", compiled
         if self._classifier == "classifier" != classifier and "classifier" not in self._modules:
             last = ", ".join(self._modules[-4:])
-            kind = type(self._model).__name__
+            kind = type(self.model).__name__
             raise InputError(f"use classifier=LAYER, the layer whose outputs are the tags: {kind} has no default; its "
                              f"last layers are {last}")  # fmt: skip
         self.check(self._classifier)
-        weights = [t for t in (*self._model.parameters(), *self._model.buffers()) if t.is_floating_point()]
+        weights = [t for t in (*self.model.parameters(), *self.model.buffers()) if t.is_floating_point()]
         if not weights:
-            raise InputError(f"{type(self._model).__name__} has no weights")
+            raise InputError(f"{type(self.model).__name__} has no weights")
         self.like = weights[0]
         self._constants, self._lock = Constants(), Lock()
         self._kept: OrderedDict[torch.Size | None, Network] = OrderedDict()
@@ -121,14 +122,14 @@ class Networks:
             first.sized = captured.sized = True
             self._kept[first.size] = first
         network = Network(captured, self._constants, self._classifier, self.default_target, self._compiled)
-        verify(network, self._model, image.contiguous(memory_format=torch.channels_last))
+        verify(network, self.model, image.contiguous(memory_format=torch.channels_last))
         self._kept[network.size if network.sized else None] = network
         if len(self._kept) > SIZES:
             self._kept.popitem(last=False)
 
     def _record(self, image: Tensor) -> Captured:
         self.count += 1
-        return capture(self._model, image, lambda module: type(module) in layers.RULES)
+        return capture(self.model, image, lambda module: type(module) in layers.RULES)
 
 
 def difference(first: Captured, second: Captured) -> torch.fx.Node | None:

@@ -7,6 +7,7 @@ scene.attend([3, 17], method="c-mwp")      # (N, 2, h, w)
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.fx
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grounding.attention.atlas import Atlas
+from grounding.attention.capture.copying import private_copy
 from grounding.attention.descent import Passes
 from grounding.attention.engine.dense import DenseEngine
 from grounding.attention.engine.kernels import LANES
@@ -79,7 +81,7 @@ class TopDown:
     ):
         if engine not in ENGINES:
             raise InputError(f"there is no engine {engine!r}; use 'dense', 'sparse', or None for the faster one")
-        self._target = target
+        self._target, self._arguments = target, (classifier, chunk, compiled, engine)
         self._engine, crossing = ENGINES[engine]
         self.passes = Passes(crossing)
         self.networks = Networks(model, classifier, compiled)
@@ -89,6 +91,11 @@ class TopDown:
         cpu = self.networks.like.device.type == "cpu"
         self._chunk = chunk or (32 if cpu else 512)
         self.warned = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # captured networks cannot be pickled; the copy captures its own
+        arguments = (private_copy(self.networks.model), self._target, *self._arguments)
+        return type(self), arguments
 
     def look(self, images: Tensor, method: str = "c-mwp") -> "Scene":
         """Runs the network once.

@@ -82,6 +82,7 @@ def capture(model: nn.Module, image: Tensor, leaves: Callable[[nn.Module], bool]
     for node, _ in outputs:
         if node.target is refused:
             raise InputError(str(node.args[1]))
+    recorder.end()
     kinds = {path: type(module) for path, module in model.named_modules()}
     return Captured(builder.graph, builder.attributes, names, kinds, outputs, builder.sized, image.shape[1:])
 

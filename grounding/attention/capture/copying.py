@@ -37,8 +37,6 @@ def private_copy(model: nn.Module) -> nn.Module:
     with torch.inference_mode(False), torch.no_grad():
         copied = _copy(model)
         copied.eval()
-    for parameter in copied.parameters():
-        parameter.requires_grad_(False)
     return copied
 
 

@@ -205,6 +205,8 @@ class GraphBuilder:
             return self.reshape(before, shape)
         if shape == here:
             return x
+        if x.target is chain and [name for name, _ in x.args[1]] == ["reshape"]:  # type: ignore[union-attr,misc]
+            return self.reshape(x.all_input_nodes[0], shape)
         sizes, batch, sized = _sizes(here, shape, x.meta["batch"])
         self.sized |= sized
         return self.route(reshape, x, sizes, shape=shape, batch=batch)
@@ -312,7 +314,7 @@ def _sizes(old: tuple[int, ...], new: tuple[int, ...], batch: int) -> tuple[tupl
             part[rest[0]] = tuple(inside)
         else:
             part |= {i: new[i] for i in rest}
-            sized |= any(i >= 2 for i in inside)
+            sized |= any(i >= 2 or (i == batch and old[i] != BATCH) for i in inside)
         if batch in inside and rest:
             # within a group, the images must come first
             first = next(i for i in inside if old[i] > 1)

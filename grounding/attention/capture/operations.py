@@ -84,6 +84,17 @@ def maximum(x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
     return x.amax(dims, keepdim)
 
 
+def adaptive_maximum(x: Tensor, size: Sequence[int]) -> Tensor:
+    """An adaptive max pool.
+
+    Args:
+        x: ``(N, C, h, w)``.
+        size: rows and columns of the result.
+    """
+    pooled: Tensor = torch.ops.aten.adaptive_max_pool2d.default(x, size)[0]
+    return pooled
+
+
 def reshape(x: Tensor, sizes: Sequence[Size]) -> Tensor:
     """A reshaping whose sizes may refer to those of its input, so that it fits any number of images.
 

@@ -78,6 +78,7 @@ class Recorder(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.builder = builder
         self.suspended = False
+        self._noted: list[Tensor] = []
 
     def begin(self, images: Tensor) -> None:
         """Makes a tensor the images."""
@@ -105,7 +106,14 @@ class Recorder(TorchDispatchMode):
         recorder, alias = getattr(tensor, ATTRIBUTE, (None, None))
         return alias if recorder is self else None
 
+    def end(self) -> None:
+        """Forgets what was noted about constants, which outlive the recorder."""
+        for tensor in self._noted:
+            tensor.__dict__.pop(ATTRIBUTE, None)
+
     def _set(self, tensor: Tensor, alias: Alias) -> None:
+        if alias.root is not None:
+            self._noted.append(tensor)
         setattr(tensor, ATTRIBUTE, (self, alias))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -241,7 +249,9 @@ class Recorder(TorchDispatchMode):
             if node is None:
                 return self.builder.rows(full.to(target.dtype).expand(target.shape), target.shape)
             return self.builder.expand(node, target.shape)
-        overload = getattr(functional, func._overloadname)
+        overload = getattr(functional, func._overloadname, None)
+        if overload is None:
+            raise InputError(f"{self.builder.place}{title(func)} changes a shape in place, which has no rule")
         return self._single(self._normal(overload, like, args, kwargs))
 
     def _adopt(self, target: Tensor) -> None:

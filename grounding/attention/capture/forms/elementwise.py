@@ -1,6 +1,5 @@
 """The normal forms of nonlinearities, pools and reductions."""
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor
 from grounding.attention.capture.forms.registry import form, other, shape_of
 from grounding.attention.capture.forms.sums import larger
 from grounding.attention.capture.graph import GraphBuilder, Node, regular
-from grounding.attention.capture.operations import chain, maximum
+from grounding.attention.capture.operations import adaptive_maximum, chain, maximum
 from proposals.errors import InputError
 
 aten = torch.ops.aten
@@ -69,8 +68,7 @@ def adaptive_max_pool(
     """A maximum over the whole image, or over parts of it."""
     if all(n == 1 for n in size):
         return [builder.call(maximum, x, (2, 3), True, shape=result[0].shape)]
-    parts = [builder.call(operation, x, size, shape=())]
-    return [builder.call(operator.getitem, parts[0], 0, shape=result[0].shape)]
+    return [builder.call(adaptive_maximum, x, size, shape=result[0].shape)]
 
 
 @form(aten.mean, aten.sum)

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grounding.attention.capture.forms.registry import form, shape_of
-from grounding.attention.capture.graph import GraphBuilder, Like, Node, regular
+from grounding.attention.capture.forms.registry import form, other, shape_of
+from grounding.attention.capture.graph import GraphBuilder, Like, Node, regular, title
 from proposals.errors import InputError
 
 aten = torch.ops.aten
@@ -116,6 +116,35 @@ def unbinding(
     """Each index of a dimension."""
     builder.sized |= dim % len(shape_of(x)) >= 2
     return [selection(builder, part, x, dim, i) for i, part in enumerate(result)]
+
+
+@form(aten.index, aten._unsafe_index)
+def indexing(builder: GraphBuilder, result: Tensor, x: Any, where: Sequence[Any], operation: Any = None) -> Any:
+    """Elements at constant indices."""
+    if not isinstance(x, Node) or any(isinstance(index, Node) for index in where):
+        raise InputError(f"{builder.place}indices that depend on the image have no rule")
+    first = where[0] if where else None
+    if first is not None and len(where) == 1 and torch.equal(first.cpu(), torch.arange(_images(x))):
+        return x
+    if first is not None or not regular(x):
+        raise InputError(f"{builder.place}indexing picks or mixes images of a batch: each image must be computed by "
+                         "itself")  # fmt: skip
+    return other(builder, result, x, where, operation=operation)
+
+
+def _images(x: Node) -> int:
+    return shape_of(x)[0]
+
+
+@form(aten.index_select, aten.flip, aten.roll)
+def along(builder: GraphBuilder, result: Tensor, x: Any, *args: Any, operation: Any = None, **more: Any) -> Any:
+    """Elements of some dimensions in another order."""
+    dims = args[-1] if operation.overloadpacket is aten.roll else args[0]
+    dims = [dims] if isinstance(dims, int) else dims
+    if not isinstance(x, Node) or x.meta["batch"] in [d % len(shape_of(x)) for d in dims]:
+        raise InputError(f"{builder.place}{title(operation)} picks or mixes images of a batch: each image must be "
+                         "computed by itself")  # fmt: skip
+    return other(builder, result, x, *args, operation=operation, **more)
 
 
 @form(aten.cat, aten.concat)
