@@ -197,7 +197,7 @@ def test_invalid_phrases_are_refused(scene):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"method": "saliency"}, "no attention method 'saliency'"), ({"side": 100}, "at least 224 pixels"),
-     ({"target": "pool9"}, "no layer 'pool9'")],
+     ({"target": "nowhere"}, "no layer 'nowhere'")],
 )  # fmt: skip
 def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
