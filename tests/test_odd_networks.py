@@ -98,3 +98,58 @@ def test_a_copy_has_the_same_maps(copied):
     topdown, image = TopDown(net, "1", "2"), image.double()
     expected = topdown.look(image).attend([0])
     assert torch.equal(copied(topdown).look(image).attend([0]), expected)
+
+
+class Counting(nn.Module):
+    """A network with a buffer that counts its passes; a test names what it does with the count."""
+
+    def __init__(self, use):
+        super().__init__()
+        self.conv, self.classifier, self.use = nn.Conv2d(3, 4, 3), nn.Linear(4, 3), use
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.classifier(self.use(self, self.conv(x).relu()).mean((2, 3)))
+
+
+def test_a_model_that_counts_its_passes_is_refused_at_every_look():
+    topdown = TopDown(Counting(lambda net, x: x * net.calls), "conv")
+    for _ in range(3):
+        with pytest.raises(InputError, match="does something else in its second forward pass"):
+            topdown.look(torch.rand(1, 3, 8, 8))
+
+
+def doubled_afterwards(net, x: Tensor) -> Tensor:
+    scale = torch.ones(4, 1, 1)
+    scaled = x * scale
+    scale *= 2
+    return scaled + x * scale
+
+
+@pytest.mark.parametrize("use", [lambda net, x: x, doubled_afterwards], ids=["count", "own_constant"])
+def test_constants_may_change_where_the_output_does_not_depend_on_it(use):
+    net = Counting(use)
+    images = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(TopDown(net, "conv").look(images).logits, net(images))
+
+
+def test_a_sum_has_the_type_that_it_asks_for():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Summed(), nn.Linear(4, 2)).double()
+    image = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    scene = TopDown(net, "1", "3").look(image)
+    torch.testing.assert_close(scene.logits, net(image), rtol=1e-12, atol=1e-12)
+
+
+class Summed(nn.Module):
+    def forward(self, x):
+        return x.float().sum((2, 3), dtype=torch.float64)
+
+
+def test_a_part_is_not_taken_for_the_whole_of_a_small_image():
+    """Of images with one row, the first row is everything; of others, it is not."""
+    net = Between(lambda net, x: x[:, :, :1])
+    topdown = TopDown(net, "conv")
+    for size in ((1, 8), (1, 9), (5, 8)):
+        images = torch.rand(1, 3, *size, dtype=torch.float64)
+        torch.testing.assert_close(topdown.look(images).logits, net(images), rtol=0, atol=1e-12)

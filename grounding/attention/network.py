@@ -312,15 +312,26 @@ class Network:
         for node in self.nodes:
             if later & set(node.all_input_nodes):
                 later.add(node)
-        stem = [node for node in self.nodes if node not in later]
         kept = {*targets, self.features, self.head, self.output}
+        needed = set(kept)
+        for node in reversed(self.nodes):
+            if node in needed:
+                # only the rules of Excitation Backprop read the negation of a sum
+                signed = node in later and not gates
+                needed.update(node.all_input_nodes if signed else self._inputs(node))
+        stem = [node for node in self.nodes if node in needed and node not in later]
         outputs = [node for node in stem if node in kept or later & set(node.users)]
-        outputs = [node for node in outputs if not node.meta.get("negated")]
-        module: Any = self.part(stem, outputs)
-        rest = [node for node in self.nodes if node in later]
+        module: Any = self._part(stem, outputs)
+        rest = [node for node in self.nodes if node in needed and node in later]
         return Split(torch.compile(module) if self._compiled else module, outputs, rest)
 
-    def part(self, nodes: list[Node], outputs: list[Node]) -> torch.fx.GraphModule:
+    @staticmethod
+    def _inputs(node: Node) -> list[Node]:
+        """The nodes from which a value is computed."""
+        negated = node.args[1] if node.target is operations.signed_affine else None
+        return [source for source in node.all_input_nodes if source is not negated]
+
+    def _part(self, nodes: list[Node], outputs: list[Node]) -> torch.fx.GraphModule:
         """Some nodes as a module, which takes the images.
 
         Args:
@@ -340,8 +351,7 @@ class Network:
             return copies[node]
 
         for node in nodes:
-            if not node.meta.get("negated"):
-                copied(node)
+            copied(node)
         graph.output(tuple(copies[node] for node in outputs))
         return torch.fx.GraphModule(self.module, graph)
 

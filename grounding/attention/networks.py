@@ -109,12 +109,13 @@ class Networks:
         """Captures the model for the size of an image, or confirms that the first capture fits this size, too."""
         captured = self._record(image)
         if self._reference is None:
-            self._reference = self._record(image.flip(-1) / 2)
-            if (node := difference(captured, self._reference)) is not None:
+            second = self._record(image.flip(-1) / 2)
+            if (node := difference(captured, second)) is not None:
                 place = node.meta["module"] or title(node.target)
                 raise InputError(f"the model does something else in its second forward pass, or for another image (at "
                                  f"{place}): maps need a network whose operations do not depend on its state or on "
                                  "values")  # fmt: skip
+            self._reference = second
         elif (first := self._kept.pop(None, None)) is not None:
             if difference(captured, self._reference) is None:
                 self._kept[None], self._confirmed = first, True

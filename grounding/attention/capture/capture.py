@@ -122,11 +122,18 @@ def _watched(
                 continue
             begins, ends = _hooks(path, recorder, names)
             stack.callback(module.register_forward_pre_hook(begins, prepend=True).remove)
-            stack.callback(module.register_forward_hook(ends, always_call=True).remove)
+            stack.callback(module.register_forward_hook(ends).remove)
             if leaves(module):
+                stack.callback(_put_back, module, module.__dict__.get("forward"))
                 module.forward = _leaf(path, module, recorder)
-                stack.callback(module.__dict__.pop, "forward")
         yield
+
+
+def _put_back(module: nn.Module, forward: Any) -> None:
+    """Gives a module its own ``forward`` again, or that of its class."""
+    module.__dict__.pop("forward")
+    if forward is not None:
+        module.forward = forward
 
 
 def _hooks(path: str, recorder: Recorder, names: dict[str, Node]) -> tuple[Callable[..., None], Callable[..., None]]:
@@ -141,8 +148,7 @@ def _hooks(path: str, recorder: Recorder, names: dict[str, Node]) -> tuple[Calla
         found = next((node for node in nodes if node is not None), None)
         if found is not None:
             names[path] = found
-        if sys.exc_info()[0] is None:
-            recorder.builder.module = outer.pop()
+        recorder.builder.module = outer.pop()
 
     return begins, ends
 
@@ -177,4 +183,14 @@ class _Escapes(TorchFunctionMode):
         if func in ESCAPES and args and not self._recorder.suspended and self._recorder.node(args[0]) is not None:
             raise InputError(f"{self._recorder.builder.place}the model's Python code reads values that depend on the "
                              "image, so it may do something else for another image")  # fmt: skip
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if func is torch.Tensor.__getitem__ and result.shape == args[0].shape and _bounded(args[1]):
+            # PyTorch records no slice of a whole dimension; of a larger image, the same slice may be a part
+            self._recorder.builder.sized |= self._recorder.node(args[0]) is not None
+        return result
+
+
+def _bounded(index: object) -> bool:
+    """Whether an index has a slice with an end."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, slice) and part.stop is not None for part in parts)

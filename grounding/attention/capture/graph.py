@@ -84,7 +84,9 @@ class GraphBuilder:
         self.attributes: dict[str, Tensor | nn.Module] = {}
         self.module = ""
         self.sized = False
-        self._constants: dict[int, Node] = {}
+        # by id; the tensor is kept, so that its id stays its own
+        self._constants: dict[int, tuple[Tensor, Node]] = {}
+        self._changed: set[int] = set()
 
     def image(self, images: Tensor) -> Node:
         """The node of the images."""
@@ -94,26 +96,20 @@ class GraphBuilder:
         """The node of a constant."""
         if id(tensor) not in self._constants:
             name = f"constant_{len(self.attributes)}"
-            self.attributes[name] = tensor
+            # a buffer that this pass has changed will change again in the next one
+            self.attributes[name] = tensor.clone() if _memory(tensor) in self._changed else tensor
             node = self.graph.create_node("get_attr", name, name=name)
             node.meta.update(shape=tuple(tensor.shape), module=self.module)
-            self._constants[id(tensor)] = node
-        return self._constants[id(tensor)]
+            self._constants[id(tensor)] = (tensor, node)
+        return self._constants[id(tensor)][1]
 
-    def freeze(self, tensor: Tensor) -> bool:
-        """Keeps the present value of a constant that is about to change; returns whether a node refers to it."""
-        storage = tensor.untyped_storage().data_ptr()
-        changed = [(key, node) for key, node in self._constants.items() if self._storage(node) == storage]
-        for key, node in changed:
-            constant = self.attributes[str(node.target)]
-            assert isinstance(constant, Tensor)
-            self.attributes[str(node.target)] = constant.clone()
-            del self._constants[key]
-        return bool(changed)
-
-    def _storage(self, node: Node) -> int:
-        constant = self.attributes[str(node.target)]
-        return constant.untyped_storage().data_ptr() if isinstance(constant, Tensor) else 0
+    def freeze(self, tensor: Tensor) -> None:
+        """Keeps the present values of the constants in a tensor's memory, which is about to change."""
+        self._changed.add(_memory(tensor))
+        for key, (constant, node) in list(self._constants.items()):
+            if _memory(constant) in self._changed:
+                self.attributes[str(node.target)] = constant.clone()
+                del self._constants[key]
 
     def leaf(self, module: nn.Module, path: str, x: Node, shape: Sequence[int]) -> Node:
         """The node of a leaf: a module whose class has a rule, and which is not taken apart."""
@@ -272,6 +268,11 @@ class GraphBuilder:
     def place(self) -> str:
         """The start of a message: the module that runs now."""
         return f"{self.module}: " if self.module else ""
+
+
+def _memory(tensor: Tensor) -> int:
+    """The address of the memory that a tensor shares with its views."""
+    return tensor.untyped_storage().data_ptr()
 
 
 def regular(node: Node) -> bool:

@@ -212,9 +212,8 @@ class Recorder(TorchDispatchMode):
         schema = func._schema
         target = args[0] if schema.arguments[0].alias_info is not None else kwargs.get("out")
         if not self._traced(args, kwargs):
-            if isinstance(target, Tensor) and self.builder.freeze(target):
-                raise InputError(f"{self.builder.place}the forward pass changes a tensor that it also uses, so that no "
-                                 "two passes are equal")  # fmt: skip
+            if isinstance(target, Tensor):
+                self.builder.freeze(target)
             return func(*args, **kwargs)
         functional = getattr(aten, schema.name.split("::")[1].removesuffix("_"), None)
         if not isinstance(target, Tensor) or functional is None or target is not args[0]:

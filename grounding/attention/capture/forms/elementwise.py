@@ -8,7 +8,7 @@ from torch import Tensor
 
 from grounding.attention.capture.forms.registry import form, other, shape_of
 from grounding.attention.capture.forms.sums import larger
-from grounding.attention.capture.graph import GraphBuilder, Node, regular
+from grounding.attention.capture.graph import GraphBuilder, Like, Node, regular
 from grounding.attention.capture.operations import adaptive_maximum, chain, maximum
 from proposals.errors import InputError
 
@@ -20,8 +20,10 @@ def clamp(builder: GraphBuilder, result: Tensor, x: Any, *args: Any, operation: 
     """A clamp to values >= 0 is a ReLU."""
     low, high = (*args, None, None)[:2]
     low, high = more.get("min", low), more.get("max", high)
-    is_relu = low == 0 and (high in (None, 0) if operation.overloadpacket is aten.threshold else high is None)
-    if not isinstance(low, Tensor | Node) and is_relu:
+    is_relu = isinstance(low, int | float) and low == 0 and high is None
+    if operation.overloadpacket is aten.threshold:
+        is_relu = low == high == 0
+    if is_relu:
         return other(builder, result, x, operation=aten.relu.default)
     return other(builder, result, x, *args, operation=operation, **more)
 
@@ -79,9 +81,10 @@ def reduction(
     dim: Any = None,
     keepdim: bool = False,
     operation: Any = None,
-    **more: Any,
+    dtype: torch.dtype | None = None,
 ) -> Node:
     """A mean or a sum over dimensions."""
+    x = conversion(builder, Like(torch.Size(shape_of(x))), x, dtype=dtype)
     length = len(shape_of(x))
     dims = sorted(d % length for d in ([dim] if isinstance(dim, int) else dim or range(length)))
     batch = x.meta["batch"]
@@ -98,7 +101,9 @@ def upsampling(builder: GraphBuilder, result: Tensor, x: Node, *args: Any, opera
 
 
 @form(aten._to_copy, aten.to)
-def conversion(builder: GraphBuilder, result: Tensor, x: Node, *_: Any, operation: Any = None, **more: Any) -> Node:
+def conversion(
+    builder: GraphBuilder, result: Tensor | Like, x: Node, *_: Any, operation: Any = None, **more: Any
+) -> Node:
     """A conversion to another type; a copy to another device or layout changes nothing."""
     dtype = more.get("dtype")
     if dtype is None or dtype == x.meta.get("dtype"):

@@ -1,5 +1,6 @@
 """The normal forms of reshapings, slices and concatenations."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,6 +82,8 @@ def slicing(
     """A part of a dimension."""
     dim %= len(shape_of(x))
     if tuple(result.shape) == shape_of(x):
+        # of a larger image, the same slice may be a part
+        builder.sized |= dim >= 2 and (bool(start) or (end is not None and end < sys.maxsize))
         return x
     batch = None if dim == x.meta["batch"] else x.meta["batch"]
     return builder.route(aten.slice.Tensor, x, dim, start, end, step, shape=result.shape, batch=batch)

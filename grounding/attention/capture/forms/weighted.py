@@ -34,7 +34,7 @@ def linear(builder: GraphBuilder, result: Tensor, x: Any, weight: Any, bias: Any
     return linear_layer(builder, x, weight, bias, result)
 
 
-@form(aten.addmm)
+@form(aten.addmm, aten.baddbmm)
 def matrix_product_and_sum(
     builder: GraphBuilder,
     result: Tensor,
@@ -45,14 +45,14 @@ def matrix_product_and_sum(
     beta: Number = 1,
     alpha: Number = 1,
 ) -> Node:
-    """bias + left @ right."""
-    if isinstance(left, Node) and not nodes_in((right, bias)):
+    """beta * bias + alpha * left @ right."""
+    if isinstance(left, Node) and not nodes_in((right, bias)) and right.ndim == 2:
         return linear_layer(
             builder, left, alpha * right.t() if alpha != 1 else right.t(), bias * beta if beta != 1 else bias, result
         )
-    product_ = matrix_product(builder, result, left, right, operation=aten.mm.default)
-    product_ = scale_and_shift(builder, product_, None if alpha == 1 else alpha, None)
-    return addition(builder, result, product_, bias, beta)
+    plain = aten.mm.default if result.ndim == 2 else aten.bmm.default
+    whole = matrix_product(builder, result, left, right, operation=plain)
+    return addition(builder, result, scale_and_shift(builder, whole, None if alpha == 1 else alpha, None), bias, beta)
 
 
 @form(aten.mm, aten.mv, aten.bmm, aten.matmul)
@@ -74,22 +74,6 @@ def _one_matrix(value: Any) -> Any:
     """A constant that is repeated for each matrix of a batch, once."""
     repeated = isinstance(value, Tensor) and value.ndim == 3 and (len(value) == 1 or value.stride(0) == 0)
     return value[0] if repeated else value
-
-
-@form(aten.baddbmm)
-def batched_product_and_sum(
-    builder: GraphBuilder,
-    result: Tensor,
-    bias: Any,
-    left: Any,
-    right: Any,
-    operation: Any = None,
-    beta: Number = 1,
-    alpha: Number = 1,
-) -> Node:
-    """beta * bias + alpha * left @ right."""
-    whole = matrix_product(builder, result, left, right, operation=aten.bmm.default)
-    return addition(builder, result, scale_and_shift(builder, whole, None if alpha == 1 else alpha, None), bias, beta)
 
 
 def dynamic_product(builder: GraphBuilder, result: Tensor, operation: Any, *args: Any) -> Node:
