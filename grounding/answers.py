@@ -15,6 +15,8 @@ from grounding.maps import resize_mass
 from grounding.text.phrases import Phrase
 from proposals.errors import InputError
 
+ABSENT = "probably not in this photo"  # how people read ``present=False``
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Grounding:
@@ -30,6 +32,9 @@ class Grounding:
         image: ``(H, W, 3)`` uint8 RGB, the photo; None in the answers of ``Grounder.ground_batch``, unless its
             ``keep_images`` is set.
         voted: whether the scores come from a vote.
+        presence: probability in 0..1 that the photo shows what the phrase names; None if it is unknown: the tagger has
+            no presence model, or the phrase is not groundable. The boxes and scores do not depend on it.
+        present: whether ``presence`` reaches the threshold (``Settings.presence``); None if ``presence`` is None.
     """
 
     phrase: Phrase
@@ -39,6 +44,8 @@ class Grounding:
     size: tuple[int, int]
     image: NDArray[np.uint8] | None = field(default=None)
     voted: bool = False
+    presence: float | None = None
+    present: bool | None = None
 
     @property
     def groundable(self) -> bool:
@@ -82,6 +89,10 @@ class Grounding:
         if self.groundable:
             box = ", ".join(f"{side:.0f}" for side in self.boxes[0])
             result = f"box=({box}), score={self.scores[0]:.3f}, boxes={len(self.boxes)}"
+        if self.presence is not None:
+            result += f", presence={self.presence:.2f}"
+        if self.present is False:
+            result = f"{ABSENT}: {result}"
         skipped = f", skipped={self.phrase.skipped}" if self.phrase.skipped else ""
         return f"Grounding({self.phrase.text!r}: {result}{skipped})"
 

@@ -75,6 +75,7 @@ class Grounder:
         prior: float | None = None,
         nms: float | None = None,
         vote: float | None = None,
+        presence: float | None = None,
     ) -> list[Grounding]:
         """Answers phrases about one image. Equals ``look(image).ground(phrases)``.
 
@@ -85,6 +86,7 @@ class Grounder:
             prior: see :class:`Settings`; None for the grounder's.
             nms: see :class:`Settings`; None for the grounder's.
             vote: see :class:`Settings`; None for the grounder's.
+            presence: see :class:`Settings`; None for the grounder's.
 
         Returns:
             One answer for each phrase.
@@ -92,7 +94,7 @@ class Grounder:
         Raises:
             InputError: see :meth:`look` and :meth:`GroundingScene.ground`.
         """
-        return self.look(image).ground(phrases, gamma, prior, nms, vote=vote)
+        return self.look(image).ground(phrases, gamma, prior, nms, vote=vote, presence=presence)
 
     def ground_batch(
         self, images: Iterable[Photo], phrases: Phrases, progress: bool = True, keep_images: bool = False

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from numbers import Real
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -39,6 +40,8 @@ class Settings:
         vote: sharpness of the vote that ranks the boxes (see ``grounding.rescoring``); 0 uses non-maximum suppression,
             as in the paper.
         nms: IoU in 0..1; without a vote, a box that overlaps a better one by more is removed.
+        presence: probability in 0..1; an answer whose presence is lower has ``present=False``. Its boxes are the same.
+            0 counts every answer as present, as the paper does.
     """
 
     method: str = "c-mwp-partial"
@@ -48,15 +51,22 @@ class Settings:
     prior: float = 0.1
     vote: float = 3.0
     nms: float = 0.7
+    presence: float = 0.1
 
     @classmethod
     def paper(cls) -> "Settings":
         """Returns the settings of the paper: c-MWP at 300 pixels, S_R / A_R^0.5, NMS at an IoU of 0.7."""
-        return cls(method="c-mwp", side=300, gamma=0.5, prior=0, vote=0)
+        return cls(method="c-mwp", side=300, gamma=0.5, prior=0, vote=0, presence=0)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"there is no attention method {self.method!r}; choose one of {', '.join(METHODS)}")
+        for name in ("side", "gamma", "prior", "vote", "nms", "presence"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise InputError(f"{name}={value} must be a number")
+        if not 0 <= self.presence <= 1:
+            raise InputError(f"presence={self.presence} must be in 0..1; 0 counts every answer as present")
         if self.side < 224:
             raise InputError(f"side={self.side} is too small: the networks need at least 224 pixels")
 
@@ -115,6 +125,7 @@ class GroundingScene:
         nms: float | None = None,
         method: str | None = None,
         vote: float | None = None,
+        presence: float | None = None,
     ) -> list[Grounding]:
         """Finds the boxes of each phrase.
 
@@ -129,6 +140,7 @@ class GroundingScene:
             nms: see :class:`Settings`; None for the scene's setting.
             method: see :class:`Settings`; None for the scene's setting.
             vote: see :class:`Settings`; None for the scene's setting.
+            presence: see :class:`Settings`; None for the scene's setting.
 
         Returns:
             One answer for each phrase, in the same order.
@@ -139,6 +151,7 @@ class GroundingScene:
         if isinstance(phrases, str) or not len(phrases):
             raise InputError("no phrase to ground: give a list of at least one")
         given: dict[str, Any] = {"gamma": gamma, "prior": prior, "nms": nms, "method": method, "vote": vote}
+        given["presence"] = presence
         settings = replace(self._settings, **{name: value for name, value in given.items() if value is not None})
         parsed = [Phrase.parse(text, self._tagger.vocabulary) for text in phrases]
         self.attend(sorted({tag for phrase in parsed for tag in phrase.tags}), settings.method)

@@ -117,6 +117,8 @@ REFUSALS = {
     "no tagger": (["image=PHOTO", "phrases=[a cat]", "tagger.path=text.jpg"], "not a safetensors file"),
     "no method": (["image=PHOTO", "phrases=[a cat]", "attention=magic"], "Could not find 'attention/magic'"),
     "bad gamma": (["image=PHOTO", "phrases=[a cat]", "gamma=-1"], "gamma=-1 must be a number"),
+    "text as gamma": (["image=PHOTO", "phrases=[a cat]", "gamma=abc"], "gamma=abc must be a number"),
+    "bad presence": (["image=PHOTO", "phrases=[a cat]", "presence=nan"], "presence=nan must be in 0..1"),
     "no annotations": (["step=evaluate", "data.root=."], "has no images: set data.root"),
     "no objects": (["step=point", "data=flickr30k_entities"], "no annotated objects: set data=voc2012"),
     "no object": (["step=localize", "data=flickr8k"], "no annotated objects: set data=voc2012"),
