@@ -52,6 +52,11 @@ class Grounding:
         """Whether the vocabulary contains any word of the phrase."""
         return self.map is not None
 
+    @property
+    def absent(self) -> bool:
+        """Whether the photo probably does not show what the phrase names; False if this is unknown."""
+        return self.present is not None and not self.present
+
     @cached_property
     def heatmap(self) -> NDArray[np.float64] | None:
         """``(H, W)`` float64, the map at the resolution of the image, with the same mass; None if not groundable."""
@@ -91,13 +96,15 @@ class Grounding:
             result = f"box=({box}), score={self.scores[0]:.3f}, boxes={len(self.boxes)}"
         if self.presence is not None:
             result += f", presence={self.presence:.2f}"
-        if self.present is False:
+        if self.absent:
             result = f"{ABSENT}: {result}"
         skipped = f", skipped={self.phrase.skipped}" if self.phrase.skipped else ""
         return f"Grounding({self.phrase.text!r}: {result}{skipped})"
 
     def overlay(self) -> Image.Image:
         """Draws the photo under the phrase's heat map, with the best box in white and the phrase above.
+
+        If the photo probably does not show what the phrase names, the picture says so and its box is grey and dashed.
 
         Returns:
             An RGB picture, see ``grounding.draw.overlay``.
@@ -113,7 +120,7 @@ class Grounding:
         if self.image is None:
             raise InputError("the answer does not contain its image: call ground_batch with keep_images=True")
         skipped = f"   (not known: {', '.join(self.phrase.skipped)})" if self.phrase.skipped else ""
-        return overlay(self.image, self.map, self.boxes[0], self.phrase.text + skipped)
+        return overlay(self.image, self.map, self.boxes[0], self.phrase.text + skipped, ABSENT if self.absent else "")
 
     def _repr_png_(self) -> bytes | None:
         """Returns the overlay as PNG for a notebook; None if there is nothing to draw, so that it prints the line."""

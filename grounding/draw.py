@@ -1,5 +1,6 @@
 """Pictures of attention: a map as heat over its photo, the best box, and a caption."""
 
+from itertools import product
 from pathlib import Path
 
 import matplotlib as mpl
@@ -11,10 +12,11 @@ LONGEST = 1200  # pixels of a picture's longer side
 # The font of matplotlib: Pillow's own has Latin letters only. Chinese and emoji are empty boxes in this one, too.
 FONT = str(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
 OPACITY = 0.65  # of the heat at its maximum
+GREY = "#9a9a9a"  # of what is probably not in the photo
 
 
 def overlay(
-    image: NDArray[np.uint8], attention: NDArray[np.float64], box: NDArray[np.float64], caption: str
+    image: NDArray[np.uint8], attention: NDArray[np.float64], box: NDArray[np.float64], caption: str, absent: str = ""
 ) -> Image.Image:
     """Draws a photo under its heat map, with one box in white and a caption above.
 
@@ -22,16 +24,20 @@ def overlay(
         image: ``(H, W, 3)`` uint8 RGB.
         attention: ``(h, w)``, >= 0, the map, at any resolution.
         box: ``(4,)`` xyxy, half-open, in pixels of the image.
-        caption: the text above the photo, shown in one line.
+        caption: the text above the photo. Lines that are too long are wrapped.
+        absent: the text below the caption if the photo probably does not show the thing. The box is then grey and
+            dashed. Empty otherwise.
 
     Returns:
-        An RGB picture with the photo's proportions, its longer side at most ``LONGEST`` pixels, and one line of text on
-        top.
+        An RGB picture: the photo, with its longer side at most ``LONGEST`` pixels, and the lines of text above it.
     """
     scale = scale_of(image)
     picture = heated(image, attention, scale)
-    _box(ImageDraw.Draw(picture), box * scale, max(2, max(picture.size) // 250))
-    return _captioned(picture, caption)
+    width = max(2, max(picture.size) // 250)
+    _box(ImageDraw.Draw(picture), box * scale, width, GREY if absent else "white")
+    if absent:
+        _gaps(ImageDraw.Draw(picture), box * scale, width)
+    return _captioned(picture, caption, absent)
 
 
 def heated(image: NDArray[np.uint8], attention: NDArray[np.float64], scale: float) -> Image.Image:
@@ -77,17 +83,44 @@ def scaled_size(image: NDArray[np.uint8], scale: float) -> tuple[int, int]:
     return max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
 
 
-def _box(draw: ImageDraw.ImageDraw, box: NDArray[np.float64], width: int) -> None:
-    """Draws a white line on a black one, which is visible on any photo."""
+def _box(draw: ImageDraw.ImageDraw, box: NDArray[np.float64], width: int, colour: str) -> None:
+    """Draws a light line on a black one, which is visible on any photo."""
     x1, y1, x2, y2 = box
     draw.rectangle((x1, y1, x2 - 1, y2 - 1), outline="black", width=width + 2)
-    draw.rectangle((x1 + 1, y1 + 1, x2 - 2, y2 - 2), outline="white", width=width)
+    draw.rectangle((x1 + 1, y1 + 1, x2 - 2, y2 - 2), outline=colour, width=width)
 
 
-def _captioned(picture: Image.Image, caption: str) -> Image.Image:
+def _gaps(draw: ImageDraw.ImageDraw, box: NDArray[np.float64], width: int) -> None:
+    """Draws black gaps over the line of a box, which make it dashed. The corners have none."""
+    (x1, y1, x2, y2), dash, thick = box, 4 * width, width + 1
+    for x, y in product(np.arange(x1 + dash, x2 - 2 * dash, 2 * dash), (y1, y2 - 1 - thick)):
+        draw.rectangle((x, y, x + dash, y + thick), "black")
+    for x, y in product((x1, x2 - 1 - thick), np.arange(y1 + dash, y2 - 2 * dash, 2 * dash)):
+        draw.rectangle((x, y, x + thick, y + dash), "black")
+
+
+def _captioned(picture: Image.Image, caption: str, note: str) -> Image.Image:
+    """Adds lines of text above a picture: the caption in white, the note in grey."""
     height = max(14, max(picture.size) // 28)
-    captioned = Image.new("RGB", (picture.width, picture.height + 2 * height), "black")
-    captioned.paste(picture, (0, 2 * height))
-    line = " ".join(caption.splitlines())
-    ImageDraw.Draw(captioned).text((height // 2, height // 2), line, "white", ImageFont.truetype(FONT, height))
+    font = ImageFont.truetype(FONT, height)
+    texts = [(text, colour) for text, colour in ((caption, "white"), (note, GREY)) if text]
+    lines = [(line, colour) for text, colour in texts for line in _wrapped(text, font, picture.width - height)]
+    step = 3 * height // 2
+    above = step * len(lines) + height // 2
+    captioned = Image.new("RGB", (picture.width, picture.height + above), "black")
+    captioned.paste(picture, (0, above))
+    for i, (line, colour) in enumerate(lines):
+        ImageDraw.Draw(captioned).text((height // 2, height // 2 + i * step), line, colour, font)
     return captioned
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Returns the lines of a text, wrapped between words. A word that is wider than a line is cut off."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

@@ -1,6 +1,7 @@
 """Writes answers to files that other programs read: JSON, JSON lines, CSV, COCO, NumPy.
 
-Every format contains the phrase exactly as it was given. A phrase that is not groundable has no box.
+Every format contains the phrase exactly as it was given. A phrase that is not groundable has no box. What is
+probably not in the photo (``present`` is False) has its boxes in every format except COCO, which lists the phrase only.
 """
 
 import csv
@@ -14,10 +15,14 @@ import numpy as np
 from grounding.answers import Answers, Grounding
 from grounding.runtime.artefacts import atomic_path, write_json, write_json_lines
 from grounding.runtime.version import VERSION
+from grounding.text.phrases import Phrase
 from proposals.errors import InputError
 
 BOXES = 10  # of each phrase, by default
-COLUMNS = ("image", "phrase", "groundable", "rank", "x1", "y1", "x2", "y2", "score", "tags", "skipped")
+COLUMNS = (
+    "image", "phrase", "groundable", "rank", "x1", "y1", "x2", "y2", "score", "tags", "skipped", "read_as", "presence",
+    "present",
+)  # fmt: skip
 Record = dict[str, Any]
 
 
@@ -29,17 +34,26 @@ def as_record(answer: Grounding, boxes: int = BOXES) -> Record:
         boxes: the largest number of boxes.
 
     Returns:
-        The phrase, its tags and skipped words, the best boxes (xyxy, half-open, in pixels of the image) and their
-        scores.
+        The phrase, its tags and skipped words, how its words were read, its presence (None if unknown), the best boxes
+        (xyxy, half-open, in pixels of the image) and their scores.
     """
     return {
         "phrase": answer.phrase.text,
         "groundable": answer.groundable,
         "tags": list(answer.phrase.tags),
         "skipped": list(answer.phrase.skipped),
+        "read_as": list(read_as(answer.phrase)),
+        "presence": None if answer.presence is None else float(answer.presence),
+        "present": None if answer.present is None else bool(answer.present),
         "boxes": answer.boxes[:boxes].round(2).tolist(),
         "scores": answer.scores[:boxes].tolist(),
     }
+
+
+def read_as(phrase: Phrase) -> tuple[str, ...]:
+    """Returns how the words of a phrase were read that are no tags themselves, such as "kitten -> cat"."""
+    readings: tuple[str, ...] = getattr(phrase, "read_as", ())
+    return readings
 
 
 def image_record(answers: Answers, boxes: int = BOXES) -> Record:
@@ -59,7 +73,8 @@ def image_record(answers: Answers, boxes: int = BOXES) -> Record:
 def csv_rows(answers: Answers, boxes: int = BOXES) -> Iterator[tuple[object, ...]]:
     """Converts the answers about one image to rows of CSV, with the columns ``COLUMNS``.
 
-    Tags and skipped words are JSON lists, because a tag may contain any character that could separate them.
+    Tags, skipped words and readings are JSON lists, because a tag may contain any character that could separate them.
+    Presence is empty if it is unknown.
 
     Args:
         answers: the answers about the image.
@@ -69,8 +84,10 @@ def csv_rows(answers: Answers, boxes: int = BOXES) -> Iterator[tuple[object, ...
         One row for each box, with its rank from 1; one row without a box for a phrase that is not groundable.
     """
     for answer in answers.groundings:
-        head = (answers.image, answer.phrase.text, str(answer.groundable).lower())
-        tail = [json.dumps(words, ensure_ascii=False) for words in (answer.phrase.tags, answer.phrase.skipped)]
+        phrase, presence = answer.phrase, ("" if answer.presence is None else float(answer.presence))
+        head = (answers.image, phrase.text, str(answer.groundable).lower())
+        lists = [json.dumps(words, ensure_ascii=False) for words in (phrase.tags, phrase.skipped, read_as(phrase))]
+        tail = (*lists, presence, "" if answer.present is None else str(bool(answer.present)).lower())
         if not answer.groundable:
             yield (*head, *[""] * 6, *tail)
         for rank, (box, score) in enumerate(zip(answer.boxes[:boxes], answer.scores[:boxes], strict=True), 1):
@@ -81,8 +98,10 @@ def as_coco(batch: Iterable[Answers], boxes: int = 1) -> Record:
     """Converts answers to a data set in COCO's detection format, which pycocotools, FiftyOne and CVAT read.
 
     Each distinct phrase is a category. Each of its boxes on an image is an annotation with a box (xywh in pixels), an
-    area and a score, without a segmentation. ``COCO.loadRes`` accepts the list of annotations as results, too. Phrases
-    that are not groundable have no annotation; they are listed under "not_groundable", which readers ignore.
+    area and a score, without a segmentation, and the answer's presence if it is known. ``COCO.loadRes`` accepts the
+    list of annotations as results, too. Phrases that are not groundable have no annotation; they are listed under
+    "not_groundable", which readers ignore. Nor have phrases that the photo probably does not show, because a detector
+    that is trained on such boxes learns wrong ones; they are listed under "probably_absent".
 
     Args:
         batch: the answers about each image. If a phrase occurs twice for one image, the last answer is used.
@@ -95,6 +114,7 @@ def as_coco(batch: Iterable[Answers], boxes: int = 1) -> Record:
     images: list[Record] = []
     annotations: list[Record] = []
     not_groundable: list[Record] = []
+    probably_absent: list[Record] = []
     for number, answers in enumerate(batch, 1):
         height, width = answers.size
         images.append({"id": number, "file_name": answers.image, "width": int(width), "height": int(height)})
@@ -102,7 +122,10 @@ def as_coco(batch: Iterable[Answers], boxes: int = 1) -> Record:
             place = {"image_id": number, "category_id": categories.setdefault(text, len(categories) + 1)}
             if not answer.groundable:
                 not_groundable.append(place | {"phrase": text, "skipped": list(answer.phrase.skipped)})
-            annotations += [place | annotation for annotation in _annotations(answer, boxes)]
+            if answer.absent:
+                probably_absent.append(place | {"phrase": text} | _presence(answer))
+            else:
+                annotations += [place | annotation for annotation in _annotations(answer, boxes)]
     return {
         "info": {"description": "phrases and where they are, found by grounding", "version": VERSION},
         "licenses": [],
@@ -110,6 +133,7 @@ def as_coco(batch: Iterable[Answers], boxes: int = 1) -> Record:
         "categories": [{"id": i, "name": text, "supercategory": "phrase"} for text, i in categories.items()],
         "annotations": [{"id": i} | annotation for i, annotation in enumerate(annotations, 1)],
         "not_groundable": not_groundable,
+        "probably_absent": probably_absent,
     }
 
 
@@ -122,7 +146,11 @@ def _annotations(answer: Grounding, boxes: int) -> Iterator[Record]:
             "iscrowd": 0,
             "segmentation": [],
             "score": float(score),
-        }
+        } | _presence(answer)
+
+
+def _presence(answer: Grounding) -> Record:
+    return {} if answer.presence is None else {"presence": float(answer.presence)}
 
 
 def write_records(path: str | Path, batch: Iterable[Answers], boxes: int = BOXES) -> None:
@@ -198,19 +226,21 @@ class Format(NamedTuple):
         write: writes the file.
         boxes: the default for the largest number of boxes of a phrase.
         relative: whether images are named relative to their folder, where readers of the format look for them.
+        omits_absent: whether the boxes of what is probably not in the photo are left out.
     """
 
     file: str
     write: Callable[[str | Path, Iterable[Answers], int], None]
     boxes: int = BOXES
     relative: bool = False
+    omits_absent: bool = False
 
 
 FORMATS = {
     "json": Format("groundings.json", write_records),
     "jsonl": Format("groundings.jsonl", write_lines),
     "csv": Format("groundings.csv", write_csv),
-    "coco": Format("coco.json", write_coco, 1, True),
+    "coco": Format("coco.json", write_coco, 1, relative=True, omits_absent=True),
 }
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from grounding.answers import Grounding
-from grounding.draw import OPACITY, heat_of, scale_of, scaled_size
+from grounding.answers import ABSENT, Grounding
+from grounding.draw import GREY, OPACITY, heat_of, scale_of, scaled_size
 
 # Distinct for colour-blind readers, too (Okabe and Ito 2008), and light enough to be read on black.
 COLOURS = ("#e69f00", "#56b4e9", "#00c08b", "#f0e442", "#cc79a7", "#ff7f4d", "#7fa8ff", "#d0d0d0")
@@ -26,6 +26,7 @@ def svg(
     The file refers to no other file: the photo (JPEG, at most ``LONGEST`` pixels on the longer side) and the heat maps
     (PNG) are embedded. Coordinates are pixels of the photo, and the text is in lines above it. The groups have the ids
     ``phrase-1``, ``phrase-2`` and so on in the order of the phrases, so that an editor or a style sheet can hide them.
+    A phrase that the photo probably does not show is grey, its boxes are dashed, and its text says so.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB.
@@ -44,7 +45,7 @@ def svg(
     groups = [
         _group(answer, number, _tinted(attention, colour, size), colour, boxes, line, line * (i + 1) - above)
         for i, (number, answer, attention) in enumerate(shown)
-        for colour in [colours[number % len(colours)]]
+        for colour in [GREY if answer.absent else colours[number % len(colours)]]
     ]
     head = (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" version="1.1" '
@@ -59,11 +60,12 @@ def _group(
     answer: Grounding, number: int, tinted: Image.Image, colour: str, boxes: int, line: float, baseline: float
 ) -> str:
     """Returns the SVG group of one phrase."""
-    text = escape(NOT_XML.sub("\ufffd", answer.phrase.text))
+    text = escape(NOT_XML.sub("\ufffd", answer.phrase.text)) + (f" ({ABSENT})" if answer.absent else "")
+    dashes = f' stroke-dasharray="{line / 2:.2f} {line / 3:.2f}"' if answer.absent else ""
     heat = _picture(_embedded(tinted, "PNG"), answer.size)
     rectangles = [
         f'<rect x="{x1:.2f}" y="{y1:.2f}" width="{x2 - x1:.2f}" height="{y2 - y1:.2f}" fill="none" '
-        f'stroke="{colour}" stroke-width="{line / 9:.2f}"/>'
+        f'stroke="{colour}" stroke-width="{line / 9:.2f}"{dashes}/>'
         for x1, y1, x2, y2 in answer.boxes[:boxes].tolist()
     ]
     title = (

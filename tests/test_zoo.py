@@ -156,7 +156,8 @@ def test_the_page_lists_every_member(tmp_path):
     for number, member in enumerate([*TEXTS, *ANNOTATIONS, *FOLDERS]):
         (tmp_path / str(number)).mkdir()
         rows.append(member.row(tmp_path / str(number)))
-    listed = [line for line in PAGE.read_text("utf-8").splitlines() if "`" in line and line.startswith("| ")]
+    read, _, _ = PAGE.read_text("utf-8").partition("## Answers that are written")
+    listed = [line for line in read.splitlines() if "`" in line and line.startswith("| ")]
     assert listed == rows, "\n".join(rows)
 
 

@@ -56,7 +56,7 @@ def _png(photo: StoredPhoto, answers: Sequence[Grounding], _: int) -> bytes:
     columns = math.ceil(math.sqrt(len(overlays)))
     for picture in overlays:
         picture.thumbnail((MAX_WIDTH // columns, MAX_WIDTH // columns))
-    width, height = overlays[0].size
+    width, height = max(picture.width for picture in overlays), max(picture.height for picture in overlays)
     sheet = Image.new("RGB", (columns * width, math.ceil(len(overlays) / columns) * height))
     for i, picture in enumerate(overlays):
         sheet.paste(picture, (i % columns * width, i // columns * height))

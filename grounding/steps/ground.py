@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from grounding.answers import Answers, Grounding
+from grounding.answers import ABSENT, Answers, Grounding
 from grounding.batch import GroundingBatch
-from grounding.exports import FORMATS, Format, write_map
+from grounding.exports import FORMATS, Format, read_as, write_map
 from grounding.grounder import Grounder
 from grounding.photos import MAX_BYTES, UNREAD_FORMAT, PhotoList, find_photos
 from grounding.runtime.artefacts import atomic_path
@@ -38,7 +39,7 @@ def ground(
 
     The answers about a single image are printed as a table. Of many images, those that cannot be used are skipped, and
     each image has its own folder of overlays. ``skipped.jsonl`` lists them, and the files of a folder that are hidden
-    or no photos.
+    or no photos. Answers that are probably not in their photo are drawn, too, and their pictures say so.
 
     Args:
         grounder: answers the phrases.
@@ -69,7 +70,10 @@ def ground(
         _answer_one(grounder, source.paths[0], texts) if batch is None else _answer_many(batch, ledger, Path(output))
     )
     drawn = _draw(answers, source, Path(output), shape, pictures, maps)
-    shape.write(Path(output, shape.file), drawn, boxes or shape.boxes)
+    counts = Counter[str]()
+    shape.write(Path(output, shape.file), _count_absent(drawn, counts), boxes or shape.boxes)
+    if counts["absent"] and (source.many or shape.omits_absent):
+        print(f"\n{_absent_line(counts['absent'], shape)}")
     listed = f"; see {Path(output, SKIPPED)}" if ledger.reasons else ""
     if batch is not None and (batch.ledger.reasons or ledger.reasons[UNREAD_FORMAT]):
         raise SkippedError(f"{ledger.line()}{listed}")
@@ -112,6 +116,19 @@ def _answer_many(batch: GroundingBatch, ledger: Ledger, output: Path) -> Iterato
     ledger.require_kept()
 
 
+def _count_absent(batch: Iterable[Answers], counts: Counter[str]) -> Iterator[Answers]:
+    """Yields the answers, and counts in ``counts["absent"]`` the phrases that are probably not in their photo."""
+    for answers in batch:
+        counts["absent"] += len({answer.phrase.text for answer in answers.groundings if answer.absent})
+        yield answers
+
+
+def _absent_line(count: int, form: Format) -> str:
+    line, them = ("1 answer is", "it") if count == 1 else (f"{count} answers are", "them")
+    omitted = f"; {form.file} has no boxes for {them} (presence=0 keeps the boxes)" if form.omits_absent else ""
+    return f"{line} probably not in the photo{omitted}"
+
+
 def _draw(
     batch: Iterable[Answers], source: PhotoList, output: Path, form: Format, pictures: str | None, maps: bool
 ) -> Iterator[Answers]:
@@ -148,12 +165,30 @@ def table(answers: Sequence[Grounding]) -> str:
         answers: the answers about one image.
 
     Returns:
-        A heading, then one line for each phrase: its best box, its score, and the words that no tag covers.
+        A heading, then one line for each phrase: its best box, its score, its presence, how its words were read, and
+        the words that no tag covers. Presence and readings have no column if no answer has them.
     """
-    rows = [("phrase", "box (x1 y1 x2 y2)", "score", "skipped words")]
-    for answer in answers:
-        box = " ".join(f"{v:.0f}" for v in answer.boxes[0]) if answer.groundable else "not groundable"
-        score = f"{answer.scores[0]:.3f}" if answer.groundable else "-"
-        rows.append((answer.phrase.text, box, score, ", ".join(answer.phrase.skipped) or "-"))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    columns = {
+        "phrase": [answer.phrase.text for answer in answers],
+        "box (x1 y1 x2 y2)": [_best_box(answer) for answer in answers],
+        "score": [f"{answer.scores[0]:.3f}" if answer.groundable else "-" for answer in answers],
+        "presence": [_presence(answer) for answer in answers],
+        "read as": ["; ".join(read_as(answer.phrase)) or "-" for answer in answers],
+        "skipped words": [", ".join(answer.phrase.skipped) or "-" for answer in answers],
+    }
+    for name in ("presence", "read as"):
+        if set(columns[name]) == {"-"}:
+            del columns[name]
+    widths = [max(map(len, [name, *cells])) for name, cells in columns.items()]
+    rows = [tuple(columns), *zip(*columns.values(), strict=True)]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _best_box(answer: Grounding) -> str:
+    return " ".join(f"{side:.0f}" for side in answer.boxes[0]) if answer.groundable else "not groundable"
+
+
+def _presence(answer: Grounding) -> str:
+    if answer.presence is None:
+        return "-"
+    return f"{answer.presence:.2f}: {ABSENT}" if answer.absent else f"{answer.presence:.2f}"
