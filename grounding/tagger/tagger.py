@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from grounding.tagger.architectures import ARCHITECTURES
 from grounding.tagger.preprocessing import Preprocessing
+from grounding.tagger.presence import PresenceModel, presence_path
 from grounding.tagger.tensors import read_tensors, write_tensors
 from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
@@ -36,6 +38,7 @@ class TagClassifier(nn.Module):
         target: name of the trunk's layer whose maps are read by default.
         trunk: the layers from the image to the features.
         classifier: the tag layer, a 1x1 convolution.
+        presence: turns the logits into probabilities; None without a fit for these weights.
 
     Raises:
         InputError: the architecture is unknown.
@@ -54,6 +57,7 @@ class TagClassifier(nn.Module):
         blueprint = ARCHITECTURES[architecture]
         self.architecture, self.vocabulary, self.target = architecture, vocabulary, blueprint.target
         self.preprocessing = preprocessing or blueprint.preprocessing
+        self.presence: PresenceModel | None = None
         self.trunk = blueprint.trunk()
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Conv2d(blueprint.channels, len(vocabulary), 1)
@@ -110,7 +114,7 @@ class TagClassifier(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> "TagClassifier":
-        """Reads a file that :meth:`save` wrote.
+        """Reads a file that :meth:`save` wrote, and the presence model beside it if there is one.
 
         Args:
             path: the file; by default the tagger that is part of the package.
@@ -120,7 +124,7 @@ class TagClassifier(nn.Module):
 
         Raises:
             InputError: the file does not exist, is truncated or is not a tagger, or its weights do not match its
-                metadata.
+                metadata; or the presence model is not one, or was fitted for another tagger.
         """
         path = Path(path) if path else EMBEDDED
         metadata, tensors = read_tensors(path)
@@ -133,7 +137,35 @@ class TagClassifier(nn.Module):
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is not a tagger ({error}): give a file that step=train wrote") from error
         tagger.set_weights(tensors, path)
+        tagger.presence = tagger.read_presence(presence_path(path))
         return tagger.eval()
+
+    def read_presence(self, path: str | Path) -> PresenceModel | None:
+        """Reads the presence model of this tagger.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The model; None if the file does not exist.
+
+        Raises:
+            InputError: the file is not a presence model, or it was fitted for another vocabulary or other weights.
+        """
+        if not Path(path).exists():
+            return None
+        presence = PresenceModel.load(path)
+        if presence.tagger != self.digest() or len(presence.slopes) != len(self.vocabulary):
+            cure = "run step=calibrate with this tagger, or remove the file"
+            raise InputError(f"{path} was fitted for another tagger (other tags or weights): {cure}")
+        return presence
+
+    def digest(self) -> str:
+        """A digest of the tags and of the weights of the tag layer in half precision, as the file has them."""
+        digest = sha256("\n".join(self.vocabulary).encode())
+        for parameter in self.classifier.parameters():
+            digest.update(parameter.detach().cpu().half().numpy().tobytes())
+        return digest.hexdigest()
 
     def set_weights(self, tensors: dict[str, Tensor], path: str | Path) -> None:
         """Replaces all weights by tensors of the same names and shapes.
@@ -154,6 +186,7 @@ class TagClassifier(nn.Module):
         bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
         if bad:
             raise InputError(f"{path}: {bad[0]} has NaN or infinite weights: use an earlier checkpoint")
+        self.presence = None  # it was fitted for the old weights
         floats = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
         # The values are copied into the parameters, because an optimizer may hold these. Only parameters that have no
         # storage yet (on the meta device) are replaced.
