@@ -19,6 +19,7 @@ HARMLESS = {
     "grounding.text": "only a docstring",
     "grounding.runtime.artefacts": "writes files",
     "grounding.attention.atlas": "reads maps",
+    "grounding.tagger.presence": "reads the scores, no map",
     "grounding.tagger.tensors": "reads and writes files, and the tagger's weights are part of the key",
     "grounding.text.vocabulary": "maps are stored by the tag's index, and the tagger's weights are part of the key",
     "grounding.text.words": "see vocabulary",
