@@ -121,6 +121,11 @@ class Coco:
                 f"{self.path} cannot be read as COCO instances ({type(error).__name__}: {error})"
             ) from error
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all categories, in alphabetical order."""
+        return sorted(set(self._names.values()))
+
     def __len__(self) -> int:
         return len(self.ids)
 

@@ -1,31 +1,36 @@
-"""The step ``evaluate``: phrase localization on Flickr30k Entities, by the paper's protocol (Sec. 4.3).
+"""The step ``evaluate``: phrase localization on Flickr30k Entities, by the paper's protocol (Sec. 4.3), COCO or VOC.
 
     grounding step=evaluate data.root=flickr30k_entities data.split=val attention=c-mwp gamma=0.25
     grounding step=evaluate data.root=flickr30k_entities data.split=val predictions=FILE.jsonl
     grounding step=evaluate data.root=flickr30k_entities data.split=val 'step.gamma_candidates=[0.25,0.5,0.75]'
+    grounding step=evaluate data=coco2017
+    grounding step=evaluate data=voc2012
 
-The ground truth of a phrase is the union of its boxes; a box is correct at IoU >= 0.5. Every phrase with a box counts:
-a phrase without a known word, or without a prediction, is a miss.
+The ground truth of a phrase of Entities is the union of its boxes; a box is correct at IoU >= 0.5. Every phrase with a
+box counts: a phrase without a known word, or without a prediction, is a miss. On COCO and VOC each category that a
+photo shows is a phrase; see ``eval.categories`` and ``eval.category_metrics``.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from eval.categories import CategoryPhotos, ObjectPhotos
+from eval.category_evaluation import evaluate_categories
 from eval.checks import check_counts
 from eval.evaluation_table import evaluation_table
 from eval.flickr30k import EntityImage, Flickr30kEntities
 from eval.gamma_selection import GammaSelection, select_gammas
+from eval.halves import HalfOf, part_record
 from eval.photo_reading import UNUSABLE, faulty_names, photo_ledger, read_photos, require_files
 from eval.phrase_metrics import phrase_metrics
 from eval.phrase_results import PhraseResult, answer_phrases
-from eval.prediction_results import SKIPPED, compare_predictions
+from eval.prediction_results import SKIPPED, compare_predictions, entities_judge
 from eval.predictions import Prediction, write_predictions
-from eval.scenes import fill_cache, scenes
+from eval.scenes import evaluates_here, scenes
 from grounding import Grounder
 from grounding.runtime.artefacts import write_json, write_json_lines
 from grounding.runtime.ledger import Ledger
-from grounding.runtime.ranks import rank_of
 from proposals.errors import InputError
 
 
@@ -40,6 +45,8 @@ def evaluate(
     gamma_candidates: Sequence[float] | None = None,
     gamma_split: str | None = None,
     partial_predictions: bool = False,
+    photos: ObjectPhotos | None = None,
+    part: str = "all",
 ) -> dict:
     """Evaluates every phrase of a split, writes ``metrics.json`` and ``phrases.jsonl``, and prints a table.
 
@@ -57,6 +64,8 @@ def evaluate(
             (see ``eval.gamma_selection``). The intervals do not include the uncertainty of the selection.
         gamma_split: the split to select gamma on; None to select it for each half of the photos on the other half.
         partial_predictions: whether the file of predictions may lack phrases, which are then misses.
+        photos: a reader of COCO or VOC, whose categories are the phrases; None for Flickr30k Entities.
+        part: which photos to use: all, even or odd (see ``eval.halves``); ``limit`` counts those.
 
     Returns:
         The metrics, recalls in percent, with 95 % intervals over photos. A photo that cannot be read is listed there,
@@ -66,21 +75,33 @@ def evaluate(
 
     Raises:
         InputError: the folder is not Flickr30k Entities, no photo can be used, a prediction is malformed or missing,
-            there is no phrase, ``limit`` is below 1, gamma cannot be selected, or there are several ranks and no cache.
+            there is no phrase, ``limit`` is below 1, ``part`` is unknown, gamma cannot be selected, or there are
+            several ranks and no cache.
     """
     check_counts(limit=limit)
+    if photos is not None:
+        if gamma_candidates is not None or gamma_split is not None:
+            raise InputError(
+                "gamma is selected on Flickr30k Entities: set step.gamma_candidates=null and gamma_split=null"
+            )
+        own = CategoryPhotos(photos)
+        return evaluate_categories(grounder, own, output, limit, predictions, cache, partial_predictions, part)
     data = Flickr30kEntities(root, split)
     ledger = photo_ledger(data)
-    images = read_photos(data, ledger, limit, files=False)
+    images = read_photos(HalfOf(data, part), ledger, limit, files=False)
     if predictions is None:
         require_files(images, data.folder)
     left_out = faulty_names(ledger)
     others = _read_split(root, gamma_split, limit)
     if gamma_candidates is not None or gamma_split is not None:
         _check_selection(images, others, gamma_candidates, predictions, cache)
-    if not _evaluates_here(grounder, images + others, predictions, cache):
+    if not evaluates_here(grounder, images + others, predictions, cache):
         return {}
-    metrics: dict = {"data": {"root": str(root), "split": split}, "images": len(images), "left_out": left_out}
+    metrics: dict = {
+        "data": {"root": str(root), "split": split} | part_record(part),
+        "images": len(images),
+        "left_out": left_out,
+    }
     if predictions is None:
         selection = None
         if gamma_candidates is not None:
@@ -91,7 +112,8 @@ def evaluate(
         metrics |= _selection_record(selection, gamma_split) if selection else {}
         write_predictions(Path(output, "predictions.jsonl"), (Prediction(r.place, r.boxes, r.scores) for r in results))
     else:
-        found = compare_predictions(images, predictions, partial_predictions, set(data.ids))
+        judge = entities_judge(images)
+        found = compare_predictions(images, predictions, judge, partial_predictions, set(data.ids))
         results = found.phrases
         found.ledger.finish(output, SKIPPED)
         metrics |= {"predictions": str(predictions), "unknown_predictions": list(map(list, found.unknown))}
@@ -125,18 +147,6 @@ def _check_selection(
         raise InputError("gamma is selected for our own answers, with a cache: set cache=FOLDER and predictions=null")
     if both := {image.id for image in images} & {image.id for image in others}:
         raise InputError(f"photo {min(both)} is in both splits: use another gamma_split, or leave it out")
-
-
-def _evaluates_here(
-    grounder: Grounder, images: Sequence[EntityImage], predictions: str | None, cache: str | None
-) -> bool:
-    """Whether this rank evaluates: the first does, after every rank has filled its share of the cache."""
-    rank, world = rank_of()
-    if world > 1 and predictions is None:
-        if cache is None:
-            raise InputError(f"{world} ranks share their work through a cache: set cache=FOLDER")
-        fill_cache(grounder, images, cache)
-    return rank == 0
 
 
 def _selection_record(selection: GammaSelection, split: str | None) -> dict:

@@ -16,6 +16,8 @@ SINGLE_METRICS = {
     "pointing_without_tiny": "  of phrases over 5 %",
     "oracle_recall": "proposals' upper bound",
     "coverage": "phrases with a tag",
+    "own_box": "own box",
+    "own_box_photos": "  photos, all phrases",
 }
 
 
@@ -33,7 +35,7 @@ def evaluation_table(metrics: dict) -> str:
     width = max(24, len(name) + 2)
 
     def row(title: str, *paths: Sequence[str]) -> str:
-        return title.ljust(width) + " / ".join(_cell(metrics, (*path, k)) for path in paths for k in map(str, DEPTHS))
+        return title.ljust(width) + " / ".join(cell(metrics, (*path, k)) for path in paths for k in map(str, DEPTHS))
 
     lines = [
         f"{metrics['images']} photos, {metrics['phrases']} phrases, {metrics['phrases_small']} of them small; percent "
@@ -50,14 +52,26 @@ def evaluation_table(metrics: dict) -> str:
         row("mean over types", ["recall_type_mean"]),
         "",
         *_single_lines(metrics),
+        *remarks(metrics),
     ]
-    if metrics.get("skipped_images"):
-        lines.append(f"could not be read, counted as misses: {name_some(metrics['skipped_images'])}")
-    if metrics.get("left_out"):
-        lines.append(f"photos without a usable annotation, left out: {name_some(metrics['left_out'])}")
-    if metrics.get("missing_predictions"):
-        lines.append(f"phrases without a prediction, counted as misses: {metrics['missing_predictions']:,}")
     return "\n".join(lines)
+
+
+def remarks(metrics: dict) -> Iterator[str]:
+    """Names the photos that could not be used, and counts the phrases without a prediction.
+
+    Args:
+        metrics: the metrics of step=evaluate.
+
+    Yields:
+        Lines of text.
+    """
+    if metrics.get("skipped_images"):
+        yield f"could not be read, counted as misses: {name_some(metrics['skipped_images'])}"
+    if metrics.get("left_out"):
+        yield f"photos without a usable annotation, left out: {name_some(metrics['left_out'])}"
+    if metrics.get("missing_predictions"):
+        yield f"phrases without a prediction, counted as misses: {metrics['missing_predictions']:,}"
 
 
 def recall_baselines(metrics: dict) -> list[str]:
@@ -72,14 +86,20 @@ def recall_baselines(metrics: dict) -> list[str]:
 def _single_lines(metrics: dict) -> Iterator[str]:
     for key, name in SINGLE_METRICS.items():
         if key in metrics:
-            yield f"{name:24}{_cell(metrics, (key,))}"
-    yield f"{'image centre, pointing':24}{_cell(metrics, ('baselines', 'centre_pointing'))}"
+            yield f"{name:24}{cell(metrics, (key,))}"
+    yield f"{'image centre, pointing':24}{cell(metrics, ('baselines', 'centre_pointing'))}"
     for kind, value in metrics["ap_by_type"].items():
         if value is not None:
-            yield f"{'AP ' + kind:24}{_cell(metrics, ('ap_by_type', kind))}"
+            yield f"{'AP ' + kind:24}{cell(metrics, ('ap_by_type', kind))}"
 
 
-def _cell(metrics: dict, path: Sequence[str]) -> str:
+def cell(metrics: dict, path: Sequence[str]) -> str:
+    """One metric with its interval, 18 characters wide.
+
+    Args:
+        metrics: the metrics, with their "intervals".
+        path: the keys of the metric.
+    """
     value, interval = metrics, metrics["intervals"]
     for key in path:
         value, interval = value[key], interval[key]

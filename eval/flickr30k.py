@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.annotations import open_annotation, read_box, read_ids, whole
+from eval.phrase_truth import Place, union_box
 from grounding.text.lines import read_lines
 from grounding.text.markup import Markup, parse_sentence, plain_sentence
 from proposals.errors import InputError
@@ -34,7 +35,15 @@ class Entity:
     @property
     def union(self) -> np.ndarray:
         """The smallest box around all boxes, ``(4,)``: the paper's ground truth."""
-        return np.concatenate([self.boxes[:, :2].min(0), self.boxes[:, 2:].max(0)])
+        return union_box(self.boxes)
+
+    def place(self, image: str) -> Place:
+        """How predictions name the phrase: (image, sentence, phrase).
+
+        Args:
+            image: the id of the photo.
+        """
+        return image, self.sentence, self.phrase
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +82,7 @@ class Flickr30kEntities:
     """
 
     def __init__(self, root: str | Path, split: str):
-        self.root, self.folder = Path(root), Path(root, "images")
+        self.root, self.split, self.folder = Path(root), split, Path(root, "images")
         for name in ("images", "Annotations", "Sentences", f"{split}.txt"):
             if not (self.root / name).exists():
                 raise InputError(f"{self.root} has no {name}: set data.root to the folder of Flickr30k Entities")

@@ -7,6 +7,7 @@ import numpy as np
 from eval.gammas import GAMMAS
 from eval.localization import DEPTHS, SMALL
 from eval.metrics import Metrics
+from eval.own_boxes import add_own_boxes, other_objects
 from eval.phrase_results import PhraseResult
 from proposals.errors import InputError
 
@@ -33,27 +34,35 @@ def phrase_metrics(results: Sequence[PhraseResult], own: bool = True) -> dict:
     names = sorted({name for r in results for name in r.types})
     types = {name: np.array([name in r.types for r in results]) for name in names}
     ranks = np.array([r.rank for r in results])
-    _add_recall(metrics, ("recall",), ranks, every)
-    _add_recall(metrics, ("recall_small",), ranks, small)
+    add_recall(metrics, ("recall",), ranks, every)
+    add_recall(metrics, ("recall_small",), ranks, small)
     for name, subset in types.items():
-        _add_recall(metrics, ("recall_by_type", name), ranks, subset)
+        add_recall(metrics, ("recall_by_type", name), ranks, subset)
     for depth in map(str, DEPTHS):
         metrics.add_mean(("recall_type_mean", depth), [("recall_by_type", name, depth) for name in types])
-    _add_recall(metrics, ("recall_any_box",), np.array([r.any_rank for r in results]), every)
-    _add_recall(metrics, ("baselines", "whole_image"), np.array([r.whole_rank for r in results]), every)
+    add_recall(metrics, ("recall_any_box",), np.array([r.any_rank for r in results]), every)
+    add_recall(metrics, ("baselines", "whole_image"), np.array([r.whole_rank for r in results]), every)
     metrics.add_share(("baselines", "centre_pointing"), np.array([r.centred for r in results]), every)
     scores = [r.scores for r in results]
     for suffix, subset in (("", every), ("_small", small)):
         _add_precision(metrics, (), suffix, results, (scores, ranks), subset, types)
     if own:
         _add_own(metrics, results, every, small, types)
-    counts: dict = {"phrases": len(results), "phrases_small": int(small.sum())}
+    counted = add_own_boxes(metrics, results, other_objects)
+    counts: dict = {"phrases": len(results), "phrases_own_box": counted, "phrases_small": int(small.sum())}
     counts["phrases_by_type"] = {name: int(subset.sum()) for name, subset in types.items()}
     return counts | metrics.values | {"intervals": metrics.intervals}
 
 
-def _add_recall(metrics: Metrics, path: tuple[str, ...], ranks: np.ndarray, subset: np.ndarray) -> None:
-    """R@1, R@5 and R@10: the percentage of phrases whose first correct box has at most this rank."""
+def add_recall(metrics: Metrics, path: tuple[str, ...], ranks: np.ndarray, subset: np.ndarray) -> None:
+    """Adds R@1, R@5 and R@10: the percentage of phrases whose first correct box has at most this rank.
+
+    Args:
+        metrics: receives the metrics.
+        path: the keys of the metrics, without the rank.
+        ranks: ``(N,)``, the rank of each phrase's first correct box.
+        subset: ``(N,)`` bool, the phrases that count.
+    """
     for depth in DEPTHS:
         metrics.add_share((*path, str(depth)), ranks <= depth, subset)
 
@@ -91,9 +100,9 @@ def _add_own(
         ranks = np.array([r.rank_by_gamma[gamma] for r in results])
         answers = [r.scores_by_gamma[gamma] for r in results], ranks
         for suffix, subset in (("", every), ("_small", small)):
-            _add_recall(metrics, (*path, f"recall{suffix}"), ranks, subset)
+            add_recall(metrics, (*path, f"recall{suffix}"), ranks, subset)
             _add_precision(metrics, path, suffix, results, answers, subset, types)
-    _add_recall(metrics, ("baselines", "proposal_order"), np.array([r.proposal_rank for r in results]), every)
+    add_recall(metrics, ("baselines", "proposal_order"), np.array([r.proposal_rank for r in results]), every)
     pointed = np.array([r.pointed for r in results])
     metrics.add_share(("pointing",), pointed, every)
     metrics.add_share(("pointing_without_tiny",), pointed, np.array([r.area >= TINY for r in results]))

@@ -7,7 +7,8 @@ import numpy as np
 from eval.flickr30k import Entity, EntityImage
 from eval.gammas import GAMMAS
 from eval.localization import MISS, contains, first_correct, inclusive
-from eval.predictions import Place
+from eval.phrase_truth import AnnotatedPhrase, Place
+from eval.predictions import ENTITIES
 from grounding.scene import GroundingScene
 
 
@@ -34,6 +35,8 @@ class PhraseResult:
         rank_by_gamma: ``rank`` under each of ``GAMMAS``.
         scores_by_gamma: ``scores`` under each of ``GAMMAS``.
         boxes: ``(K, 4)`` inclusive xyxy, as written to ``predictions.jsonl``.
+        union: ``(4,)`` inclusive xyxy, the union box.
+        first: ``(4,)`` inclusive xyxy, the best box; None without a box.
     """
 
     place: Place
@@ -52,6 +55,8 @@ class PhraseResult:
     rank_by_gamma: dict[float, float] = field(default_factory=lambda: dict.fromkeys(GAMMAS, MISS))
     scores_by_gamma: dict[float, np.ndarray] = field(default_factory=lambda: dict.fromkeys(GAMMAS, np.zeros(0)))
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
+    union: np.ndarray = field(default_factory=lambda: np.zeros(4))
+    first: np.ndarray | None = None
 
     @classmethod
     def unanswered(cls, image: EntityImage, entity: Entity) -> "PhraseResult":
@@ -59,15 +64,16 @@ class PhraseResult:
         height, width = image.size
         union = entity.union
         return cls(
-            place=(image.id, entity.sentence, entity.phrase),
+            place=entity.place(image.id),
             text=entity.text,
             types=entity.types,
             area=float((union[2] - union[0]) * (union[3] - union[1]) / (height * width)),
             whole_rank=first_correct(inclusive(np.array([[0, 0, width, height]])), inclusive(union[None])),
             centred=contains(entity.boxes, (width / 2, height / 2)),
+            union=inclusive(union),
         )
 
-    def compare(self, entity: Entity, boxes: np.ndarray, scores: np.ndarray) -> None:
+    def compare(self, entity: AnnotatedPhrase, boxes: np.ndarray, scores: np.ndarray) -> None:
         """Compares boxes with the ground truth, without changing or sorting them.
 
         Args:
@@ -78,11 +84,11 @@ class PhraseResult:
         self.rank = first_correct(boxes, inclusive(entity.union[None]))
         self.any_rank = first_correct(boxes, inclusive(entity.boxes))
         self.boxes, self.scores = boxes, scores
+        self.first = boxes[0].copy() if len(boxes) else None  # not a view, which would keep all boxes
 
     def as_record(self) -> dict:
         """The phrase's line in ``phrases.jsonl``; a rank of None is a miss."""
-        image, sentence, number = self.place
-        record = {"image": image, "sentence": sentence, "phrase": number, "text": self.text, "types": list(self.types)}
+        record = ENTITIES.record(self.place) | {"text": self.text, "types": list(self.types)}
         record |= {"area": self.area, "rank": None if self.rank == MISS else int(self.rank)}
         return record | {"covered": self.covered, "pointed": self.pointed, "reachable": self.reachable}
 

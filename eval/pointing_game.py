@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eval.bootstrap import class_mean_interval
-from eval.coco import CocoImage
+from eval.coco import CocoImage, CocoObject
 from eval.voc import VocImage
 from proposals.errors import InputError
 
@@ -84,10 +84,7 @@ def cues(photo: object) -> list[Cue]:
 
 @cues.register
 def _(photo: VocImage) -> list[Cue]:
-    masks: dict[str, list[np.ndarray]] = {name: [] for name in sorted({thing.name for thing in photo.objects})}
-    for thing in photo.objects:
-        masks[thing.name].append(_filled(thing.box, photo.size))
-    return [cue for cue in _cues(masks) if cue.name in photo.classes]
+    return box_cues(photo)
 
 
 @cues.register
@@ -96,6 +93,22 @@ def _(photo: CocoImage) -> list[Cue]:
     for thing in photo.objects:
         masks[thing.category].append(thing.mask())
     return _cues(masks)
+
+
+def box_cues(photo: VocImage | CocoImage) -> list[Cue]:
+    """The classes that are present in a photo, if the pixels of an object are its box.
+
+    Args:
+        photo: the photo and its objects.
+
+    Returns:
+        In alphabetical order.
+    """
+    objects = [(thing.category if isinstance(thing, CocoObject) else thing.name, thing.box) for thing in photo.objects]
+    masks: dict[str, list[np.ndarray]] = {name: [] for name in sorted({name for name, _ in objects})}
+    for name, box in objects:
+        masks[name].append(_filled(box, photo.size))
+    return [cue for cue in _cues(masks) if cue.name in photo.classes]
 
 
 def _cues(masks: Mapping[str, list[np.ndarray]]) -> list[Cue]:

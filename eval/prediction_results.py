@@ -1,17 +1,19 @@
 """Compares a file of predictions with the ground truth, and refuses files that would be judged wrongly."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from eval.box_formats import BoxFormat
-from eval.flickr30k import EntityImage
+from eval.flickr30k import Entity, EntityImage
 from eval.phrase_results import PhraseResult
-from eval.predictions import Place, read_predictions
+from eval.phrase_truth import PhrasePhoto, Place
+from eval.predictions import ENTITIES, PlaceFormat, Prediction, read_predictions
 from grounding.runtime.ledger import Ledger
 from proposals.errors import InputError
 
@@ -19,9 +21,30 @@ log = logging.getLogger(__name__)
 
 SKIPPED = "skipped_predictions.jsonl"
 UNKNOWN = "of phrases that the split does not have"
+KEPT = "kept"
+
+Result = TypeVar("Result", bound=PhraseResult)
 
 
-class PredictionResults(NamedTuple):
+@dataclass(frozen=True)
+class Judge(Generic[Result]):
+    """What depends on the data set when predictions are compared.
+
+    Attributes:
+        form: how the lines of the file name their phrases.
+        unanswered: makes the result of a photo's phrase without an answer.
+        compare: adds a prediction to the result of a photo's phrase.
+        other: is called with a prediction of a phrase without a box: ``KEPT`` if it is used, the reason for leaving it
+            out if the data set has this phrase, None if it is unknown.
+    """
+
+    form: PlaceFormat
+    unanswered: Callable[[Any, Any], Result]
+    compare: Callable[[Result, Any, Any, Prediction], object]
+    other: Callable[[Prediction], str | None]
+
+
+class PredictionResults(NamedTuple, Generic[Result]):
     """The result of every phrase, from a file of predictions.
 
     Attributes:
@@ -31,20 +54,42 @@ class PredictionResults(NamedTuple):
         ledger: counts the predictions.
     """
 
-    phrases: list[PhraseResult]
+    phrases: list[Result]
     unknown: list[Place]
     missing: list[Place]
     ledger: Ledger
 
 
+def entities_judge(images: Sequence[EntityImage]) -> Judge[PhraseResult]:
+    """Compares predictions for Flickr30k Entities.
+
+    Args:
+        images: the photos and their phrases.
+    """
+    of_image = {image.id: image for image in images}
+
+    def compare(result: PhraseResult, _: EntityImage, entity: Entity, prediction: Prediction) -> None:
+        result.compare(entity, prediction.boxes, prediction.scores)
+
+    def other(prediction: Prediction) -> str | None:
+        return "of phrases without a box" if _is_marked(prediction.place, of_image) else None
+
+    return Judge(ENTITIES, PhraseResult.unanswered, compare, other)
+
+
 def compare_predictions(
-    images: Sequence[EntityImage], path: str, partial: bool = False, others: Collection[str] = ()
-) -> PredictionResults:
+    images: Sequence[PhrasePhoto],
+    path: str,
+    judge: Judge[Result],
+    partial: bool = False,
+    others: Collection[str] = (),
+) -> PredictionResults[Result]:
     """Compares a file of predictions with the ground truth.
 
     Args:
         images: the photos and their phrases.
         path: the file, see ``eval.predictions``.
+        judge: what depends on the data set, such as :func:`entities_judge`.
         partial: whether the file may lack phrases.
         others: names of all photos of the split; predictions of those that are not evaluated are left out.
 
@@ -52,29 +97,29 @@ def compare_predictions(
         InputError: a line is malformed, a phrase is predicted twice or has no prediction, no prediction is of the
             split, or the boxes are not x1 y1 x2 y2 in pixels.
     """
-    known = {(i.id, e.sentence, e.phrase): (PhraseResult.unanswered(i, e), e) for i in images for e in i.entities}
+    known = {e.place(i.id): (judge.unanswered(i, e), e) for i in images for e in i.entities}
     of_image = {image.id: image for image in images}
     missing, unknown = dict.fromkeys(known), []
     ledger, boxes = Ledger("predictions"), BoxFormat(path)
-    for prediction in tqdm(read_predictions(path), "predictions", unit="phrase", disable=None):
+    for prediction in tqdm(read_predictions(path, judge.form), "predictions", unit="phrase", disable=None):
         place = prediction.place
         ledger.came_in(place)
         if place in known:
             result, entity = known[place]
             boxes.add(prediction.boxes, prediction.boxes, of_image[place[0]].size)
-            result.compare(entity, prediction.boxes, prediction.scores)
+            judge.compare(result, of_image[place[0]], entity, prediction)
             result.boxes = np.zeros((0, 4))  # saves memory: a file may have a million boxes
             missing.pop(place)
             ledger.keep()
-        elif _is_marked(place, of_image):
-            ledger.skip(place, "of phrases without a box")
+        elif (reason := judge.other(prediction)) is not None:
+            ledger.keep() if reason == KEPT else ledger.skip(place, reason)
         elif place[0] in others and place[0] not in of_image:
             ledger.skip(place, "of other photos")
         else:
             _check_name(place[0], {*of_image, *others}, path)
             unknown.append(place)
             ledger.skip(place, UNKNOWN)
-    _check_kept(ledger, path, list(known))
+    _check_kept(ledger, path, list(known), judge.form)
     boxes.check_fractions("x1, y1, x2, y2")
     boxes.check_corners()
     boxes.warn_leaving()
@@ -83,7 +128,7 @@ def compare_predictions(
     return PredictionResults([result for result, _ in known.values()], unknown, list(missing), ledger)
 
 
-def _is_marked(place: Place, images: dict[str, EntityImage]) -> bool:
+def _is_marked(place: Any, images: dict[str, EntityImage]) -> bool:
     image, sentence, phrase = place
     counts = images[image].marked if image in images else ()
     return sentence < len(counts) and phrase < counts[sentence]
@@ -99,14 +144,14 @@ def _check_name(image: str, names: Collection[str], path: str) -> None:
             )
 
 
-def _check_kept(ledger: Ledger, path: str, wanted: Sequence[Place]) -> None:
+def _check_kept(ledger: Ledger, path: str, wanted: Sequence[Place], form: PlaceFormat) -> None:
     if not ledger.came:
         raise InputError(f"{path} has no predictions: write one JSON object per line and phrase")
     if not ledger.kept:
         wants = f", the split has {wanted[0]}" if wanted else ""
         raise InputError(
             f"{path}: none of its {ledger.came:,} predictions is of a phrase of this split; the file has "
-            f"{ledger.expected[0]}{wants} (image, sentence, phrase): set data.split, or write these names"
+            f"{ledger.expected[0]}{wants} ({', '.join(form.names)}): set data.split, or write these names"
         )
 
 

@@ -12,7 +12,7 @@ from eval.annotated_photos import AnnotatedPhotos, read_annotated
 from eval.coco import CocoImage
 from eval.flickr30k import Flickr30kEntities
 from eval.photo_reading import UNUSABLE, photo_ledger, read_photos
-from eval.prediction_results import compare_predictions
+from eval.prediction_results import compare_predictions, entities_judge
 from eval.voc import VocImage
 from grounding.runtime.ledger import Ledger
 from grounding.steps.check import Survey
@@ -97,7 +97,8 @@ class EntitiesSurvey:
             "types": _most(Counter(kind for entity in phrases for kind in entity.types)),
         }
         if self.predictions is not None:
-            results = compare_predictions(found, self.predictions, partial=True, others=set(data.ids))
+            judge = entities_judge(found)
+            results = compare_predictions(found, self.predictions, judge, partial=True, others=set(data.ids))
             facts["predictions"] = f"{results.ledger.line()}; {len(results.missing):,} phrases have none"
         return Survey(ledger, facts | {"opened": _open(found, self.opened)})
 

@@ -12,6 +12,12 @@ from eval.cures import layout_cure
 from grounding.runtime.hidden import visible
 from proposals.errors import InputError
 
+# the classes of PASCAL VOC 2007 to 2012
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False)
 class VocObject:
