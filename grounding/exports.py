@@ -42,7 +42,7 @@ def as_record(answer: Grounding, boxes: int = BOXES) -> Record:
         "groundable": answer.groundable,
         "tags": list(answer.phrase.tags),
         "skipped": list(answer.phrase.skipped),
-        "read_as": list(read_as(answer.phrase)),
+        "read_as": read_as(answer.phrase),
         "presence": None if answer.presence is None else float(answer.presence),
         "present": None if answer.present is None else bool(answer.present),
         "boxes": answer.boxes[:boxes].round(2).tolist(),
@@ -50,9 +50,9 @@ def as_record(answer: Grounding, boxes: int = BOXES) -> Record:
     }
 
 
-def read_as(phrase: Phrase) -> tuple[str, ...]:
-    """Returns how the words of a phrase were read that are no tags themselves, such as "kitten -> cat"."""
-    readings: tuple[str, ...] = getattr(phrase, "read_as", ())
+def read_as(phrase: Phrase) -> str:
+    """Returns how the words of a phrase were read that are no tags themselves, such as "kitten -> cat"; or nothing."""
+    readings: str = getattr(phrase, "read_as", "")
     return readings
 
 
@@ -73,7 +73,7 @@ def image_record(answers: Answers, boxes: int = BOXES) -> Record:
 def csv_rows(answers: Answers, boxes: int = BOXES) -> Iterator[tuple[object, ...]]:
     """Converts the answers about one image to rows of CSV, with the columns ``COLUMNS``.
 
-    Tags, skipped words and readings are JSON lists, because a tag may contain any character that could separate them.
+    Tags and skipped words are JSON lists, because a tag may contain any character that could separate them.
     Presence is empty if it is unknown.
 
     Args:
@@ -86,8 +86,8 @@ def csv_rows(answers: Answers, boxes: int = BOXES) -> Iterator[tuple[object, ...
     for answer in answers.groundings:
         phrase, presence = answer.phrase, ("" if answer.presence is None else float(answer.presence))
         head = (answers.image, phrase.text, str(answer.groundable).lower())
-        lists = [json.dumps(words, ensure_ascii=False) for words in (phrase.tags, phrase.skipped, read_as(phrase))]
-        tail = (*lists, presence, "" if answer.present is None else str(bool(answer.present)).lower())
+        lists = [json.dumps(words, ensure_ascii=False) for words in (phrase.tags, phrase.skipped)]
+        tail = (*lists, read_as(phrase), presence, "" if answer.present is None else str(bool(answer.present)).lower())
         if not answer.groundable:
             yield (*head, *[""] * 6, *tail)
         for rank, (box, score) in enumerate(zip(answer.boxes[:boxes], answer.scores[:boxes], strict=True), 1):

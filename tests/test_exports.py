@@ -59,7 +59,7 @@ def test_json_contains_the_phrases_unchanged(answered, tmp_path):
         np.testing.assert_allclose(np.reshape(record["boxes"], (-1, 4)), answer.boxes[:BOXES], atol=0.005)
         assert record["scores"] == list(answer.scores[:BOXES])
     assert first["groundings"][6] == {
-        "phrase": "a xylophone", "groundable": False, "tags": [], "skipped": ["xylophone"], "read_as": [],
+        "phrase": "a xylophone", "groundable": False, "tags": [], "skipped": ["xylophone"], "read_as": "",
         "presence": None, "present": None, "boxes": [], "scores": []
     }  # fmt: skip
 

@@ -133,6 +133,7 @@ class Api:
             methods=self._methods,
             method=settings.method,
             gamma=settings.gamma,
+            presence=settings.presence,
             samples=[SampleInfo(name=s.name, title=s.title, phrases=list(s.phrases)) for s in samples],
             colours=list(COLOURS),
             exports={kind: download.title for kind, download in DOWNLOADS.items()},

@@ -63,6 +63,17 @@ class Answer(BaseModel):
     groundable: bool = Field(description="whether the vocabulary has any of its words; if not, there are no boxes")
     tags: list[str] = Field(description="the tags of the vocabulary for the phrase")
     skipped: list[str] = Field(description="the words that are not in the vocabulary")
+    read_as: str = Field(
+        description="how words were read that are no tags themselves; several are separated by '; '",
+        examples=["elephant -> african elephant, indian elephant"],
+    )
+    presence: float | None = Field(
+        ge=0, le=1, description="probability that the photo shows what the phrase names; null if it is unknown"
+    )
+    present: bool | None = Field(
+        description="whether the presence reaches the threshold in /api/about; null if the presence is unknown. An "
+        "answer with false has boxes, too"
+    )
     boxes: list[Box] = Field(description="(x1, y1, x2, y2), half-open, in pixels of the photo, best first")
     scores: list[float] = Field(
         description="scores of the boxes: the probability in the vote, or attention inside / area^gamma without a "
@@ -128,6 +139,7 @@ class About(BaseModel):
     methods: list[str]
     method: str
     gamma: float
+    presence: float = Field(description="answers with a lower presence have present = false")
     samples: list[SampleInfo]
     colours: list[str] = Field(description="the colours of the phrases, in turn, as in the exports")
     exports: dict[str, str] = Field(description="titles of the file types for export, by file ending")

@@ -173,7 +173,7 @@ def table(answers: Sequence[Grounding]) -> str:
         "box (x1 y1 x2 y2)": [_best_box(answer) for answer in answers],
         "score": [f"{answer.scores[0]:.3f}" if answer.groundable else "-" for answer in answers],
         "presence": [_presence(answer) for answer in answers],
-        "read as": ["; ".join(read_as(answer.phrase)) or "-" for answer in answers],
+        "read as": [read_as(answer.phrase) or "-" for answer in answers],
         "skipped words": [", ".join(answer.phrase.skipped) or "-" for answer in answers],
     }
     for name in ("presence", "read as"):

@@ -2,7 +2,10 @@
 
 export const MAX_BOXES = 10; // for each phrase
 export const $ = (id) => document.getElementById(id);
-export const colour = (i) => state.about.colours[i % state.about.colours.length];
+export const ABSENT = 'probably not in this photo';
+const GREY = '#9a9a9a'; // of what is probably not in the photo, as in the downloads
+export const isAbsent = (answer) => answer?.present === false; // null: unknown
+export const colour = (i) => (isAbsent(state.answers[i]) ? GREY : state.about.colours[i % state.about.colours.length]);
 
 export const state = {
   about: null, blob: null, url: null, photo: null, sample: null, // blob: the file; photo: the server's reply

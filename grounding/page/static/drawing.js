@@ -1,6 +1,6 @@
 // Draws the boxes, labels and heat map of the current answers on the photo. Sends no requests.
 
-import { $, colour, createElement, state } from './common.js';
+import { $, ABSENT, colour, createElement, isAbsent, state } from './common.js';
 
 const MAX_LABELS = 4; // if there are more phrases, only the label of the active one is shown
 
@@ -17,8 +17,8 @@ export function rectangle([x1, y1, x2, y2], stroke, className) {
 export function draw() {
   const one = activeAnswer(), count = Number($('count').value), shapes = [];
   state.answers.forEach((answer, i) => {
-    const faint = one >= 0 && one !== i ? ' faint' : '';
-    answer.boxes.slice(0, faint ? 1 : count).reverse().forEach((box, k, all) => {
+    const faint = (one >= 0 && one !== i ? ' faint' : '') + (isAbsent(answer) ? ' absent' : '');
+    answer.boxes.slice(0, one >= 0 && one !== i ? 1 : count).reverse().forEach((box, k, all) => {
       const best = k === all.length - 1;
       if (best) shapes.push(rectangle(box, null, `under${faint}`));
       shapes.push(rectangle(box, colour(i), `box ${best ? 'best' : 'further'}${faint}`));
@@ -48,7 +48,7 @@ export function drawLabels(one) {
   const { clientWidth: width, clientHeight: height } = $('frame');
   const taken = [], crowded = one >= 0 && state.answers.length > MAX_LABELS;
   const labels = state.answers.map((answer, i) => {
-    const label = createElement('span', { textContent: answer.phrase });
+    const label = createElement('span', { textContent: isAbsent(answer) ? `${answer.phrase}: ${ABSENT}` : answer.phrase });
     if (!answer.groundable || (crowded && i !== one)) return null;
     const left = answer.boxes[0][0] / state.photo.width * width;
     let top = answer.boxes[0][1] / state.photo.height * height;

@@ -1,7 +1,7 @@
 // The page of step=serve: choose a photo, type phrases, see the answers.
 
 import { request, requestPhoto, uploadPhoto } from './client.js';
-import { $, MAX_BOXES, RequestError, colour, showError, heatMap, createElement, showStatus, seconds, state } from './common.js';
+import { $, ABSENT, MAX_BOXES, RequestError, colour, showError, heatMap, createElement, isAbsent, showStatus, seconds, state } from './common.js';
 import { draw, rectangle } from './drawing.js';
 
 const NAMES = {
@@ -86,7 +86,7 @@ async function find(quiet = false) {
     if (number !== lastQuestion) return;
     const same = answers.length === state.answers.length && answers.every((a, i) => a.phrase === state.answers[i].phrase);
     Object.assign(state, { answers, question: current });
-    if (!same || !answers[state.selected]?.groundable) state.selected = answers.findIndex((answer) => answer.groundable);
+    if (!same || !answers[state.selected]?.groundable) state.selected = first(answers);
     showError(null);
     if (same && quiet) showScores(); else showAnswers();
     showStatus(`${answers.length} ${answers.length === 1 ? 'phrase' : 'phrases'} in ${seconds(since)}`);
@@ -94,6 +94,12 @@ async function find(quiet = false) {
   } catch (error) {
     if (number === lastQuestion) showError(error);
   }
+}
+
+// Of the phrases with a box, the first that is in the photo, or else the first one.
+function first(answers) {
+  const found = answers.findIndex((answer) => answer.groundable && !isAbsent(answer));
+  return found < 0 ? answers.findIndex((answer) => answer.groundable) : found;
 }
 
 // Moving the slider sends one request at a time, and at the end one for the last value.
@@ -120,10 +126,10 @@ function showScores() {
   draw();
 }
 
-const scored = (answer) => `score ${answer.scores[0].toFixed(3)}`;
+const scored = ({ scores: [best], presence }) => `score ${best.toFixed(3)}${presence === null ? '' : `, presence ${presence.toFixed(2)}`}`;
 
 function answerItem(answer, i) {
-  const item = createElement('li');
+  const item = createElement('li', { className: isAbsent(answer) ? 'absent' : '' });
   item.style.setProperty('--colour', colour(i));
   const phrase = createElement('button', { type: 'button', className: 'phrase', textContent: answer.phrase });
   phrase.addEventListener('click', () => { state.selected = state.selected === i ? -1 : i; draw(); });
@@ -144,7 +150,9 @@ function thumb(answer) {
 }
 
 function notes(answer) {
-  const notes = [];
+  const notes = answer.read_as.split('; ').filter(Boolean)
+    .map((reading) => createElement('small', { className: 'reading', textContent: reading.replace('->', '→') }));
+  if (isAbsent(answer)) notes.push(createElement('small', { className: 'doubt', textContent: ABSENT }));
   if (answer.groundable) notes.push(createElement('small', { className: 'score', textContent: scored(answer) }));
   else notes.push(createElement('small', { textContent: 'not groundable: none of its words is in the vocabulary' }));
   if (answer.groundable && answer.skipped.length) {
@@ -294,6 +302,8 @@ async function download(kind) {
     const stem = state.photo.name.replace(/\.[^.]*$/, '') || 'photo';
     createElement('a', { href: url, download: `${stem}.${kind}` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10000);
+    const left = kind === 'coco.json' ? state.answers.filter(isAbsent).length : 0;
+    if (left) showStatus(`${left} of the phrases ${left === 1 ? 'has' : 'have'} no box in the file: ${ABSENT}`);
   } catch (error) {
     showError(error);
   }
