@@ -3,12 +3,13 @@
 import numpy as np
 
 from eval.coco import Coco, CocoImage
+from eval.splits import CocoSplits
 from eval.voc import Ilsvrc, Voc, VocImage
 from grounding.images import read_image
 from proposals.errors import InputError
 
 AnnotatedPhoto = VocImage | CocoImage
-AnnotatedPhotos = Voc | Ilsvrc | Coco
+AnnotatedPhotos = Voc | Ilsvrc | Coco | CocoSplits
 
 
 def check_annotated(photos: AnnotatedPhotos | None) -> AnnotatedPhotos:

@@ -84,7 +84,7 @@ class CategoryResult(PhraseResult):
         record = CATEGORIES.record(self.place) | {"text": self.text, "types": list(self.types), "area": self.area}
         record |= {key: None if rank == MISS else int(rank) for key, rank in ranks.items()}
         record |= {"covered": self.covered, "pointed": self.pointed, "reachable": self.reachable}
-        return record | {"difficult": self.difficult, "hit": self.hit, "presence": self.presence}
+        return record | {"difficult": self.difficult, "hit": self.hit, "own": self.own, "presence": self.presence}
 
 
 def unanswered(image: CategoryImage) -> list[CategoryResult]:

@@ -20,7 +20,7 @@ from proposals.errors import InputError
 
 
 def compare(run: str, against: str, output: str) -> dict:
-    """Compares two evaluations, prints a table, and writes ``compare.json``.
+    """Compares two evaluations on Flickr30k Entities, COCO or VOC, prints a table, and writes ``compare.json``.
 
     Args:
         run: the folder of an evaluation of our own answers.
@@ -46,26 +46,36 @@ def compare(run: str, against: str, output: str) -> dict:
 
 
 def _phrases(run: str) -> dict[tuple, dict]:
-    return {(p["image"], p["sentence"], p["phrase"]): p for p in read_run(run)[1]}
+    return {(p["image"], p.get("sentence"), p["phrase"]): p for p in read_run(run)[1]}
 
 
-def _measures() -> Mapping[str, Callable[[dict], bool]]:
-    """For each metric, by its name, whether a phrase is a hit."""
+def _measures(phrase: dict) -> Mapping[str, Callable[[dict], bool]]:
+    """For each metric of a phrase's data set, by its name, whether a phrase is a hit."""
     recalls = {f"R@{k}": lambda p, k=k: p["rank"] is not None and p["rank"] <= k for k in DEPTHS}
-    return recalls | {"pointing": lambda p: p["pointed"]}
+    if "union_rank" not in phrase:
+        return recalls | {"pointing": lambda p: p["pointed"]}
+    unions = {f"union R@{k}": lambda p, k=k: (p["union_rank"] or np.inf) <= k for k in DEPTHS}
+    return recalls | unions | {"pointing": lambda p: p["hit"]}
 
 
 def _differences(pairs: Sequence[tuple[dict, dict]]) -> dict[str, dict]:
-    small = [pair for pair in pairs if pair[0]["area"] < SMALL]
+    subsets = {"": pairs, "small ": [pair for pair in pairs if pair[0]["area"] < SMALL]}
+    subsets["difficult "] = [pair for pair in pairs if pair[0].get("difficult")]
     differences: dict[str, dict] = {}
-    for prefix, subset in {"": pairs, "small ": small}.items():
-        if subset:
-            names = {name: i for i, name in enumerate(dict.fromkeys(one["image"] for one, _ in subset))}
-            photo = np.array([names[one["image"]] for one, _ in subset], np.int64)
-            weights = resamples(len(names))
-            for name, is_hit in _measures().items():
-                differences[prefix + name] = _difference(subset, is_hit, photo, weights)
-    return differences
+    for prefix, subset in subsets.items():
+        differences |= _differences_of(subset, _measures(pairs[0][0]), prefix)
+    own = [pair for pair in pairs if pair[0].get("own") is not None]
+    return differences | _differences_of(own, {"own box": lambda p: p["own"]}, "")
+
+
+def _differences_of(
+    pairs: Sequence[tuple[dict, dict]], measures: Mapping[str, Callable[[dict], bool]], prefix: str
+) -> dict[str, dict]:
+    """The differences of a subset of the phrases; none of an empty one."""
+    names = {name: i for i, name in enumerate(dict.fromkeys(one["image"] for one, _ in pairs))}
+    photo = np.array([names[one["image"]] for one, _ in pairs], np.int64)
+    weights = resamples(len(names)) if pairs else np.zeros((0, 0))
+    return {prefix + name: _difference(pairs, hit, photo, weights) for name, hit in measures.items() if pairs}
 
 
 def _difference(

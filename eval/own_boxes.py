@@ -64,6 +64,8 @@ def own_boxes(first: Sequence[np.ndarray | None], compared: np.ndarray) -> np.nd
 def add_own_boxes(metrics: Metrics, results: Sequence[PhraseResult], compared: Compared) -> int:
     """Adds the share of phrases with a box of their own, and the share of photos where all phrases have one.
 
+    The attribute ``own`` of the results is set.
+
     Args:
         metrics: receives ``own_box`` and ``own_box_photos``.
         results: the results of all phrases.
@@ -80,6 +82,8 @@ def add_own_boxes(metrics: Metrics, results: Sequence[PhraseResult], compared: C
         phrases = [results[number] for number in numbers]
         pairs = compared(phrases)
         own[numbers], counts[numbers] = own_boxes([phrase.first for phrase in phrases], pairs), pairs.any(1)
+        for phrase, has, compares in zip(phrases, own[numbers], counts[numbers], strict=True):
+            phrase.own = bool(has) if compares else None
         first[numbers[0]] = pairs.any()  # one phrase stands for the photo
         every[numbers[0]] = own[numbers][pairs.any(1)].all()
     metrics.add_share(("own_box",), own, counts)

@@ -37,6 +37,7 @@ class PhraseResult:
         boxes: ``(K, 4)`` inclusive xyxy, as written to ``predictions.jsonl``.
         union: ``(4,)`` inclusive xyxy, the union box.
         first: ``(4,)`` inclusive xyxy, the best box; None without a box.
+        own: whether ``first`` is the phrase's own box (see ``eval.own_boxes``); None if it is compared with no other.
     """
 
     place: Place
@@ -57,6 +58,7 @@ class PhraseResult:
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
     union: np.ndarray = field(default_factory=lambda: np.zeros(4))
     first: np.ndarray | None = None
+    own: bool | None = None
 
     @classmethod
     def unanswered(cls, image: EntityImage, entity: Entity) -> "PhraseResult":

@@ -18,7 +18,7 @@ import numpy as np
 from eval.bootstrap import interval, resamples
 
 BINS = 10
-CHUNK = 50  # resamples of the area under the curve at a time
+CELLS = 10_000_000  # numbers in memory at a time: resamples of the area under the curve times pairs
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def area_under_curve(presence: np.ndarray, shown: np.ndarray, photo: np.ndarray,
     order = np.argsort(presence, kind="stable")
     starts = np.flatnonzero(np.diff(presence[order], prepend=-1))  # of the groups of equal probability
     areas = []
-    for chunk in np.array_split(weights, -(-len(weights) // CHUNK)):
+    for chunk in np.array_split(weights, -(-weights.shape[0] * len(presence) // CELLS)):
         drawn = chunk[:, photo[order]]
         good, bad = (np.add.reduceat(drawn * truth, starts, axis=1) for truth in (shown[order], ~shown[order]))
         right = (good * (bad.cumsum(1) - bad / 2)).sum(1)

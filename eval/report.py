@@ -2,6 +2,7 @@
 
     grounding step=evaluate data.root=flickr30k_entities data.split=val
     grounding step=report data.root=flickr30k_entities data.split=val run=runs/evaluate
+    grounding step=report data=coco2017 data.split=train2017+val2017 run=runs/judge/coco
 
 The gallery shows phrases of each reason in ``eval.failures``.
 """
@@ -17,10 +18,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from eval.categories import CategoryPhotos, ObjectPhotos
 from eval.checks import check_counts
 from eval.failures import REASONS, reason_of
 from eval.flickr30k import Flickr30kEntities
 from eval.photo_reading import UNUSABLE
+from eval.predictions import CATEGORIES, ENTITIES
 from eval.report_tables import metric_tables, type_names
 from eval.runs import read_run
 from grounding import Grounder
@@ -31,22 +34,32 @@ from grounding.runtime.ledger import Ledger
 from grounding.text.phrases import Phrase
 from proposals.errors import InputError
 
+PhraseReader = Flickr30kEntities | CategoryPhotos
+
 MAX_SIDE = 320  # pixels of the longer side of a picture in the gallery
 
 
 def report(
-    grounder: Grounder, root: str, split: str, run: str, output: str, cache: str | None = None, examples: int = 12
+    grounder: Grounder,
+    root: str,
+    split: str,
+    run: str,
+    output: str,
+    cache: str | None = None,
+    examples: int = 12,
+    photos: ObjectPhotos | None = None,
 ) -> Path:
     """Writes ``report.html`` about an evaluation of our own answers.
 
     Args:
         grounder: draws the maps; it must have the settings of the evaluation.
-        root: the folder of Flickr30k Entities.
+        root: the folder of the data set.
         split: the split that was evaluated.
         run: the folder of the evaluation.
         output: the folder for the page.
         cache: the cache of the evaluation; None to compute the maps again.
         examples: number of phrases of each reason in the gallery, 0 or more.
+        photos: a reader of COCO or VOC, if the evaluation is of categories; None for Flickr30k Entities.
 
     Returns:
         The path of the page.
@@ -66,7 +79,11 @@ def report(
             f"{run} is of split {metrics['data']['split']} and {metrics['proposals']}: set data.split, proposals"
         )
     look = Cache(grounder, cache).look if cache else lambda path, _: grounder.look(path)
-    data = Flickr30kEntities(root, split)
+    if ("by_class" in metrics) != (photos is not None):
+        there = "COCO or VOC: set data=coco2017 or voc2012"
+        there = there if photos is None else "Entities: set data=flickr30k_entities"
+        raise InputError(f"{run} is an evaluation on {there}")
+    data = Flickr30kEntities(root, split) if photos is None else CategoryPhotos(photos)
     ledger = Ledger("pictures", data.folder, "set data.root to the data of the evaluation")
     gallery = "".join(_gallery(look, grounder, data, _choose(phrases, examples), ledger))
     if ledger.came:
@@ -82,7 +99,7 @@ def report(
 
 
 def _gallery(
-    look: Callable, grounder: Grounder, data: Flickr30kEntities, phrases: Sequence[dict], ledger: Ledger
+    look: Callable, grounder: Grounder, data: PhraseReader, phrases: Sequence[dict], ledger: Ledger
 ) -> Iterator[str]:
     """Pictures of phrases; those of photos that cannot be used are skipped."""
     for phrase in ledger.reading(tqdm(phrases, "pictures", unit="phrase", disable=None), lambda p: p["image"]):
@@ -104,12 +121,14 @@ def _choose(phrases: Sequence[dict], examples: int) -> list[dict]:
     return chosen
 
 
-def _picture(look: Callable, grounder: Grounder, data: Flickr30kEntities, phrase: dict) -> str:
+def _picture(look: Callable, grounder: Grounder, data: PhraseReader, phrase: dict) -> str:
     image = data.read(phrase["image"])
-    places = {(entity.sentence, entity.phrase): entity for entity in image.entities}
-    entity = places.get((phrase["sentence"], phrase["phrase"]))
+    form = CATEGORIES if isinstance(data, CategoryPhotos) else ENTITIES
+    places = {entity.place(image.id): entity for entity in image.entities}
+    entity = places.get(form.parse(*(phrase[name] for name in form.names)))
     if entity is None:
-        raise InputError(f"{image.id} has no phrase {phrase['phrase']} in caption {phrase['sentence']}")
+        where = f" in caption {phrase['sentence']}" if form is ENTITIES else ""
+        raise InputError(f"{image.id} has no phrase {phrase['phrase']}{where}")
     scene = look(image.path, Phrase.parse(entity.text, grounder.tagger.vocabulary).tags)
     (answer,) = scene.ground([entity.text])
     scale = min(1, MAX_SIDE / max(image.size))

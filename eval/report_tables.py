@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from html import escape
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from eval.failures import REASONS, reason_of
 from eval.localization import DEPTHS, SMALL
 
 COLOURS = ("#2e8b57", "#8fbc5a", "#d9b036", "#d9713c", "#8a6fb0", "#808080")  # of the REASONS
+_DEPTHS = tuple(map(str, DEPTHS))
 CURVE = 50  # ranks of the recall curve
 
 
@@ -27,6 +29,8 @@ def metric_tables(metrics: dict, phrases: Sequence[dict]) -> str:
 
 
 def _summary(metrics: dict) -> str:
+    if "by_class" in metrics:
+        return _category_summary(metrics)
     rows = {"all phrases": "recall", "small": "recall_small", "mean over types": "recall_type_mean"}
     lines = [
         [name, *(_cell(metrics, key, k) for k in map(str, DEPTHS))]
@@ -49,6 +53,39 @@ def _summary(metrics: dict) -> str:
         + _table(["", "R@1", "R@5", "R@10"], lines)
         + _table(["", ""], [[name, _cell(metrics, *path)] for name, path in singles.items()])
     )
+
+
+def _category_summary(metrics: dict) -> str:
+    subsets = {"all phrases": (), "difficult": ("difficult",)}
+    subsets |= {name.replace("_", " "): ("by_area", name) for name in metrics["by_area"]}
+    recalls = [(key, str(k)) for key in ("recall", "recall_union") for k in DEPTHS]
+    rows = [
+        [title, *(_cell(metrics, *path, *key) for key in (*recalls, ("pointing",)))] for title, path in subsets.items()
+    ]
+    keys = {
+        "own box": ["own_box"],
+        "photos where all phrases have their own box": ["own_box_photos"],
+        "pointing, image centre": ["baselines", "centre_pointing"],
+        "R@1, whole image, any object": ["baselines", "whole_image"],
+        "proposals' upper bound": ["oracle_recall"],
+        "groundable phrases": ["coverage"],
+    }
+    singles = [[name, _cell(metrics, *path)] for name, path in keys.items()]
+    if presence := metrics["presence_of_names"]:
+        names = {"presence, area under the ROC curve": "auc", "presence, calibration error": "calibration_error"}
+        singles += [[name, _fraction(presence, key)] for name, key in names.items()]
+    return (
+        "<h2>Metrics</h2><p>In percent, with 95 % intervals over photos. Areas are the union box's share of the photo."
+        "</p>"
+        + _table(["", *(f"R@{k}, {name}" for name in ("any object", "union") for k in DEPTHS), "pointing"], rows)
+        + _table(["", ""], singles)
+    )
+
+
+def _fraction(presence: dict, key: str) -> str:
+    value, interval = presence[key], presence["intervals"][key]
+    bounds = f" <small>({interval[0]:.3f}-{interval[1]:.3f})</small>" if interval else ""
+    return "-" if value is None else f"{value:.3f}{bounds}"
 
 
 def _cell(metrics: dict, *path: str) -> str:
@@ -87,7 +124,7 @@ def _reasons(phrases: Sequence[dict]) -> str:
             for reason, colour in zip(REASONS, COLOURS, strict=True)
         )
         shares = " / ".join(f"{100 * counts[reason] / len(chosen):.0f}" for reason in REASONS)
-        rows.append([f"{name} ({len(chosen)})", f'<div class="bar">{bar}</div>', f"<small>{shares}</small>"])
+        rows.append([f"{escape(name)} ({len(chosen)})", f'<div class="bar">{bar}</div>', f"<small>{shares}</small>"])
     legend = " ".join(
         f'<span class="key" style="background:{c}"></span>{r}' for r, c in zip(REASONS, COLOURS, strict=True)
     )
@@ -114,11 +151,19 @@ def _curve(phrases: Sequence[dict]) -> str:
 def _bars(metrics: dict) -> str:
     """R@1, R@5 and R@10 of each type."""
     rows = []
+    if "by_class" in metrics:
+        classes = {name: recalls["recall"] for name, recalls in metrics["by_class"].items()}
+        for name, count in metrics["phrases_by_class"].items():
+            cells = [_bar(classes[name][k] or 0) + _cell(metrics, "by_class", name, "recall", k) for k in _DEPTHS]
+            rows.append([f"{escape(name)} ({count})", *cells, _cell(metrics, "by_class", name, "pointing")])
+        return "<h2>By class</h2>" + _table(["", "R@1, any object", "R@5", "R@10", "pointing"], rows)
     for name, count in metrics["phrases_by_type"].items():
         cells = []
         for k in map(str, DEPTHS):
-            value = metrics["recall_by_type"][name][k] or 0
-            bar = f'<div class="bar thin"><span style="width:{value:.1f}%;background:#4878a8"></span></div>'
-            cells.append(bar + _cell(metrics, "recall_by_type", name, k))
+            cells.append(_bar(metrics["recall_by_type"][name][k] or 0) + _cell(metrics, "recall_by_type", name, k))
         rows.append([f"{name} ({count})", *cells, _cell(metrics, "ap_by_type", name)])
     return "<h2>By type</h2>" + _table(["", "R@1", "R@5", "R@10", "AP"], rows)
+
+
+def _bar(value: float) -> str:
+    return f'<div class="bar thin"><span style="width:{value:.1f}%;background:#4878a8"></span></div>'

@@ -25,7 +25,7 @@ def read_run(run: str) -> tuple[dict, list[dict]]:
         phrases = [phrase for phrase in phrases if phrase["image"] not in skipped]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{run} is not the folder of an evaluation ({error}): run step=evaluate first") from error
-    if "by_gamma" not in metrics or not phrases:
+    if "predictions" in metrics or not phrases:
         raise InputError(f"{run} evaluates predictions from a file: use an evaluation of our own answers")
     if metrics["gamma"] is None:
         raise InputError(f"{run} has two gammas: use an evaluation without step.gamma_candidates")

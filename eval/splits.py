@@ -7,6 +7,24 @@ from eval.coco import Coco, CocoImage
 from proposals.errors import InputError
 
 
+def read_coco(
+    root: str | Path, split: str, annotations: str | None = None, images: str | None = None
+) -> "Coco | CocoSplits":
+    """Reads a split of COCO, or several.
+
+    Args:
+        root: the folder of COCO.
+        split: the name of the split, or several names joined by "+": ``train2017+val2017``.
+        annotations: see :class:`eval.coco.Coco`; of a single split only.
+        images: see :class:`eval.coco.Coco`; of a single split only.
+
+    Raises:
+        InputError: see :class:`eval.coco.Coco` and :class:`CocoSplits`.
+    """
+    several = "+" in split and annotations is None and images is None and not Path(root, split).exists()
+    return CocoSplits(root, split.split("+")) if several else Coco(root, split, annotations, images)
+
+
 class CocoSplits:
     """The photos of several splits of COCO, one split after another.
 

@@ -64,8 +64,10 @@ def write_sweep_table(folder: str | Path, since: float = 0) -> str | None:
     failed = [job for job in jobs if job.error is not None]
     metrics = list(_read_metrics(folder, since, overrides))
     phrases = [known for known in metrics if "by_gamma" in known]
-    points = [known for known in metrics if "difficult" in known]
+    points = [known for known in metrics if "all" in known]
+    everyday = [known for known in metrics if "by_class" in known]
     tables = [*([_table_4(phrases), _table_5(phrases)] if phrases else []), *([_pointing(points)] if points else [])]
+    tables += [_everyday(everyday)] if everyday else []
     text = "\n\n".join("\n".join(table) for table in tables)
     if text:
         print(text)
@@ -150,6 +152,31 @@ def _pointing(jobs: Sequence[dict]) -> Iterator[str]:
         cells = [_with_interval(a["mean"], a["interval"]) if a else "-" for a in accuracies]
         paper = TABLE_2.get(metrics["method"], "-")
         yield f"| {metrics['job']} | {metrics['method']} | {metrics['target']} | {' | '.join(cells)} | {paper} |"
+
+
+def _everyday(jobs: Sequence[dict]) -> Iterator[str]:
+    """Evaluations on the categories of COCO or VOC."""
+    columns = "R@1, any object | R@5 | R@1, union box | R@5 | pointing | difficult | own box | presence, AUC"
+    yield f"| job | overrides | {columns} |"
+    yield "|---" * 10 + "|"
+    for metrics in jobs:
+        paths = [(key, k) for key in ("recall", "recall_union") for k in ("1", "5")]
+        cells = [
+            "-" if (value := found[path[-1]]) is None else _with_interval(value, at[path[-1]])
+            for path in (*paths, ("pointing",), ("difficult", "pointing"), ("own_box",))
+            for found, at in [_parents(metrics, path)]
+        ]
+        presence = metrics["presence_of_names"]
+        cells.append("-" if presence is None or presence["auc"] is None else f"{presence['auc']:.3f}")
+        yield f"| {metrics['job']} | {' | '.join(cells)} |"
+
+
+def _parents(metrics: dict, path: Sequence[str]) -> tuple[dict, dict]:
+    """The dictionaries that have the metric of a path, and its interval."""
+    found, at = metrics, metrics["intervals"]
+    for key in path[:-1]:
+        found, at = found[key], at[key]
+    return found, at
 
 
 def _with_interval(value: float, interval: Sequence[float]) -> str:
