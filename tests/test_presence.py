@@ -17,8 +17,9 @@ from proposals.errors import InputError
 CHANCES = st.lists(st.floats(0, 1), min_size=1, max_size=6)
 
 
-def model(slopes=(1.0, 2.0, 0.5), offsets=(0.0, -1.0, 3.0), sharpness=1.0, tagger="x"):
-    return PresenceModel(np.array(slopes), np.array(offsets), sharpness, tagger)
+def model(slopes=(1.0, 2.0, 0.5), offsets=(0.0, -1.0, 3.0), implied=(), sharpness=1.0, tagger="x"):
+    pairs = np.array(implied, np.int64).reshape(-1, 2) if not np.size(implied) else np.array(implied)
+    return PresenceModel(np.array(slopes), np.array(offsets), pairs, sharpness, tagger)
 
 
 def plain_probability(positions, slope, offset, sharpness):
@@ -66,6 +67,14 @@ def test_scores_of_another_vocabulary_are_refused():
         model().probabilities(torch.zeros(2, 1, 1))
 
 
+@given(st.integers(0, 10**6))
+def test_a_tag_is_at_least_as_probable_as_those_beneath_it(seed):
+    maps = torch.from_numpy(np.random.default_rng(seed).normal(size=(3, 2, 2)))
+    alone = model().probabilities(maps)
+    found = model(implied=[(0, 2), (1, 2)]).probabilities(maps)
+    assert found.tolist() == [alone[0], alone[1], alone.max()]
+
+
 def test_the_tags_keep_their_order():
     maps, order = torch.randn(3, 2, 2), [2, 0, 1]
     turned = model(model().slopes[order], model().offsets[order])
@@ -82,6 +91,9 @@ def test_the_tags_keep_their_order():
         ({"offsets": (1.0, math.nan, 1.0)}, "slopes must be"),
         ({"offsets": (1.0, 1.0)}, "one for each tag"),
         ({"slopes": (), "offsets": ()}, "one for each tag"),
+        ({"implied": [(0, 3)]}, "pairs of tags in 0..2"),
+        ({"implied": [(-1, 2)]}, "pairs of tags in 0..2"),
+        ({"implied": [(0, 1, 2)]}, "pairs of tags in 0..2"),
         ({"sharpness": 0}, "sharpness=0"),
         ({"sharpness": math.nan}, "sharpness=nan"),
     ],
@@ -93,12 +105,12 @@ def test_wrong_numbers_are_refused(changes, message):
 
 def test_a_file_is_read_as_it_was_written(tmp_path):
     path = tmp_path / "a.presence.safetensors"
-    model(sharpness=0.3).save(path, photos="7")
+    model(implied=[(0, 1)], sharpness=0.3).save(path, photos="7")
     read = PresenceModel.load(path)
     assert read.slopes.tolist() == model().slopes.tolist() and read.offsets.tolist() == model().offsets.tolist()
-    assert (read.sharpness, read.tagger) == (0.3, "x")
+    assert (read.implied.tolist(), read.sharpness, read.tagger) == ([[0, 1]], 0.3, "x")
     first = path.read_bytes()
-    model(sharpness=0.3).save(path, photos="7")
+    model(implied=[(0, 1)], sharpness=0.3).save(path, photos="7")
     assert path.read_bytes() == first
     assert read_tensors(path)[0]["photos"] == "7"
 
@@ -121,7 +133,20 @@ def damaged(path, kind):
 
 @pytest.mark.parametrize(
     "kind",
-    ["truncated", "text", "format", "tagger", "sharpness", "slopes", "offsets", "nan", "matrix", "complex", "word"],
+    [
+        "truncated",
+        "text",
+        "format",
+        "tagger",
+        "sharpness",
+        "slopes",
+        "offsets",
+        "implied",
+        "nan",
+        "matrix",
+        "complex",
+        "word",
+    ],
 )
 def test_a_damaged_file_is_refused(tmp_path, kind):
     path = tmp_path / "a.presence.safetensors"

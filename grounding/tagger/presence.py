@@ -26,12 +26,15 @@ LARGEST = 1e4  # of a slope or an offset; larger ones cannot come from a fit
 class PresenceModel:
     """Turns the scores of a tagger into probabilities: p = sigmoid(slope * score + offset), for each tag.
 
+    A tag is at least as probable as the tags beneath it: a photo that shows a man shows a person.
+
     The score of a photo is pooled over the positions of the classifier: log(mean(exp(s * x))) / s, where s is
     ``sharpness``. This is between the mean (s near 0) and the maximum (s large).
 
     Attributes:
         slopes: ``(tags,)`` float64, > 0, so that a probability grows with its score.
         offsets: ``(tags,)`` float64.
+        implied: ``(pairs, 2)`` int64, a tag and a tag above it (``man``, ``person``), of any distance.
         sharpness: s above, > 0.
         tagger: digest of the tagger that it was fitted for, see ``TagClassifier.digest``.
 
@@ -41,6 +44,7 @@ class PresenceModel:
 
     slopes: NDArray[np.float64]
     offsets: NDArray[np.float64]
+    implied: NDArray[np.int64]
     sharpness: float
     tagger: str
 
@@ -49,6 +53,9 @@ class PresenceModel:
             raise InputError(f"slopes {self.slopes.shape} and offsets {self.offsets.shape} must be one for each tag")
         if not (self.slopes.min() > 0 and self.slopes.max() <= LARGEST and abs(self.offsets).max() <= LARGEST):
             raise InputError(f"slopes must be in 0..{LARGEST:g}, above 0, and offsets within +-{LARGEST:g}")
+        pairs = self.implied
+        if pairs.ndim != 2 or pairs.shape[1] != 2 or not ((pairs >= 0) & (pairs < len(self.slopes))).all():
+            raise InputError(f"implied {pairs.shape} must be pairs of tags in 0..{len(self.slopes) - 1}")
         if not 0 < self.sharpness <= LARGEST:
             raise InputError(f"sharpness={self.sharpness} must be in 0..{LARGEST:g}, above 0")
 
@@ -67,10 +74,13 @@ class PresenceModel:
         if len(score_maps) != len(self.slopes):
             raise InputError(f"{len(score_maps)} scores for {len(self.slopes)} tags: use the tagger of this fit")
         logits = self.slopes * pool(score_maps, self.sharpness) + self.offsets
-        return np.asarray(torch.sigmoid(torch.from_numpy(logits)).numpy())  # exp would overflow for large logits
+        own = torch.sigmoid(torch.from_numpy(logits)).numpy()  # exp would overflow for large logits
+        found: NDArray[np.float64] = own.copy()
+        np.maximum.at(found, self.implied[:, 1], own[self.implied[:, 0]])
+        return found
 
     def save(self, path: str | Path, **notes: str) -> None:
-        """Writes a safetensors file: slopes and offsets as float32, everything else as metadata.
+        """Writes a safetensors file: slopes and offsets as float32, pairs as int32, everything else as metadata.
 
         Args:
             path: the file to write; a tagger finds it at :func:`presence_path`.
@@ -80,6 +90,7 @@ class PresenceModel:
             InputError: the file cannot be written.
         """
         tensors = {name: torch.from_numpy(getattr(self, name)).float() for name in FIELDS}
+        tensors |= {"implied": torch.from_numpy(self.implied).int()}
         metadata = {"format": PRESENCE_FORMAT, "tagger": self.tagger, "sharpness": repr(float(self.sharpness))}
         write_tensors(path, tensors, notes | metadata)
 
@@ -100,10 +111,13 @@ class PresenceModel:
         try:
             if metadata.get("format") != PRESENCE_FORMAT:
                 raise InputError(f"its metadata does not say format={PRESENCE_FORMAT}")
-            if any(tensors[name].dtype != torch.float32 for name in FIELDS):
-                raise InputError("its slopes and offsets are not float32")
+            types = {name: tensors[name].dtype for name in (*FIELDS, "implied")}
+            if types != dict.fromkeys(FIELDS, torch.float32) | {"implied": torch.int32}:
+                raise InputError("its slopes and offsets are not float32, or its pairs not int32")
             slopes, offsets = (tensors[name].double().numpy() for name in FIELDS)
-            return cls(slopes, offsets, float(metadata["sharpness"]), metadata["tagger"])
+            return cls(
+                slopes, offsets, tensors["implied"].long().numpy(), float(metadata["sharpness"]), metadata["tagger"]
+            )
         except (KeyError, TypeError, ValueError) as error:
             cure = "run step=calibrate again, or remove the file"
             raise InputError(f"{path} is not a presence model ({error}): {cure}") from error

@@ -113,11 +113,12 @@ class TagClassifier(nn.Module):
         write_tensors(path, state, notes | metadata)
 
     @classmethod
-    def load(cls, path: str | Path | None = None) -> "TagClassifier":
+    def load(cls, path: str | Path | None = None, presence: bool = True) -> "TagClassifier":
         """Reads a file that :meth:`save` wrote, and the presence model beside it if there is one.
 
         Args:
             path: the file; by default the tagger that is part of the package.
+            presence: whether to read the presence model.
 
         Returns:
             The tagger in float32 and in evaluation mode.
@@ -137,7 +138,7 @@ class TagClassifier(nn.Module):
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is not a tagger ({error}): give a file that step=train wrote") from error
         tagger.set_weights(tensors, path)
-        tagger.presence = tagger.read_presence(presence_path(path))
+        tagger.presence = tagger.read_presence(presence_path(path)) if presence else None
         return tagger.eval()
 
     def read_presence(self, path: str | Path) -> PresenceModel | None:
