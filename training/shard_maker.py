@@ -23,6 +23,20 @@ from training.thumbnails import Thumbnail, make_thumbnail
 UNKNOWN_TAGS = "without a tag of the vocabulary"
 
 
+def holds_out(key: str, share: float) -> bool:
+    """Whether a photo is for validation. This depends only on its key.
+
+    Args:
+        key: key of the photo.
+        share: fraction of the photos for validation, in 0..1.
+
+    Returns:
+        Whether it is.
+    """
+    digest = sha256(key.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
 @dataclass(frozen=True)
 class ShardSettings:
     """The settings that decide the content of shards, together with their source.
@@ -55,8 +69,7 @@ class ShardSettings:
 
     def holds_out(self, key: str) -> bool:
         """Whether a photo is for validation; this depends only on its key."""
-        digest = sha256(key.encode("utf-8", "surrogatepass")).digest()
-        return int.from_bytes(digest[:8], "big") < self.held_out * 2**64
+        return holds_out(key, self.held_out)
 
     def count(self, unit: WorkUnit) -> TagCounter:
         """Counts the tags of a unit's training photos, from their texts alone.
