@@ -47,6 +47,7 @@ class Grounder:
         path: str | Path | None = None,
         proposer: Proposer | None = None,
         device: str | torch.device = "cpu",
+        lexicon: bool = True,
         **settings: Any,
     ) -> "Grounder":
         """Loads a tagger from a file and makes a grounder of it.
@@ -56,16 +57,18 @@ class Grounder:
             proposer: see :class:`Grounder`.
             device: where the network runs, as PyTorch names it ("cpu", "cuda", "cuda:1"); proposals are always computed
                 on the CPU.
+            lexicon: whether words that are not tags are looked up in the lexicon beside the tagger's file.
             **settings: the fields of :class:`Settings`.
 
         Returns:
             The grounder.
 
         Raises:
-            InputError: the file is not a tagger, the device is not available, or a setting is out of range.
+            InputError: the file is not a tagger, its lexicon is for other tags, the device is not available, or a
+                setting is out of range.
         """
         chosen = Settings(**settings)
-        return cls(TagClassifier.load(path).to(checked_device(device)), proposer, chosen)
+        return cls(TagClassifier.load(path, lexicon=lexicon).to(checked_device(device)), proposer, chosen)
 
     def ground(
         self,

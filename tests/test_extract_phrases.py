@@ -31,7 +31,7 @@ def test_a_text_file_has_the_captions_of_one_image(tmp_path, caplog):
     assert brief(entries) == [("photo", 0, 0, "A man"), ("photo", 0, 1, "a zorg"), ("photo", 3, 0, "his hot dogs")]
     assert entries[1] == {
         **{"image": "photo", "sentence": 0, "phrase": 1, "text": "a zorg"},
-        **{"tags": [], "skipped": ["zorg"]},
+        **{"tags": [], "skipped": ["zorg"], "read_as": ""},
     }
     assert counts == PhraseCounts(images=1, sentences=3, phrases=3, untagged=1, skipped=(("zorg", 1),))
     assert "3 phrases in 3 sentences of 1 images; 1 phrases without a tag; most frequent words" in caplog.text

@@ -6,7 +6,7 @@ grounding step=phrases captions=captions.jsonl
 import json
 import logging
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from grounding.runtime.artefacts import atomic_path
@@ -44,9 +44,9 @@ class PhraseCounts:
 def extract_phrases(source: str | Path, output: str | Path, vocabulary: Vocabulary) -> PhraseCounts:
     """Writes the phrases of captions as JSON lines, one line for each phrase, and logs a summary.
 
-    A line is ``{"image", "sentence", "phrase", "text", "tags", "skipped"}``. Sentences are numbered from 0 within an
-    image, phrases from 0 within a sentence. The phrases of a sentence with markup are the marked ones, those of a plain
-    sentence its noun phrases (:func:`grounding.text.chunks.noun_phrases`).
+    A line is ``{"image", "sentence", "phrase", "text", "tags", "skipped", "read_as"}``. Sentences are numbered from 0
+    within an image, phrases from 0 within a sentence. The phrases of a sentence with markup are the marked ones, those
+    of a plain sentence its noun phrases (:func:`grounding.text.chunks.noun_phrases`).
 
     Args:
         source: the captions, a file or folder that :func:`grounding.text.captions.read_captions` can read.
@@ -69,7 +69,8 @@ def extract_phrases(source: str | Path, output: str | Path, vocabulary: Vocabula
             for number, text in enumerate(_phrase_texts(caption)):
                 phrase = Phrase.parse(text, vocabulary)
                 place = {"image": caption.image, "sentence": caption.sentence, "phrase": number}
-                file.write(json.dumps(place | asdict(phrase)) + "\n")
+                found = {"text": text, "tags": phrase.tags, "skipped": phrase.skipped, "read_as": phrase.read_as}
+                file.write(json.dumps(place | found) + "\n")
                 phrases += 1
                 untagged += not phrase.tags
                 skipped.update({word.lower() for word in phrase.skipped})

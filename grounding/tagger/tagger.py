@@ -1,7 +1,7 @@
 """TagClassifier: a convolutional network that predicts the tags of a photo, and the file that stores it."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +15,7 @@ from grounding.tagger.architectures import ARCHITECTURES
 from grounding.tagger.preprocessing import Preprocessing
 from grounding.tagger.presence import PresenceModel, presence_path
 from grounding.tagger.tensors import read_tensors, write_tensors
+from grounding.text.lexicon import lexicon_path, load_lexicon
 from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 
@@ -113,19 +114,20 @@ class TagClassifier(nn.Module):
         write_tensors(path, state, notes | metadata)
 
     @classmethod
-    def load(cls, path: str | Path | None = None, presence: bool = True) -> "TagClassifier":
-        """Reads a file that :meth:`save` wrote, and the presence model beside it if there is one.
+    def load(cls, path: str | Path | None = None, presence: bool = True, lexicon: bool = True) -> "TagClassifier":
+        """Reads a file that :meth:`save` wrote, and the presence model and the lexicon beside it if there are any.
 
         Args:
             path: the file; by default the tagger that is part of the package.
             presence: whether to read the presence model.
+            lexicon: whether the vocabulary gets the lexicon (``grounding.text.lexicon``).
 
         Returns:
             The tagger in float32 and in evaluation mode.
 
         Raises:
             InputError: the file does not exist, is truncated or is not a tagger, or its weights do not match its
-                metadata; or the presence model is not one, or was fitted for another tagger.
+                metadata; or the presence model or the lexicon is not one, or was made for another tagger.
         """
         path = Path(path) if path else EMBEDDED
         metadata, tensors = read_tensors(path)
@@ -139,6 +141,8 @@ class TagClassifier(nn.Module):
             raise InputError(f"{path} is not a tagger ({error}): give a file that step=train wrote") from error
         tagger.set_weights(tensors, path)
         tagger.presence = tagger.read_presence(presence_path(path)) if presence else None
+        if lexicon and (beside := lexicon_path(path)).exists():
+            tagger.vocabulary = replace(tagger.vocabulary, lexicon=load_lexicon(beside))
         return tagger.eval()
 
     def read_presence(self, path: str | Path) -> PresenceModel | None:
@@ -194,11 +198,12 @@ class TagClassifier(nn.Module):
         self.load_state_dict(floats, assign=next(self.parameters()).is_meta)
 
 
-def load_vocabulary(path: str | Path | None = None) -> Vocabulary:
+def load_vocabulary(path: str | Path | None = None, lexicon: bool = True) -> Vocabulary:
     """The vocabulary of a tagger.
 
     Args:
         path: the tagger's file; by default the tagger that is part of the package.
+        lexicon: whether the vocabulary gets the lexicon beside the tagger.
 
     Returns:
         The tags, in the order of the tagger's outputs.
@@ -206,4 +211,4 @@ def load_vocabulary(path: str | Path | None = None) -> Vocabulary:
     Raises:
         InputError: the file does not exist or is not a tagger.
     """
-    return TagClassifier.load(path).vocabulary
+    return TagClassifier.load(path, lexicon=lexicon).vocabulary

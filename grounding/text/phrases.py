@@ -1,13 +1,31 @@
 """Phrase: a text to ground, the tags of the vocabulary that it contains, and the words without a tag."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import takewhile
+from dataclasses import dataclass, field
+from itertools import groupby, takewhile
 from pathlib import Path
 
+from grounding.text.lexicon import Meaning
 from grounding.text.vocabulary import Vocabulary
 from grounding.text.words import FUNCTION_WORDS, WordPart, word_parts, words
 from proposals.errors import InputError
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a word of a phrase is read: a distribution over tags, the prior P(A_0) of Zhang et al., Sec. 3.1.
+
+    Attributes:
+        text: the word, or the words that name one thing, as written.
+        tags: the tags that stand for it, 1 to 8.
+        weights: the prior weight of each tag; they sum to 1.
+        how: see :class:`grounding.text.lexicon.Meaning`.
+    """
+
+    text: str
+    tags: tuple[str, ...]
+    weights: tuple[float, ...]
+    how: str
 
 
 @dataclass(frozen=True)
@@ -19,23 +37,27 @@ class Phrase:
         tags: the vocabulary's tags for the text, in the order of its words, without repetitions.
         skipped: the words without a tag, as written, without repetitions. Function words are listed only if the phrase
             has no other word, so that a phrase without tags always has a skipped word.
+        readings: how each word with a tag is read, in the order of the words. A word whose tags repeat those of an
+            earlier word is left out. Not compared.
     """
 
     text: str
     tags: tuple[str, ...]
     skipped: tuple[str, ...]
+    readings: tuple[Reading, ...] = field(default=(), compare=False)
 
     @classmethod
     def parse(cls, text: str, vocabulary: Vocabulary) -> "Phrase":
         """Finds the tags of a text.
 
-        At each word it tries, in this order: the longest tag of several words (separate, hyphenated or joined), the
-        word itself, irregular plurals, the lemma, the parts of a hyphenated word, and the word joined with the next
-        one. A form counts only if the vocabulary contains it.
+        At each word it tries, in this order: the longest tag or entry of the lexicon of several words (separate or
+        hyphenated), the joined parts of a hyphenated word, the word itself as a tag, the word in the lexicon, its base
+        forms (irregular plurals, the lemma) as tags and then in the lexicon, and the word joined with the next one. A
+        form counts only if the vocabulary or its lexicon contains it.
 
         Args:
             text: the text to ground.
-            vocabulary: the tags of the classifier.
+            vocabulary: the tags of the classifier, with or without a lexicon.
 
         Returns:
             The phrase.
@@ -47,10 +69,21 @@ class Phrase:
             raise InputError(f"a phrase must be text, not {text!r}: put it in quotes")
         if not text.strip():
             raise InputError("a phrase is empty: write what to find, such as 'a red mug'")
-        tags, skipped = _tags_and_skipped(text, vocabulary)
-        if not tags and not skipped:
+        readings, skipped = _readings_and_skipped(text, vocabulary)
+        if not readings and not skipped:
             skipped = words(text) or [text.strip()]
-        return cls(text, tuple(dict.fromkeys(tags)), tuple(dict.fromkeys(skipped)))
+        distinct = tuple({reading.tags: reading for reading in reversed(readings)}.values())[::-1]
+        tags = dict.fromkeys(tag for reading in readings for tag in reading.tags)
+        return cls(text, tuple(tags), tuple(dict.fromkeys(skipped)), distinct)
+
+    @property
+    def read_as(self) -> str:
+        """The words that are read as other tags, such as "elephant -> african elephant, indian elephant".
+
+        Several words are separated by "; ". The text is empty if each word is a tag itself.
+        """
+        others = [reading for reading in self.readings if reading.how != "tag"]
+        return "; ".join(f"{reading.text} -> {', '.join(reading.tags)}" for reading in others)
 
 
 def read_phrases(source: str | Sequence[str]) -> list[str]:
@@ -86,41 +119,57 @@ def read_phrases(source: str | Sequence[str]) -> list[str]:
     return phrases
 
 
-def _tags_and_skipped(text: str, vocabulary: Vocabulary) -> tuple[list[str], list[str]]:
-    """The tags of a text, and its words without a tag except function words.
+def _readings_and_skipped(text: str, vocabulary: Vocabulary) -> tuple[list[Reading], list[str]]:
+    """The readings of a text, and its words without a tag except function words.
 
     If a tag covers only one part of a hyphenated word, the other part is listed instead of the whole word.
     """
     parts, written = word_parts(text), words(text)
-    tags: list[str] = []
+    readings: list[Reading] = []
     missing: list[WordPart] = []
     covered: set[int] = set()  # numbers of the words that have a tag for at least one part
     start = 0
     while start < len(parts):
-        tag, count = _next_tag(parts, start, vocabulary)
-        if tag:
-            tags.append(tag)
-            covered |= {part.word for part in parts[start : start + count]}
+        meaning, count = _next_meaning(parts, start, vocabulary)
+        if meaning:
+            taken, size = parts[start : start + count], len(meaning.tags)
+            readings.append(Reading(_written(taken), meaning.tags, (1 / size,) * size, meaning.how))
+            covered |= {part.word for part in taken}
         elif parts[start].normalized not in FUNCTION_WORDS:
             missing.append(parts[start])
         start += count
-    return tags, [part.text if part.word in covered else written[part.word] for part in missing]
+    return readings, [part.text if part.word in covered else written[part.word] for part in missing]
 
 
-def _next_tag(parts: list[WordPart], start: int, vocabulary: Vocabulary) -> tuple[str | None, int]:
-    """The tag at the beginning of ``parts[start:]`` and its number of parts; (None, 1) if there is no tag."""
-    tag, count = vocabulary.match(parts, start)
-    if tag:
-        return tag, count
+def _written(parts: list[WordPart]) -> str:
+    """The text of some parts: a hyphen within a word, a space between words."""
+    return " ".join("-".join(part.text for part in word) for _, word in groupby(parts, lambda part: part.word))
+
+
+def _next_meaning(parts: list[WordPart], start: int, vocabulary: Vocabulary) -> tuple[Meaning | None, int]:
+    """The meaning of the beginning of ``parts[start:]`` and its number of parts; (None, 1) if there is none."""
+    meaning, count = _several(parts, start, vocabulary)
+    if meaning:
+        return meaning, count
     following = (parts[i] for i in range(start, len(parts)))
     first, *rest = (part.normalized for part in takewhile(lambda part: part.word == parts[start].word, following))
-    if rest and (tag := vocabulary.tag_of("".join((first, *rest)))):
-        return tag, 1 + len(rest)
+    if rest and (meaning := vocabulary.meaning_of("".join((first, *rest)))):
+        return meaning, 1 + len(rest)
     if first in FUNCTION_WORDS:
-        return (first if first in vocabulary else None), 1
-    if tag := vocabulary.tag_of(first):
-        return tag, 1
+        return (Meaning((first,), "tag") if first in vocabulary else None), 1
+    if meaning := vocabulary.meaning_of(first):
+        return meaning, 1
     second = parts[start + 1].normalized if start + 1 < len(parts) else ""
     if second and second not in FUNCTION_WORDS and (tag := vocabulary.tag_of(first + second)):
-        return tag, 2
+        return Meaning((tag,), "tag"), 2
     return None, 1
+
+
+def _several(parts: list[WordPart], start: int, vocabulary: Vocabulary) -> tuple[Meaning | None, int]:
+    """The longest tag or entry of the lexicon of several words; a tag comes before an entry of the same length."""
+    tag, count = vocabulary.match(parts, start)
+    if vocabulary.lexicon is not None:
+        meaning, length = vocabulary.lexicon.match(parts, start, max(2, count + 1))
+        if meaning:
+            return meaning, length
+    return (Meaning((tag,), "tag") if tag else None), count

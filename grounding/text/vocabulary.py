@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
+from grounding.text.lexicon import Lexicon, Meaning
 from grounding.text.words import WordPart, base_forms, caption_tags, normalize, word_parts, words
 from proposals.errors import InputError
 
@@ -16,12 +17,15 @@ class Vocabulary:
     Args:
         tags: normalised texts (see :func:`grounding.text.words.normalize`) without repetitions; a tag may have several
             words.
+        lexicon: the meanings of words that are not tags; None if only tags and their inflected forms are known. Two
+            vocabularies with the same tags are equal, whatever their lexicons.
 
     Raises:
         InputError: there are no tags, or a tag is empty, not normalised, without a word, or repeated.
     """
 
     tags: tuple[str, ...]
+    lexicon: Lexicon | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.tags, str):
@@ -34,6 +38,8 @@ class Vocabulary:
         if len(self._rows) < len(self.tags):
             repeated, count = Counter(self.tags).most_common(1)[0]
             raise InputError(f"tag {repeated!r} is given {count} times: give each tag once")
+        if self.lexicon is not None:
+            self.lexicon.check(self.tags)
 
     @classmethod
     def from_captions(cls, captions_per_image: Iterable[Sequence[str]], minimum: int = 10) -> "Vocabulary":
@@ -97,6 +103,25 @@ class Vocabulary:
             The tag, or None if the vocabulary has no form of the word.
         """
         return next((tag for form in (word, *base_forms(word)) if (tag := self._exact(form))), None)
+
+    def meaning_of(self, word: str) -> Meaning | None:
+        """How a word is read: as the tag that it is, as an entry of the lexicon, or by one of its base forms.
+
+        Args:
+            word: one normalised word, or several joined without a space.
+
+        Returns:
+            The meaning, or None if neither the tags nor the lexicon have a form of the word.
+        """
+        if tag := self._exact(word):
+            return Meaning((tag,), "tag")
+        if self.lexicon is None:
+            return Meaning((tag,), "tag") if (tag := self.tag_of(word)) else None
+        if meaning := self.lexicon.get(word):
+            return meaning
+        if tag := self.tag_of(word):
+            return Meaning((tag,), "tag")
+        return next((meaning for form in base_forms(word) if (meaning := self.lexicon.get(form))), None)
 
     def match(self, parts: Sequence[WordPart], start: int) -> tuple[str | None, int]:
         """The longest tag of several words at the beginning of ``parts[start:]``.
