@@ -16,7 +16,7 @@ from grounding.batch import NAMED, GroundingBatch
 from proposals import Proposals, SegmentProposer
 from proposals.errors import InputError
 
-PHRASES = ["a woman in an orange suit", "a cup of coffee", "a xylophone"]
+PHRASES = ["a woman in an orange suit", "a cup of coffee", "a zorgophone"]
 
 
 class OncePerPhoto:
@@ -229,13 +229,13 @@ def test_gpu_and_cpu_agree(grounder, small):
 
 
 def test_an_answer_prints_as_one_line_and_shows_its_overlay(grounder, small):
-    woman, unknown = grounder.ground(small[0], ["a woman with a xylophone", "a xylophone"])
+    woman, unknown = grounder.ground(small[0], ["a woman with a zorgophone", "a zorgophone"])
     box = ", ".join(f"{side:.0f}" for side in woman.boxes[0])
     assert repr(woman) == str(woman) == (
-        f"Grounding('a woman with a xylophone': box=({box}), score={woman.scores[0]:.3f}, boxes={len(woman.boxes)}, "
-        "skipped=('xylophone',))"
+        f"Grounding('a woman with a zorgophone': box=({box}), score={woman.scores[0]:.3f}, boxes={len(woman.boxes)}, "
+        "skipped=('zorgophone',))"
     )  # fmt: skip
-    assert repr(unknown) == "Grounding('a xylophone': not groundable, skipped=('xylophone',))"
+    assert repr(unknown) == "Grounding('a zorgophone': not groundable, skipped=('zorgophone',))"
     assert woman._repr_png_().startswith(b"\x89PNG")
     assert unknown._repr_png_() is None
     (answers,) = grounder.ground_batch(small[:1], ["a woman"])

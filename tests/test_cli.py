@@ -23,13 +23,13 @@ def grounding(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_ground_a_photo(tmp_path, coffee):
-    done = grounding(tmp_path, f"image={coffee}", "phrases=[a cup of coffee, a xylophone]")
+    done = grounding(tmp_path, f"image={coffee}", "phrases=[a cup of coffee, a zorgophone]")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     known, unknown = done.stdout.splitlines()[1:3]
     assert known.startswith("a cup of coffee")
     assert "not groundable" in unknown
-    assert unknown.endswith("xylophone")
+    assert unknown.endswith("zorgophone")
     record = json.loads((tmp_path / "runs" / "ground" / "groundings.json").read_text())
     assert [g["groundable"] for g in record["groundings"]] == [True, False]
     assert (tmp_path / "runs" / "ground" / "01-a-cup-of-coffee.png").exists()

@@ -242,7 +242,7 @@ def test_our_own_coco_file_is_read_back(tmp_path, grounder):
         (tmp_path / "shop" / name).mkdir(parents=True)
         pixels = np.random.default_rng(ord(name)).integers(0, 255, (60, 90, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "shop" / name / "1.png")
-    ground(grounder, str(tmp_path / "shop"), ["a dog", "a xylophone", "the sky"], str(tmp_path / "out"), "coco")
+    ground(grounder, str(tmp_path / "shop"), ["a dog", "a zorgophone", "the sky"], str(tmp_path / "out"), "coco")
     read = list(Coco(tmp_path, "none", tmp_path / "out" / "coco.json", tmp_path / "shop"))
     assert [(image.id, image.classes) for image in read] == [
         ("a/1", ["a dog", "the sky"]),

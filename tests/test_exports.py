@@ -25,7 +25,7 @@ ODD = [
     "👩‍🚀 a woman 🚀",
     "=SUM(A1) a null \0 byte, a man",
     "  a flag  ",
-    "a xylophone",
+    "a zorgophone",
     "e\u0301 and \u00e9 and \u2028 a face",
 ]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -35,7 +35,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 def answered(astronaut, coffee) -> list[Answers]:
     grounder = Grounder.load(method="c-mwp", side=224)
     scenes = [grounder.look(path) for path in (astronaut, coffee)]
-    asked = [ODD, ["a cup", "a xylophone", "a cup"]]
+    asked = [ODD, ["a cup", "a zorgophone", "a cup"]]
     names = ["deep/astronaut.png", "Kaffee ☕.png"]
     return [
         Answers(name, scene.image.shape[:2], scene.ground(phrases))
@@ -59,7 +59,7 @@ def test_json_contains_the_phrases_unchanged(answered, tmp_path):
         np.testing.assert_allclose(np.reshape(record["boxes"], (-1, 4)), answer.boxes[:BOXES], atol=0.005)
         assert record["scores"] == list(answer.scores[:BOXES])
     assert first["groundings"][6] == {
-        "phrase": "a xylophone", "groundable": False, "tags": [], "skipped": ["xylophone"], "read_as": "",
+        "phrase": "a zorgophone", "groundable": False, "tags": [], "skipped": ["zorgophone"], "read_as": "",
         "presence": None, "present": None, "boxes": [], "scores": []
     }  # fmt: skip
 
@@ -99,9 +99,9 @@ def test_csv_has_one_row_for_each_box(answered, tmp_path):
         np.testing.assert_allclose([float(row[k]) for k in ("x1", "y1", "x2", "y2")], answer.boxes[0], atol=0.005)
         assert float(row["score"]) == answer.scores[0]
         assert tuple(json.loads(row["tags"])) == answer.phrase.tags
-    (unknown,) = (row for row in rows if row["phrase"] == "a xylophone" and row["image"].startswith("deep"))
+    (unknown,) = (row for row in rows if row["phrase"] == "a zorgophone" and row["image"].startswith("deep"))
     assert [unknown[k] for k in ("groundable", "rank", "x1", "score", "skipped")] == [
-        "false", "", "", "", '["xylophone"]'
+        "false", "", "", "", '["zorgophone"]'
     ]  # fmt: skip
 
 
@@ -123,10 +123,10 @@ def test_pycocotools_reads_coco(answered, tmp_path, capsys):
     assert cup["area"] == pytest.approx(width * height, abs=0.01)
     assert (cup["iscrowd"], cup["segmentation"]) == (0, [])
     assert cup["score"] == answered[1].groundings[0].scores[0]
-    xylophone = phrases.index("a xylophone") + 1
-    assert not truth.getAnnIds(catIds=[xylophone])
+    zorgophone = phrases.index("a zorgophone") + 1
+    assert not truth.getAnnIds(catIds=[zorgophone])
     assert truth.dataset["not_groundable"] == [
-        {"image_id": image, "category_id": xylophone, "phrase": "a xylophone", "skipped": ["xylophone"]}
+        {"image_id": image, "category_id": zorgophone, "phrase": "a zorgophone", "skipped": ["zorgophone"]}
         for image in (1, 2)
     ]
 
@@ -194,8 +194,8 @@ def test_an_overlay_shows_letters_of_any_script(answered, astronaut):
 
 def test_a_phrase_that_is_not_groundable_is_not_drawn(answered, astronaut, tmp_path):
     unknown, image = answered[0].groundings[6], np.asarray(Image.open(astronaut))
-    with pytest.raises(InputError, match="'a xylophone' is not groundable: there is nothing to draw"):
+    with pytest.raises(InputError, match="'a zorgophone' is not groundable: there is nothing to draw"):
         unknown.overlay()
-    with pytest.raises(InputError, match="'a xylophone' is not groundable: it has no map"):
-        write_map(tmp_path / "xylophone.npy", unknown)
+    with pytest.raises(InputError, match="'a zorgophone' is not groundable: it has no map"):
+        write_map(tmp_path / "zorgophone.npy", unknown)
     assert f"{SVG}g" not in {child.tag for child in defusedxml.ElementTree.fromstring(svg(image, [unknown]))}

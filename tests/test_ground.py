@@ -19,7 +19,7 @@ from grounding.text.phrases import read_phrases
 from proposals import SegmentProposer
 from proposals.errors import InputError, SkippedError
 
-PHRASES = ["a cup of coffee", "a xylophone"]
+PHRASES = ["a cup of coffee", "a zorgophone"]
 
 
 @pytest.fixture(scope="module")

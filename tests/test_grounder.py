@@ -43,11 +43,11 @@ def test_the_maximum_lies_on_the_orange_suit(astronaut):
 
 
 def test_unknown_words_are_named_and_get_no_boxes(scene):
-    known, unknown = scene.ground(["a woman with a xylophone", "a xylophone"])
+    known, unknown = scene.ground(["a woman with a zorgophone", "a zorgophone"])
     assert known.groundable
-    assert known.phrase.skipped == ("xylophone",)
+    assert known.phrase.skipped == ("zorgophone",)
     assert not unknown.groundable
-    assert unknown.phrase.skipped == ("xylophone",)
+    assert unknown.phrase.skipped == ("zorgophone",)
     assert unknown.boxes.shape == (0, 4)
     assert unknown.heatmap is None
     assert unknown.point is None
@@ -191,7 +191,7 @@ def test_invalid_phrases_are_refused(scene):
     with pytest.raises(InputError, match="a phrase is empty"):
         scene.ground(["a woman", "  "])
     with pytest.raises(InputError, match="the vocabulary has no tag"):
-        scene.attend(["xylophone"])
+        scene.attend(["zorgophone"])
 
 
 @pytest.mark.parametrize(
@@ -205,13 +205,13 @@ def test_invalid_settings_are_refused(settings, message):
 
 
 def test_the_step_writes_boxes_and_overlays(grounder, astronaut, tmp_path, capsys):
-    ground(grounder, str(astronaut), ["a woman", "a xylophone"], str(tmp_path))
+    ground(grounder, str(astronaut), ["a woman", "a zorgophone"], str(tmp_path))
     record = json.loads((tmp_path / "groundings.json").read_text())
     woman, unknown = record["groundings"]
     assert record["size"] == [512, 512]
     assert woman["groundable"]
     assert not unknown["groundable"]
-    assert unknown["skipped"] == ["xylophone"]
+    assert unknown["skipped"] == ["zorgophone"]
     assert len(woman["boxes"]) == len(woman["scores"]) == 10
     overlays = sorted(path.name for path in tmp_path.glob("*.png"))
     assert overlays == ["01-a-woman.png"]
@@ -219,7 +219,7 @@ def test_the_step_writes_boxes_and_overlays(grounder, astronaut, tmp_path, capsy
     assert picture.shape[1] == 512
     assert picture.std() > 20
     printed = capsys.readouterr().out
-    assert "a xylophone  not groundable" in printed
+    assert "a zorgophone  not groundable" in printed
 
 
 def test_conf_and_code_have_the_same_settings():

@@ -220,13 +220,13 @@ def test_many_layers_in_one_pass_have_the_maps_of_each_alone(tagger):
 
 
 def test_a_table_and_a_picture(tagger, astronaut, tmp_path, capsys):
-    found = layers(tagger, str(astronaut), ["a woman", "an orange xylophone for $5 and $6"], tmp_path, 224)
+    found = layers(tagger, str(astronaut), ["a woman", "an orange zorgophone for $5 and $6"], tmp_path, 224)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split() == ["layer", "kind", "channels", "h", "x", "w", "stride", "field"]
     assert printed[5].split() == ["pool2", "MaxPool2d", "192", "28", "x", "28", "8", "27", "default"]
     record = json.loads((tmp_path / "layers.json").read_text("utf-8"))
     assert record["pixels"] == [224, 224]
-    assert record["phrases"][1]["skipped"][0] == "xylophone"
+    assert record["phrases"][1]["skipped"][0] == "zorgophone"
     assert [layer["name"] for layer in record["layers"]] == [layer.name for layer in found]
     assert record["layers"][4]["field"] == [27, 27]
     assert not found[-1].drawable

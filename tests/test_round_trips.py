@@ -21,7 +21,7 @@ from grounding.text.phrases import Phrase
 from grounding.text.vocabulary import Vocabulary
 from training.sources import find_source
 
-PHRASES = ["a cup of coffee", 'a "red" table,\n; and', "a xylophone"]
+PHRASES = ["a cup of coffee", 'a "red" table,\n; and', "a zorgophone"]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 NAME = st.text(st.characters(exclude_characters="\0/", min_codepoint=32, exclude_categories=["Cs"]), min_size=1)
 Found = dict[tuple[str, str], tuple[list[float], float]]

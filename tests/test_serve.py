@@ -20,7 +20,7 @@ def token(site, astronaut) -> str:
 
 
 def test_grounding_a_stored_photo(site, token, page_grounder, astronaut):
-    phrases = ["an orange suit", "a woman with a xylophone", "זְאֵב 🐺"]
+    phrases = ["an orange suit", "a woman with a zorgophone", "זְאֵב 🐺"]
     reply = ask(site, "POST", f"/api/photos/{token}/ground", {"phrases": phrases, "boxes": 3}).json
     assert reply["photo"] == {"token": token, "name": "astronaut.png", "width": 512, "height": 512, "seconds": 1800}
     assert (reply["method"], reply["gamma"]) == ("c-mwp", 0.4)
@@ -41,7 +41,7 @@ def test_heat_maps_have_the_maximum_of_the_map(site, token, page_grounder, astro
     assert picture.shape == (*own.shape, 4)
     assert np.unravel_index(picture[..., 3].argmax(), own.shape) == np.unravel_index(own.argmax(), own.shape)
     assert picture[..., 3].min() == 0 and picture[..., 3].max() == 255
-    assert ask(site, "GET", f"/api/photos/{token}/heat.png?phrase=a+xylophone").status == 404
+    assert ask(site, "GET", f"/api/photos/{token}/heat.png?phrase=a+zorgophone").status == 404
 
 
 def test_grounding_the_noun_phrases_of_a_caption(site, token):
@@ -116,7 +116,7 @@ def test_exports(site, token):
     def taken(kind: str, *phrases: str) -> HttpReply:
         return ask(site, "POST", f"/api/photos/{token}/exports/{kind}", {"phrases": phrases, "boxes": 2})
 
-    asked = ("an orange suit", "a <xylophone>", "a smiling woman")
+    asked = ("an orange suit", "a <zorgophone>", "a smiling woman")
     assert [g["groundable"] for g in taken("json", *asked).json["groundings"]] == [True, False, True]
     coco = taken("coco.json", *asked)
     assert coco.headers["content-disposition"] == "attachment; filename*=UTF-8''astronaut.coco.json"
@@ -124,7 +124,7 @@ def test_exports(site, token):
     drawing = taken("svg", *asked)
     assert drawing.body.count(b"<g ") == 2 and "default-src 'none'" in drawing.headers["content-security-policy"]
     assert Image.open(BytesIO(taken("png", *asked).body)).width == 1024
-    assert taken("png", "a xylophone").status == 422
+    assert taken("png", "a zorgophone").status == 422
 
 
 def test_an_internal_error_has_a_short_message(site, token, monkeypatch, caplog):

@@ -65,13 +65,12 @@ class Lexicon:
                 f"{self.source} was made for other tags: make it again with 'grounding step=lexicon tagger.path=FILE', "
                 "or set lexicon=false"
             )
-        known = set(tags)
-        for word, meaning in self.meanings.items():
-            if not known.issuperset(meaning.tags):
-                raise InputError(
-                    f"{self.source}: {word!r} is read as {', '.join(meaning.tags)}, and not all of them are tags: make "
-                    "it again with 'grounding step=lexicon tagger.path=FILE'"
-                )
+        odd = {tag for meaning in set(self.meanings.values()) for tag in meaning.tags} - set(tags)
+        if odd:
+            raise InputError(
+                f"{self.source} reads words as {min(odd)!r}, which is not a tag: make it again with "
+                "'grounding step=lexicon tagger.path=FILE'"
+            )
 
     def get(self, word: str) -> Meaning | None:
         """The meaning of one normalised word, or of several joined without a space.
@@ -149,7 +148,7 @@ def encode(lexicon: Lexicon, licence: str) -> str:
 
     Args:
         lexicon: the lexicon.
-        licence: the notice of the source's licence.
+        licence: the notice of WordNet's licence.
 
     Returns:
         JSON. Each line of "entries" has a kind, its tags, and all words that are read so.
