@@ -72,9 +72,11 @@ class Phrase:
         readings, skipped = _readings_and_skipped(text, vocabulary)
         if not readings and not skipped:
             skipped = words(text) or [text.strip()]
-        distinct = tuple({reading.tags: reading for reading in reversed(readings)}.values())[::-1]
+        first: dict[tuple[str, ...], Reading] = {}
+        for reading in readings:
+            first.setdefault(reading.tags, reading)
         tags = dict.fromkeys(tag for reading in readings for tag in reading.tags)
-        return cls(text, tuple(tags), tuple(dict.fromkeys(skipped)), distinct)
+        return cls(text, tuple(tags), tuple(dict.fromkeys(skipped)), tuple(first.values()))
 
     @property
     def read_as(self) -> str:
