@@ -128,8 +128,7 @@ def answer_categories(
 
 def _presence(scene: GroundingScene, names: Sequence[str]) -> Sequence[float | None]:
     """The presence of each name; it needs no boxes."""
-    ask = getattr(scene, "presence", None)
-    return [None] * len(names) if ask is None or not names else ask(names)
+    return scene.presence(names)
 
 
 def presence_answers(

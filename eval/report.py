@@ -31,7 +31,6 @@ from grounding.cache import Cache
 from grounding.draw import heated
 from grounding.runtime.artefacts import atomic_path
 from grounding.runtime.ledger import Ledger
-from grounding.text.phrases import Phrase
 from proposals.errors import InputError
 
 PhraseReader = Flickr30kEntities | CategoryPhotos
@@ -129,7 +128,7 @@ def _picture(look: Callable, grounder: Grounder, data: PhraseReader, phrase: dic
     if entity is None:
         where = f" in caption {phrase['sentence']}" if form is ENTITIES else ""
         raise InputError(f"{image.id} has no phrase {phrase['phrase']}{where}")
-    scene = look(image.path, Phrase.parse(entity.text, grounder.tagger.vocabulary).tags)
+    scene = look(image.path, [entity.text])
     (answer,) = scene.ground([entity.text])
     scale = min(1, MAX_SIDE / max(image.size))
     small = Image.fromarray(scene.image).resize([max(1, round(n * scale)) for n in image.size[::-1]])

@@ -11,7 +11,6 @@ from grounding import Grounder
 from grounding.cache import Cache
 from grounding.runtime.ranks import rank_of, wait_for_all
 from grounding.scene import GroundingScene
-from grounding.text.phrases import Phrase
 from proposals.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -43,7 +42,8 @@ def scenes(
         scene = None
         try:
             if image.entities or without_phrase:
-                scene = grounder.look(image.path) if kept is None else kept.look(image.path, _tags(grounder, image))
+                texts = list(dict.fromkeys(entity.text for entity in image.entities))
+                scene = grounder.look(image.path) if kept is None else kept.look(image.path, texts)
         except InputError as error:
             log.warning("skipped %s: %s", image.id, error)
             unread(image.id, str(error))
@@ -90,8 +90,3 @@ def evaluates_here(
             raise InputError(f"{world} ranks share their work through a cache: set cache=FOLDER")
         fill_cache(grounder, images, cache)
     return rank == 0
-
-
-def _tags(grounder: Grounder, image: PhrasePhoto) -> list[str]:
-    phrases = {entity.text for entity in image.entities}
-    return sorted({tag for text in phrases for tag in Phrase.parse(text, grounder.tagger.vocabulary).tags})

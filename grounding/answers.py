@@ -27,11 +27,13 @@ class Grounding:
         boxes: ``(K, 4)`` float64 xyxy, half-open, in pixels of the image, best first; empty if not groundable.
         scores: ``(K,)``, non-increasing: the probability that each box wins in the vote, or f(R) without a vote (see
             ``grounding.rescoring``).
-        map: ``(h, w)``, the mass of the phrase on the grid of the proposals; None if not groundable.
+        map: ``(h, w)``, the mass of the phrase on the grid of the proposals; None if not groundable. After a vote it is
+            the map of the method's focus, if it has one (see ``grounding.attention.methods``).
         size: (height, width) of the image in pixels.
         image: ``(H, W, 3)`` uint8 RGB, the photo; None in the answers of ``Grounder.ground_batch``, unless its
             ``keep_images`` is set.
         voted: whether the scores come from a vote.
+        focus: the most probable point, if the map of another method than that of the scores determined it.
         presence: probability in 0..1 that the photo shows what the phrase names; None if it is unknown: the tagger has
             no presence model, or the phrase is not groundable. The boxes and scores do not depend on it.
         present: whether ``presence`` reaches the threshold (``Settings.presence``); None if ``presence`` is None.
@@ -46,6 +48,7 @@ class Grounding:
     voted: bool = False
     presence: float | None = None
     present: bool | None = None
+    focus: tuple[float, float] | None = None
 
     @property
     def groundable(self) -> bool:
@@ -72,22 +75,11 @@ class Grounding:
         Without a vote it is the maximum of the map. After a vote it is the maximum among those cells that the largest
         total score of boxes covers, because the maximum of the whole map is sometimes beside the object.
         """
-        if self.map is None:
-            return None
-        candidates = np.where(self._covering >= self._covering.max(), self.map, -1) if self.voted else self.map
-        y, x = np.unravel_index(candidates.argmax(), self.map.shape)
-        height, width = self.map.shape
-        return float((x + 0.5) * self.size[1] / width), float((y + 0.5) * self.size[0] / height)
-
-    @cached_property
-    def _covering(self) -> NDArray[np.float64]:
-        """``(h, w)``, the total score of the boxes that cover each cell of the map."""
-        assert self.map is not None
-        covering, (height, width) = np.zeros(self.map.shape), self.map.shape
-        cells = self.boxes * np.array([width, height] * 2) / np.array(self.size[::-1] * 2)
-        for (x1, y1), (x2, y2), score in zip(np.floor(cells[:, :2]), np.ceil(cells[:, 2:]), self.scores, strict=True):
-            covering[int(y1) : int(y2), int(x1) : int(x2)] += score
-        return covering
+        if self.map is None or self.focus is not None:
+            return self.focus
+        if self.voted:
+            return likely_point(self.map, self.boxes, self.scores, self.size)
+        return _maximum(self.map, self.size)
 
     def __repr__(self) -> str:
         result = "not groundable"
@@ -128,6 +120,35 @@ class Grounding:
             return None
         self.overlay().save(png := BytesIO(), "PNG")
         return png.getvalue()
+
+
+def likely_point(
+    attention: NDArray[np.float64], boxes: NDArray[np.float64], scores: NDArray[np.float64], size: tuple[int, int]
+) -> tuple[float, float]:
+    """The maximum of a map among those cells that the largest total score of boxes covers.
+
+    The maximum of the whole map is sometimes beside the object.
+
+    Args:
+        attention: ``(h, w)``, the map.
+        boxes: ``(K, 4)`` xyxy in pixels of the image.
+        scores: ``(K,)``, >= 0.
+        size: (height, width) of the image in pixels.
+
+    Returns:
+        (x, y) in pixels of the image.
+    """
+    covering, (height, width) = np.zeros(attention.shape), attention.shape
+    cells = boxes * np.array([width, height] * 2) / np.array(size[::-1] * 2)
+    for (x1, y1), (x2, y2), score in zip(np.floor(cells[:, :2]), np.ceil(cells[:, 2:]), scores, strict=True):
+        covering[int(y1) : int(y2), int(x1) : int(x2)] += score
+    return _maximum(np.where(covering >= covering.max(), attention, -1), size)
+
+
+def _maximum(attention: NDArray[np.float64], size: tuple[int, int]) -> tuple[float, float]:
+    """The centre of the largest cell, (x, y) in pixels of the image."""
+    y, x = np.unravel_index(attention.argmax(), attention.shape)
+    return float((x + 0.5) * size[1] / attention.shape[1]), float((y + 0.5) * size[0] / attention.shape[0])
 
 
 class Answers(NamedTuple):

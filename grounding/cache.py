@@ -10,7 +10,7 @@ from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -74,40 +74,67 @@ MODULES = (
 )
 
 
+SCORES = "scores"
+
+
 class CachedScene:
-    """A ``MapSource`` with the maps of some tags; it runs the network only for maps that it does not have.
+    """A ``MapSource`` with the scores and some maps of a photo; it runs the network only for what it lacks.
 
     Args:
-        maps: ``(h, w)`` float32 by the tag's index.
+        kept: what the file has: the score maps under ``SCORES``, and ``(h, w)`` maps by :func:`map_key`; float32.
         look: runs the forward pass.
-        method: the attention method of the maps.
 
     Attributes:
-        maps: the maps so far.
+        kept: the scores and maps so far.
     """
 
-    def __init__(self, maps: dict[int, NDArray[np.float32]], look: Callable[[], Scene], method: str) -> None:
-        self.maps, self._look, self._method = maps, look, method
+    def __init__(self, kept: dict[str, NDArray[np.float32]], look: Callable[[], Scene]) -> None:
+        self.kept, self._look = kept, look
+        self._scene: Scene | None = None
 
-    def attend(self, tags: Sequence[int], method: str, /) -> Tensor:
-        """Returns the maps of tags, as ``Scene.attend`` does.
+    @property
+    def score_maps(self) -> Tensor:
+        """``(1, tags, h', w')`` float32, the tagger's scores at each of its positions."""
+        if SCORES not in self.kept:
+            self.kept[SCORES] = self._computed().score_maps.float().cpu().numpy()
+        return torch.from_numpy(self.kept[SCORES])
+
+    def attend(self, signals: Tensor, method: str, /) -> Tensor:
+        """Returns the maps of words, as ``Scene.attend`` does.
 
         Args:
-            tags: indices of tags.
-            method: the attention method; maps of another method than the cached one are not cached.
+            signals: ``(W, tags)``, each word's distribution over the tags.
+            method: the attention method.
 
         Returns:
             ``(1, W, h, w)`` float32.
         """
-        if method != self._method:
-            return self._compute(tags, method)
-        missing = [tag for tag in tags if tag not in self.maps]
+        keys = [map_key(method, signal) for signal in signals]
+        missing = [number for number, key in enumerate(keys) if key not in self.kept]
         if missing:
-            self.maps |= zip(missing, self._compute(missing, method)[0].float().cpu().numpy(), strict=True)
-        return torch.from_numpy(np.stack([self.maps[tag] for tag in tags]))[None]
+            # one tensor, because there is one target
+            maps = cast(Tensor, self._computed().attend(signals[missing], method))[0].float().cpu().numpy()
+            self.kept |= zip([keys[number] for number in missing], maps, strict=True)
+        return torch.from_numpy(np.stack([self.kept[key] for key in keys]))[None]
 
-    def _compute(self, tags: Sequence[int], method: str) -> Tensor:
-        return cast(Tensor, self._look().attend(tags, method))  # one tensor, because there is one target
+    def release(self) -> None:
+        """Frees the network's activations."""
+        self._scene = None
+
+    def _computed(self) -> Scene:
+        self._scene = self._scene or self._look()
+        return self._scene
+
+
+def map_key(method: str, signal: Tensor) -> str:
+    """The name of a word's map in a file of the cache: method, tags and their shares: "c-mwp 12:0.25 40:0.75".
+
+    Args:
+        method: the attention method.
+        signal: ``(tags,)`` float64, the word's distribution over the tags.
+    """
+    tags = signal.nonzero()[:, 0].tolist()
+    return " ".join([method, *(f"{tag}:{share!r}" for tag, share in zip(tags, signal[tags].tolist(), strict=True))])
 
 
 class Cache:
@@ -126,26 +153,37 @@ class Cache:
     def __init__(self, grounder: Grounder, folder: str | Path) -> None:
         self.grounder, self.folder = grounder, Path(folder)
 
-    def look(self, path: str | Path, tags: Sequence[str]) -> GroundingScene:
-        """Returns what ``Grounder.look`` returns, with the maps of some tags.
+    def look(self, path: str | Path, phrases: Sequence[str] = ()) -> GroundingScene:
+        """Returns what ``Grounder.look`` returns, with the maps of the words of some phrases.
 
         Args:
             path: the photo.
-            tags: the tags whose maps are read or computed, and kept.
+            phrases: the phrases whose maps are read or computed, and kept.
 
         Returns:
             The scene.
 
         Raises:
-            InputError: the photo cannot be read, the vocabulary does not contain a tag, or the folder cannot be
-                written.
+            InputError: the photo cannot be read, a phrase is empty, or the folder cannot be written.
         """
         image, grounder = read_image(path), self.grounder
         name = f"{Path(path).stem}-{sha256(Path(path).read_bytes()).hexdigest()[:16]}.npz"
         proposals = self._proposals(self._proposals_folder / name, image, Path(path).stem)
-        ids = sorted({grounder.tagger.vocabulary.index(tag) for tag in tags})
-        scene = self._maps(self._maps_folder / name, ids, image)
-        return GroundingScene(image, proposals, scene, grounder.tagger, grounder.topdown, grounder.settings)
+
+        def look() -> Scene:
+            settings = grounder.settings
+            return grounder.topdown.look(grounder.tagger.prepare(image, [settings.side]), settings.method)
+
+        file = self._maps_folder / name
+        source = CachedScene(_read_maps(file), look)
+        known = len(source.kept)
+        scene = GroundingScene(image, proposals, source, grounder.tagger, grounder.topdown, grounder.settings)
+        scene.prepare(phrases)
+        source.release()
+        if len(source.kept) > known:
+            np.savez_compressed(buffer := BytesIO(), **cast(dict[str, Any], source.kept))
+            _write(file, buffer.getvalue())
+        return scene
 
     @cached_property
     def _proposals_folder(self) -> Path:
@@ -173,28 +211,12 @@ class Cache:
             _write(path, encode(proposals))
             return proposals
 
-    def _maps(self, path: Path, ids: list[int], image: NDArray[np.uint8]) -> CachedScene:
-        def look() -> Scene:
-            settings = self.grounder.settings
-            return self.grounder.topdown.look(self.grounder.tagger.prepare(image, [settings.side]), settings.method)
 
-        scene = CachedScene(_read_maps(path), look, self.grounder.settings.method)
-        known = len(scene.maps)
-        if ids:
-            scene.attend(ids, self.grounder.settings.method)
-        if len(scene.maps) > known:
-            numbers, maps = np.array(list(scene.maps)), np.stack(list(scene.maps.values()))
-            buffer = BytesIO()
-            np.savez_compressed(buffer, tags=numbers, maps=maps)
-            _write(path, buffer.getvalue())
-        return scene
-
-
-def _read_maps(path: Path) -> dict[int, NDArray[np.float32]]:
-    """Reads the maps of a file; none if the file is missing or damaged."""
+def _read_maps(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Reads the scores and maps of a file; none if the file is missing or damaged."""
     try:
         with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            return dict(zip(file["tags"].tolist(), file["maps"], strict=True))
+            return dict(file.items())
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
         return {}
 

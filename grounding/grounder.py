@@ -1,6 +1,7 @@
 """Grounder: finds what phrases name in photos. The public class of the package."""
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ class Grounder:
         nms: float | None = None,
         vote: float | None = None,
         presence: float | None = None,
+        rivalry: float | None = None,
     ) -> list[Grounding]:
         """Answers phrases about one image. Equals ``look(image).ground(phrases)``.
 
@@ -90,6 +92,7 @@ class Grounder:
             nms: see :class:`Settings`; None for the grounder's.
             vote: see :class:`Settings`; None for the grounder's.
             presence: see :class:`Settings`; None for the grounder's.
+            rivalry: see :class:`Settings`; None for the grounder's.
 
         Returns:
             One answer for each phrase.
@@ -97,7 +100,7 @@ class Grounder:
         Raises:
             InputError: see :meth:`look` and :meth:`GroundingScene.ground`.
         """
-        return self.look(image).ground(phrases, gamma, prior, nms, vote=vote, presence=presence)
+        return self.look(image).ground(phrases, gamma, prior, nms, vote=vote, presence=presence, rivalry=rivalry)
 
     def ground_batch(
         self, images: Iterable[Photo], phrases: Phrases, progress: bool = True, keep_images: bool = False
@@ -137,6 +140,9 @@ class Grounder:
             InputError: the image cannot be read, see ``grounding.images.read_image``.
         """
         pixels = read_image(image)
-        scene = self.topdown.look(self.tagger.prepare(pixels, [self.settings.side]), self.settings.method)
         name = Path(image).stem if isinstance(image, str | Path) else None
-        return GroundingScene(pixels, self.proposer(pixels, name), scene, self.tagger, self.topdown, self.settings)
+        # the proposals use one core, and need nothing of the network
+        with ThreadPoolExecutor(1) as beside:
+            proposals = beside.submit(self.proposer, pixels, name)
+            scene = self.topdown.look(self.tagger.prepare(pixels, [self.settings.side]), self.settings.method)
+            return GroundingScene(pixels, proposals.result(), scene, self.tagger, self.topdown, self.settings)

@@ -3,12 +3,15 @@
 The paper's score of a region R is f(R) = S_R / A_R^gamma (Zhang et al. 2016, Sec. 4.3): S_R is the mass of the map
 inside R, A_R its area. Then non-maximum suppression removes near-duplicates.
 
-Two extensions are ours and can be switched off:
+Three extensions are ours and can be switched off:
 
 - The proposer's own score b_R is a prior: f(R) = b_R^prior * S_R / A_R^gamma. The paper has no prior: prior = 0.
 - A vote replaces non-maximum suppression. f becomes a probability that R is the object, p(R) = f(R)^vote / sum. A box
   wins the probability of all proposals that nearly coincide with it, so a box among many good ones is ranked before a
   single box with a slightly better score. The next box wins only the probability that is left.
+- The first box may be chosen with a second, more contrastive map, and by what is asked besides: phrases of one photo
+  usually name different things, so a phrase prefers boxes that are less probable for the others
+  (:func:`contest`).
 """
 
 import numpy as np
@@ -93,7 +96,72 @@ def vote_overlaps(boxes: Floats) -> sparse.csr_array:
     return overlaps
 
 
-def vote(overlaps: sparse.csr_array, scores: Floats, sharpness: float) -> tuple[NDArray[np.int64], Floats]:
+def winning(scores: Floats, sharpness: float) -> Floats:
+    """The probability that each region is the object, p(R) = f(R)^sharpness / sum.
+
+    Args:
+        scores: ``(..., N)``, >= 0, f(R).
+        sharpness: > 0; the larger it is, the more the best scores dominate.
+
+    Returns:
+        ``(..., N)``; 1/N if all scores are 0.
+
+    Raises:
+        InputError: sharpness is not a finite number > 0.
+    """
+    if not 0 < sharpness < np.inf:
+        raise InputError(f"vote={sharpness} must be a number >= 0; 0 uses nms, as in the paper")
+    best = scores.max(-1, keepdims=True)
+    mass = np.where(best > 0, scores / np.where(best > 0, best, 1), 1) ** sharpness
+    shares: Floats = mass / mass.sum(-1, keepdims=True)
+    return shares
+
+
+def contest(probabilities: Floats, presences: Floats, rivalry: float) -> Floats:
+    """Lowers the probability of regions that are also probable for other phrases.
+
+    p_i(R) of phrase i is multiplied by share_i(R)^rivalry. With g(R) = p(R) / max p, the share is
+    g_i(R) / (g_i(R) + the sum of min(1, P_j / P_i) g_j(R) over the other phrases j), where P is the presence: a phrase
+    whose object is probably not in the photo does not compete with one whose object is.
+
+    Args:
+        probabilities: ``(Q, N)``, of Q different phrases.
+        presences: ``(Q,)``, how probable it is that the photo shows what each phrase names; equal numbers if unknown.
+        rivalry: exponent of the share, >= 0; 0 changes nothing.
+
+    Returns:
+        ``(Q, N)``, each row with the sum 1.
+
+    Raises:
+        InputError: rivalry is not a finite number >= 0.
+    """
+    if not 0 <= rivalry < np.inf:
+        raise InputError(f"rivalry={rivalry} must be a number >= 0; 0 answers each phrase on its own")
+    relative = probabilities / probabilities.max(1, keepdims=True)
+    known = np.maximum(presences, np.finfo(float).tiny)
+    total = np.minimum(1, known[None] / known[:, None]) @ relative  # the phrase itself counts with 1
+    shares = np.divide(relative, total, out=np.ones_like(relative), where=total > 0)
+    contested: Floats = probabilities * shares**rivalry
+    contested /= contested.sum(1, keepdims=True)
+    return contested
+
+
+def first_box(overlaps: sparse.csr_array, probabilities: Floats) -> int:
+    """The box that wins the most probability.
+
+    Args:
+        overlaps: ``(N, N)`` sparse, from :func:`vote_overlaps`.
+        probabilities: ``(N,)``, see :func:`winning`.
+
+    Returns:
+        Its index.
+    """
+    return int(greedy_coverage(overlaps, probabilities, 1, MIN_IOU, FULL_IOU)[0][0])
+
+
+def vote(
+    overlaps: sparse.csr_array, scores: Floats, sharpness: float, first: int | None = None
+) -> tuple[NDArray[np.int64], Floats]:
     """Ranks boxes by maximum coverage of the probability p(R) = f(R)^sharpness / sum.
 
     A box wins a share of p(R') of each box R' that overlaps it. The share grows linearly from 0 at an IoU of
@@ -104,17 +172,23 @@ def vote(overlaps: sparse.csr_array, scores: Floats, sharpness: float) -> tuple[
         overlaps: ``(N, N)`` sparse, from :func:`vote_overlaps`.
         scores: ``(N,)``, >= 0, f(R).
         sharpness: > 0; the larger it is, the more the best scores dominate.
+        first: index of a box that is the first whatever it wins; None for the box that wins the most.
 
     Returns:
         ``(K,)`` the indices of at most ``MAX_BOXES`` boxes in the order of choice, and ``(K,)`` the probability that
-        each wins: non-increasing, with a sum of at most 1. If all scores are 0, every box has p = 1/N.
+        each wins, non-increasing: a given first box has at least the score of the second. If all scores are 0, every
+        box has p = 1/N.
 
     Raises:
         InputError: sharpness is not a finite number > 0.
     """
-    if not 0 < sharpness < np.inf:
-        raise InputError(f"vote={sharpness} must be a number >= 0; 0 uses nms, as in the paper")
-    best = scores.max()
-    mass = (scores / best) ** sharpness if best > 0 else np.ones(len(scores))
-    order, won = greedy_coverage(overlaps, mass / mass.sum(), min(MAX_BOXES, len(scores)), MIN_IOU, FULL_IOU)
-    return order, won
+    mass, count = winning(scores, sharpness), min(MAX_BOXES, len(scores))
+    if first is None:
+        order, won = greedy_coverage(overlaps, mass, count, MIN_IOU, FULL_IOU)
+        return order, won
+    covered = ((overlaps[[first]].toarray()[0] - MIN_IOU) / (FULL_IOU - MIN_IOU)).clip(0, 1)
+    order, won = greedy_coverage(overlaps, mass * (1 - covered), count, MIN_IOU, FULL_IOU)
+    others = order != first
+    order, won = order[others][: count - 1], won[others][: count - 1]
+    own = max(float(mass @ covered), *won[:1], 0.0)
+    return np.concatenate([[first], order]), np.concatenate([[own], won])

@@ -4,27 +4,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from numbers import Real
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from grounding.answers import Grounding
+from grounding.answers import Grounding, likely_point
 from grounding.attention.atlas import Atlas
 from grounding.attention.methods import METHODS
 from grounding.attention.topdown import TopDown
 from grounding.maps import blur, resize_mass
-from grounding.rescoring import rescore, suppress, vote, vote_overlaps
+from grounding.rescoring import contest, first_box, rescore, suppress, vote, vote_overlaps, winning
+from grounding.tagger.presence import phrase_presence, word_presence
 from grounding.tagger.tagger import TagClassifier
 from grounding.text.phrases import Phrase
 from proposals import Proposals
 from proposals.errors import InputError
 
+FOCUS_GAMMA = 0.8  # the exponent of the area for the focus, as a share of gamma; chosen with the default settings
 CACHED_PHRASES = 256  # phrases of a scene whose masses are kept; the masses of a phrase take 4 KB for 500 proposals
 
 Map = NDArray[np.float64]
+Word = tuple[tuple[str, ...], tuple[float, ...]]  # the tags of a word and their prior weights
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Settings:
         vote: sharpness of the vote that ranks the boxes (see ``grounding.rescoring``); 0 uses non-maximum suppression,
             as in the paper.
         nms: IoU in 0..1; without a vote, a box that overlaps a better one by more is removed.
+        rivalry: how strongly phrases that are asked together avoid each other's first box, >= 0 (see
+            ``grounding.rescoring.contest``); 0 answers each phrase on its own, as in the paper. Only with a vote.
         presence: probability in 0..1; an answer whose presence is lower has ``present=False``. Its boxes are the same.
             0 counts every answer as present, as the paper does.
     """
@@ -51,17 +57,18 @@ class Settings:
     prior: float = 0.1
     vote: float = 3.0
     nms: float = 0.7
+    rivalry: float = 1.0
     presence: float = 0.1
 
     @classmethod
     def paper(cls) -> "Settings":
         """Returns the settings of the paper: c-MWP at 300 pixels, S_R / A_R^0.5, NMS at an IoU of 0.7."""
-        return cls(method="c-mwp", side=300, gamma=0.5, prior=0, vote=0, presence=0)
+        return cls(method="c-mwp", side=300, gamma=0.5, prior=0, vote=0, rivalry=0, presence=0)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"there is no attention method {self.method!r}; choose one of {', '.join(METHODS)}")
-        for name in ("side", "gamma", "prior", "vote", "nms", "presence"):
+        for name in ("side", "gamma", "prior", "vote", "nms", "rivalry", "presence"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Real):
                 raise InputError(f"{name}={value} must be a number")
@@ -70,13 +77,37 @@ class Settings:
         if self.side < 224:
             raise InputError(f"side={self.side} is too small: the networks need at least 224 pixels")
 
+    @property
+    def focus(self) -> str | None:
+        """The method of the first box and of the point in a vote (``Method.focus``); None without one."""
+        return METHODS[self.method].focus if self.vote else None
+
 
 class MapSource(Protocol):
     """Computes attention maps of one image at one target: a ``grounding.attention.topdown.Scene``, or a cache."""
 
-    def attend(self, units: Sequence[int], method: str, /) -> Tensor | list[Tensor]:
-        """Returns the maps ``(1, W, h, w)`` of W tags, given by their indices."""
+    @property
+    def score_maps(self) -> Tensor:
+        """``(1, tags, h', w')``, the tagger's scores at each of its positions."""
         ...
+
+    def attend(self, signals: Tensor, method: str, /) -> Tensor | list[Tensor]:
+        """Returns the maps ``(1, W, h, w)`` of W words, given as distributions over the tags, ``(W, tags)``."""
+        ...
+
+
+class Ranked(NamedTuple):
+    """The boxes of a question.
+
+    Attributes:
+        order: ``(K,)`` indices of proposals, best first.
+        scores: ``(K,)``, non-increasing.
+        point: the point of the focus; None without one.
+    """
+
+    order: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    point: tuple[float, float] | None = None
 
 
 class GroundingScene:
@@ -106,10 +137,11 @@ class GroundingScene:
     ) -> None:
         self.image, self.proposals = image, proposals
         self._source, self._tagger, self._topdown, self._settings = source, tagger, topdown, settings
-        self._maps: dict[tuple[str, str], Map] = {}  # by method and tag
+        self._maps: dict[tuple[str, Word], Map] = {}  # by method and word
+        self._probabilities: NDArray[np.float64] | None = None
         maps = self._maps  # not self: a scene that its own cache refers to stays until the garbage collector runs
         self._masses = lru_cache(CACHED_PHRASES)(
-            lambda method, tags: proposals.integrate(_average(maps, method, tags)[None])
+            lambda method, words: proposals.integrate(_average(maps, method, words)[None])
         )
 
     @property
@@ -126,6 +158,7 @@ class GroundingScene:
         method: str | None = None,
         vote: float | None = None,
         presence: float | None = None,
+        rivalry: float | None = None,
     ) -> list[Grounding]:
         """Finds the boxes of each phrase.
 
@@ -141,6 +174,7 @@ class GroundingScene:
             method: see :class:`Settings`; None for the scene's setting.
             vote: see :class:`Settings`; None for the scene's setting.
             presence: see :class:`Settings`; None for the scene's setting.
+            rivalry: see :class:`Settings`; None for the scene's setting.
 
         Returns:
             One answer for each phrase, in the same order.
@@ -151,11 +185,56 @@ class GroundingScene:
         if isinstance(phrases, str) or not len(phrases):
             raise InputError("no phrase to ground: give a list of at least one")
         given: dict[str, Any] = {"gamma": gamma, "prior": prior, "nms": nms, "method": method, "vote": vote}
-        given["presence"] = presence
+        given |= {"presence": presence, "rivalry": rivalry}
         settings = replace(self._settings, **{name: value for name, value in given.items() if value is not None})
         parsed = [Phrase.parse(text, self._tagger.vocabulary) for text in phrases]
-        self.attend(sorted({tag for phrase in parsed for tag in phrase.tags}), settings.method)
-        return [self._answer(phrase, settings) for phrase in parsed]
+        presences = [self._presence(phrase) for phrase in parsed]
+        self._attend_all(parsed, settings)
+        answered = {
+            _words(p): 1.0 if presence is None else presence for p, presence in zip(parsed, presences, strict=True)
+        }
+        answered.pop((), None)
+        ranked = dict(zip(answered, self._rank(answered, settings), strict=True)) if answered else {}
+        return [
+            self._answer(phrase, presence, ranked.get(_words(phrase)), settings)
+            for phrase, presence in zip(parsed, presences, strict=True)
+        ]
+
+    def prepare(self, phrases: Sequence[str], method: str | None = None) -> None:
+        """Computes the maps of the phrases' words in one pass, so that :meth:`ground` needs none.
+
+        Args:
+            phrases: what will be asked.
+            method: see :class:`Settings`; None for the scene's setting.
+
+        Raises:
+            InputError: a phrase is empty.
+        """
+        settings = self._settings if method is None else replace(self._settings, method=method)
+        self._attend_all([Phrase.parse(text, self._tagger.vocabulary) for text in phrases], settings)
+        if self._tagger.presence is not None:
+            self._estimate()
+
+    def _attend_all(self, phrases: Sequence[Phrase], settings: Settings) -> None:
+        """Computes the maps of all words of phrases, for each method that ranks boxes."""
+        words = list(dict.fromkeys(word for phrase in phrases for word in _words(phrase)))
+        for method in (settings.method, settings.focus):
+            if method:
+                self._attend(words, method)
+
+    def presence(self, phrases: Sequence[str]) -> list[float | None]:
+        """How probable it is that the image shows what each phrase names. Needs no top-down pass.
+
+        Args:
+            phrases: what to look for.
+
+        Returns:
+            A probability in 0..1 for each phrase; None if it has no known word, or the tagger no presence model.
+
+        Raises:
+            InputError: a phrase is empty.
+        """
+        return [self._presence(Phrase.parse(text, self._tagger.vocabulary)) for text in phrases]
 
     def attend(self, tags: Sequence[str], method: str | None = None) -> list[Map]:
         """Computes the attention maps of tags on the grid of the proposals.
@@ -170,16 +249,58 @@ class GroundingScene:
         Raises:
             InputError: the vocabulary does not contain a tag.
         """
-        method = method or self._settings.method
-        new = [tag for tag in tags if (method, tag) not in self._maps]
+        return self._attend([((tag,), (1.0,)) for tag in tags], method or self._settings.method)
+
+    def _attend(self, words: Sequence[Word], method: str) -> list[Map]:
+        """The maps of words; those that are new come from one pass."""
+        new = [word for word in words if (method, word) not in self._maps]
         if new:
-            ids = [self._tagger.vocabulary.index(tag) for tag in new]
+            signals = torch.stack([self._signal(word) for word in new])
             # one tensor, because there is one target
-            maps = cast(Tensor, self._source.attend(ids, method)).clamp(min=0)
+            maps = cast(Tensor, self._source.attend(signals, method)).clamp(min=0)
             maps = (blur(maps) if METHODS[method].blurred else maps)[0].cpu().double()
             resized = resize_mass(maps, self.proposals.shape).numpy()
-            self._maps |= zip([(method, tag) for tag in new], resized, strict=True)
-        return [self._maps[method, tag] for tag in tags]
+            self._maps |= zip([(method, word) for word in new], resized, strict=True)
+        return [self._maps[method, word] for word in words]
+
+    def _signal(self, word: Word) -> Tensor:
+        """The distribution P(A_0) of a word over the tags, ``(tags,)``: "the top-down signal is specified by a prior
+        distribution over the output units" (Zhang et al., Sec. 3.1).
+
+        A word with several tags has their prior weights times the probability that the image shows each.
+        """
+        tags, weights = word
+        ids = [self._tagger.vocabulary.index(tag) for tag in tags]
+        signal = torch.zeros(len(self._tagger.vocabulary), dtype=torch.float64)
+        if len(ids) == 1:
+            signal[ids[0]] = 1
+            return signal
+        shares = np.array(weights) * self.probabilities[ids]
+        signal[ids] = torch.from_numpy(shares / shares.sum() if shares.sum() > 0 else np.array(weights))
+        return signal
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """``(tags,)``, how probable it is that the image shows each tag; without a presence model, the sigmoid of the
+        tagger's logits, which is not calibrated.
+        """
+        return self._estimate()
+
+    def _estimate(self) -> NDArray[np.float64]:
+        if self._probabilities is None:
+            scores, model = self._source.score_maps[0], self._tagger.presence
+            estimate = model.probabilities(scores) if model else scores.mean((1, 2)).double().sigmoid().cpu().numpy()
+            self._probabilities = estimate
+        return self._probabilities
+
+    def _presence(self, phrase: Phrase) -> float | None:
+        if self._tagger.presence is None or not phrase.readings:
+            return None
+        index = self._tagger.vocabulary.index
+        words = (
+            (weights, self.probabilities[[index(tag) for tag in tags]].tolist()) for tags, weights in _words(phrase)
+        )
+        return phrase_presence([word_presence(weights, probabilities) for weights, probabilities in words])
 
     def words(self, box: Sequence[float], count: int = 10) -> list[tuple[str, float]]:
         """Finds the tags of the vocabulary whose attention is most concentrated in a box.
@@ -208,22 +329,64 @@ class GroundingScene:
     def _overlaps(self) -> sparse.csr_array:
         return vote_overlaps(self.proposals.boxes)
 
-    def _answer(self, phrase: Phrase, settings: Settings) -> Grounding:
-        size, proposals = self.image.shape[:2], self.proposals
-        if not phrase.tags:
+    def _rank(self, questions: Mapping[tuple[Word, ...], float], settings: Settings) -> list[Ranked]:
+        """Ranks the boxes for each of several questions: different words of one photo, with their presence."""
+        boxes, overlaps = self.proposals.boxes, self._overlaps
+        words = list(questions)
+        scores = self._scores(words, settings.method, settings.gamma, settings.prior)
+        if not settings.vote:
+            kept = [suppress(boxes, row, settings.nms) for row in scores]
+            return [Ranked(order, row[order]) for order, row in zip(kept, scores, strict=True)]
+        probabilities = winning(scores, settings.vote)
+        points: list[tuple[float, float] | None] = [None] * len(words)
+        if settings.focus:
+            focused = self._scores(words, settings.focus, FOCUS_GAMMA * settings.gamma, settings.prior)
+            probabilities = (probabilities + winning(focused, settings.vote)) / 2
+            points = [self._point(asked, row, settings) for asked, row in zip(words, focused, strict=True)]
+        contested = contest(probabilities, np.array(list(questions.values())), settings.rivalry)
+        firsts = [first_box(overlaps, row) for row in contested]
+        votes = [vote(overlaps, row, settings.vote, first) for row, first in zip(scores, firsts, strict=True)]
+        return [Ranked(*ranked, point) for ranked, point in zip(votes, points, strict=True)]
+
+    def _scores(
+        self, questions: Sequence[tuple[Word, ...]], method: str, gamma: float, prior: float
+    ) -> NDArray[np.float64]:
+        """f(R) of each question and proposal, ``(Q, N)``."""
+        masses = np.concatenate([self._masses(method, words) for words in questions])
+        return rescore(masses, self.proposals.areas, gamma, self.proposals.scores, prior)
+
+    def _point(
+        self, words: tuple[Word, ...], scores: NDArray[np.float64], settings: Settings
+    ) -> tuple[float, float] | None:
+        """The point of the focus: where its map is largest, among the cells that its best boxes cover."""
+        order, won = vote(self._overlaps, scores, settings.vote)
+        attention = _average(self._maps, cast(str, settings.focus), words)
+        return likely_point(attention, self.proposals.boxes[order], won, self.image.shape[:2])
+
+    def _answer(self, phrase: Phrase, presence: float | None, ranked: Ranked | None, settings: Settings) -> Grounding:
+        size = self.image.shape[:2]
+        if ranked is None:
             return Grounding(phrase, np.zeros((0, 4)), np.zeros(0), None, size, self.image)
-        masses = self._masses(settings.method, phrase.tags)
-        scores = rescore(masses, proposals.areas, settings.gamma, proposals.scores, settings.prior)[0]
-        if settings.vote:
-            kept, scores = vote(self._overlaps, scores, settings.vote)
-        else:
-            kept = suppress(proposals.boxes, scores, settings.nms)
-            scores = scores[kept]
-        attention = _average(self._maps, settings.method, phrase.tags)
-        return Grounding(phrase, proposals.boxes[kept], scores, attention, size, self.image, bool(settings.vote))
+        shown = settings.focus or settings.method
+        return Grounding(
+            phrase,
+            self.proposals.boxes[ranked.order],
+            ranked.scores,
+            _average(self._maps, shown, _words(phrase)),
+            size,
+            self.image,
+            bool(settings.vote),
+            presence,
+            None if presence is None else presence >= settings.presence,
+            ranked.point,
+        )
 
 
-def _average(maps: Mapping[tuple[str, str], Map], method: str, tags: Sequence[str]) -> Map:
+def _words(phrase: Phrase) -> tuple[Word, ...]:
+    return tuple((reading.tags, reading.weights) for reading in phrase.readings)
+
+
+def _average(maps: Mapping[tuple[str, Word], Map], method: str, words: Sequence[Word]) -> Map:
     """Returns the map of a phrase, ``(h, w)``: "we simply average the word attention maps" (Zhang et al., Sec. 4.3)."""
-    average: Map = np.mean([maps[method, tag] for tag in tags], axis=0)
+    average: Map = np.mean([maps[method, word] for word in words], axis=0)
     return average

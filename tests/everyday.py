@@ -63,8 +63,8 @@ class KnownGrounder:
         proposals = SimpleNamespace(boxes=np.array([[10, 10, 30, 30], [0, 0, 100, 80]], float))
         ground = lambda texts: [self._answer(name, text) for text in texts]  # noqa: E731
         scene = SimpleNamespace(image=image, proposals=proposals, ground=ground)
-        if self.present is not None:
-            scene.presence = lambda names: [self.present.get(n) for n in names]
+        present = self.present or {}
+        scene.presence = lambda names: [present.get(name) for name in names]
         return scene
 
     def _answer(self, photo: str, text: str) -> SimpleNamespace:

@@ -233,7 +233,7 @@ def test_an_answer_prints_as_one_line_and_shows_its_overlay(grounder, small):
     box = ", ".join(f"{side:.0f}" for side in woman.boxes[0])
     assert repr(woman) == str(woman) == (
         f"Grounding('a woman with a zorgophone': box=({box}), score={woman.scores[0]:.3f}, boxes={len(woman.boxes)}, "
-        "skipped=('zorgophone',))"
+        f"presence={woman.presence:.2f}, skipped=('zorgophone',))"
     )  # fmt: skip
     assert repr(unknown) == "Grounding('a zorgophone': not groundable, skipped=('zorgophone',))"
     assert woman._repr_png_().startswith(b"\x89PNG")

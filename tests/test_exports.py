@@ -33,7 +33,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture(scope="module")
 def answered(astronaut, coffee) -> list[Answers]:
-    grounder = Grounder.load(method="c-mwp", side=224)
+    grounder = Grounder.load(method="c-mwp", side=224, presence=0)
     scenes = [grounder.look(path) for path in (astronaut, coffee)]
     asked = [ODD, ["a cup", "a zorgophone", "a cup"]]
     names = ["deep/astronaut.png", "Kaffee ☕.png"]

@@ -32,6 +32,8 @@ class Method:
         target: the layer at which the maps are read by default. None: the layer that the paper uses for the
             architecture. ``IMAGE``: the input. ``AVERAGED``: the layer whose average the classifier reads, which is
             part of CAM's definition.
+        focus: the method whose map helps to choose the first box of a phrase in a vote, and chooses the point; None:
+            the method itself.
         blurred: whether the paper blurs the maps (``grounding.maps.blur``). ``Scene.attend`` does not blur.
     """
 
@@ -41,6 +43,7 @@ class Method:
     source: str
     target: str | None = None
     blurred: bool = False
+    focus: str | None = None
 
 
 def mwp(top_down: TopDownPass, signals: Tensor, used: Tensor) -> list[Tensor]:
@@ -108,7 +111,9 @@ ZHANG, ZHANG_2 = "Zhang et al. 2016, Eq. 1, 2 and Sec. 3.3", "Zhang et al. 2016,
 METHODS: dict[str, Method] = {
     "mwp": Method(ExcitationBackprop, mwp, "p_x = x . W+^T (p_a / z), z = W+ x; sum over c of p_x", ZHANG),
     "c-mwp": Method(ExcitationBackprop, contrastive, "max(MWP(t) - MWP(dual of t), 0), the dual's weights -W_t", ZHANG),
-    "c-mwp-partial": Method(ExcitationBackprop, partly_contrastive, f"max(MWP(t) - {PART} MWP(dual of t), 0)", "ours"),
+    "c-mwp-partial": Method(
+        ExcitationBackprop, partly_contrastive, f"max(MWP(t) - {PART} MWP(dual of t), 0)", "ours", focus="c-mwp"
+    ),
     "c-mwp-postnorm": Method(
         UnnormalisedExcitation,
         contrast_afterwards,

@@ -1,7 +1,6 @@
 """Scenes of photos that use little memory: the network's activations are kept for the last few photos only."""
 
 import threading
-from collections.abc import Sequence
 from typing import cast
 from weakref import WeakKeyDictionary
 
@@ -111,17 +110,25 @@ class LazyScene:
 
     def __init__(self, cache: SceneCache, pixels: np.ndarray) -> None:
         self._cache, self.pixels = cache, pixels
+        self._score_maps: Tensor | None = None
 
-    def attend(self, tags: Sequence[int], method: str, /) -> Tensor:
-        """The attention maps of tags.
+    @property
+    def score_maps(self) -> Tensor:
+        """``(1, tags, h', w')``, the tagger's scores at each of its positions."""
+        if self._score_maps is None:
+            self._score_maps = self._cache.activations(self, "c-mwp").score_maps
+        return self._score_maps
+
+    def attend(self, signals: Tensor, method: str, /) -> Tensor:
+        """The attention maps of words.
 
         Args:
-            tags: indices in the vocabulary.
+            signals: ``(W, tags)``, each word's distribution over the tags.
             method: a name in ``METHODS``.
 
         Returns:
-            ``(1, tags, h, w)``, as ``Scene.attend`` returns them.
+            ``(1, W, h, w)``, as ``Scene.attend`` returns them.
         """
-        scene, count = self._cache.activations(self, method), SLOW_WORDS_AT_ONCE if is_slow(method) else len(tags)
-        parts = (scene.attend(tags[i : i + count], method) for i in range(0, len(tags), count))
-        return torch.cat([cast(Tensor, part) for part in parts], 1)
+        scene = self._cache.activations(self, method)
+        parts = signals.split(SLOW_WORDS_AT_ONCE) if is_slow(method) else [signals]
+        return torch.cat([cast(Tensor, scene.attend(part, method)) for part in parts], 1)
