@@ -6,14 +6,12 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PHOTO ?= $(shell $(BIN)/python -c "from importlib.resources import files; print(files('skimage.data') / 'astronaut.png')")
 PHRASES ?= a woman in an orange suit, a smiling woman, an orange suit, a flag
-# the paper's method with a lower gamma: larger boxes, which show whole things
-METHOD ?= experiment=paper gamma=0.4
 
 .PHONY: ground page test lint docs pictures clean
 
 # grounds four phrases in a photo that scikit-image ships
 ground: .venv/installed
-	$(BIN)/python -m grounding image=$(PHOTO) 'phrases=[$(PHRASES)]' $(METHOD)
+	$(BIN)/python -m grounding image=$(PHOTO) 'phrases=[$(PHRASES)]'
 
 # serves the page on http://127.0.0.1:8000
 page: .venv/demo
