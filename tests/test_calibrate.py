@@ -12,9 +12,10 @@ from made_shards import TAGS, jpeg, make_shards, tiny_tagger
 
 from grounding import TagClassifier, Vocabulary
 from grounding.tagger.presence import presence_path
+from grounding.text.lexicon import Lexicon, Meaning, digest
 from proposals.errors import InputError
 from training.calibrate import calibrate
-from training.presence_fit import CaptionCounts, fit_platt, sigmoid
+from training.presence_fit import CaptionCounts, fit_platt, principal_directions, sigmoid
 from training.presence_labels import CaptionLabels
 from training.presence_measures import area_under_roc, calibration_error, measure
 from training.sample_text import SampleText
@@ -37,6 +38,11 @@ def test_a_caption_names_the_tags_above_its_words():
 def test_a_more_general_word_says_nothing_about_the_tags_beneath():
     assert named("a person") == ({"person"}, {"man"})
     assert named("a man") == ({"man", "person"}, set())
+
+
+def test_a_word_of_the_lexicon_names_no_tag():
+    lexicon = Lexicon(digest(WORDS), {"feline": Meaning(("cat",), "synonym")})
+    assert named("a feline", Vocabulary(WORDS.tags, lexicon)) == (set(), set())
 
 
 def test_the_pairs_of_tags_are_those_that_captions_imply():
@@ -108,7 +114,26 @@ def test_a_tag_that_no_caption_names_keeps_the_mean():
     fit = fit_platt(scores, captions)
     others = np.arange(12) != 3
     assert fit.slopes[3] == pytest.approx(fit.slopes[others].mean())
-    assert fit.offsets[3] == pytest.approx(fit.offsets[others].mean())
+    assert not fit.context[:, 3].any() and fit.context[:, others].any()
+
+
+def test_the_other_scores_make_a_tag_more_probable():
+    random = np.random.default_rng(2)
+    scores, kitchen = random.normal(-1, 1, (2000, 12)).astype(np.float32), random.random(2000) < 0.5
+    scores[:, 4:] += 2 * kitchen[:, None]  # but not the spoon, tag 0, which only kitchens have
+    named = np.zeros_like(scores)
+    named[:, 0], named[:, 4:] = kitchen, kitchen[:, None]
+    shown = fit_platt(scores, CaptionCounts(named, 1 - named)).shown(scores)[:, 0]
+    assert area_under_roc(kitchen, shown) > 0.9 > 0.6 > area_under_roc(kitchen, scores[:, 0].astype(float))
+
+
+@given(SEEDS, st.integers(1, 100), st.integers(1, 90))
+def test_directions_are_whitened(seed, photos, tags):
+    scores = np.random.default_rng(seed).normal(-1, 2, (photos, tags)).astype(np.float32)
+    directions = principal_directions(scores)
+    assert directions.shape[1] <= min(64, photos, tags)
+    moved = (scores - scores.mean(0)) @ directions
+    np.testing.assert_allclose(moved.T @ moved / photos, np.eye(directions.shape[1]), atol=0.05)
 
 
 @given(SEEDS)

@@ -10,39 +10,41 @@ from hypothesis import strategies as st
 from made_shards import tiny_tagger
 
 from grounding import TagClassifier
-from grounding.tagger.presence import PresenceModel, phrase_presence, pool, presence_path, word_presence
+from grounding.tagger.presence import PresenceModel, phrase_presence, presence_path, word_presence
 from grounding.tagger.tensors import read_tensors, write_tensors
 from proposals.errors import InputError
 
 CHANCES = st.lists(st.floats(0, 1), min_size=1, max_size=6)
 
 
-def model(slopes=(1.0, 2.0, 0.5), offsets=(0.0, -1.0, 3.0), implied=(), sharpness=1.0, tagger="x"):
+def model(slopes=(1.0, 2.0, 0.5), offsets=(0.0, -1.0, 3.0), implied=(), context=(0.0, 0.0, 0.0), tagger="x"):
+    """A model with one direction of the context, the first tag's score minus the second's."""
     pairs = np.array(implied, np.int64).reshape(-1, 2) if not np.size(implied) else np.array(implied)
-    return PresenceModel(np.array(slopes), np.array(offsets), pairs, sharpness, tagger)
+    directions = np.array([1.0, -1.0, *[0.0] * (len(slopes) - 2)])[: len(slopes), None]
+    return PresenceModel(
+        np.array(slopes), np.array(offsets), directions, np.array(context)[None, : len(slopes)], pairs, tagger
+    )
 
 
-def plain_probability(positions, slope, offset, sharpness):
+def plain_probabilities(maps, presence, weights):
     """The definition, one tag at a time."""
-    score = math.log(sum(math.exp(sharpness * x) for x in positions) / len(positions)) / sharpness
-    return 1 / (1 + math.exp(-(slope * score + offset)))
+    scores = [max(positions.flatten().tolist()) for positions in maps]
+    difference = scores[0] - scores[1]
+    rows = zip(scores, presence.slopes, presence.offsets, weights, strict=True)
+    return [1 / (1 + math.exp(-(slope * x + offset + difference * weight))) for x, slope, offset, weight in rows]
 
 
-@given(st.integers(0, 10**6), st.floats(0.05, 5))
-def test_probabilities_follow_the_definition(seed, sharpness):
+@given(st.integers(0, 10**6), st.lists(st.floats(-2, 2), min_size=3, max_size=3))
+def test_probabilities_follow_the_definition(seed, weights):
     maps = torch.from_numpy(np.random.default_rng(seed).normal(size=(3, 2, 4)))
-    presence = model(sharpness=sharpness)
+    presence = model(context=weights)
     found = presence.probabilities(maps)
-    expected = [
-        plain_probability(positions.flatten().tolist(), slope, offset, sharpness)
-        for positions, slope, offset in zip(maps, presence.slopes, presence.offsets, strict=True)
-    ]
-    np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(found, plain_probabilities(maps, presence, weights))
     assert found.dtype == np.float64
 
 
 @given(st.integers(0, 10**6), st.floats(0, 1e3))
-def test_a_larger_score_gives_no_smaller_probability(seed, more):
+def test_without_a_context_a_larger_score_gives_no_smaller_probability(seed, more):
     maps = torch.from_numpy(np.random.default_rng(seed).normal(size=(3, 2, 2)))
     below, above = model().probabilities(maps), model().probabilities(maps + more)
     assert (above >= below).all() and (below >= 0).all() and (above <= 1).all()
@@ -51,15 +53,6 @@ def test_a_larger_score_gives_no_smaller_probability(seed, more):
 def test_extreme_scores_do_not_overflow():
     maps = torch.tensor([-1e6, 1e6, 0.0])[:, None, None]
     assert model().probabilities(maps).tolist() == pytest.approx([0, 1, 1 / (1 + math.exp(-3))])
-
-
-@given(st.integers(0, 10**6))
-def test_the_pooled_score_is_between_mean_and_maximum(seed):
-    maps = torch.from_numpy(np.random.default_rng(seed).normal(size=(4, 3, 3)))
-    mean, largest = maps.flatten(1).mean(1).numpy(), maps.flatten(1).amax(1).numpy()
-    np.testing.assert_allclose(pool(maps, 1e-6), mean, atol=1e-4)
-    np.testing.assert_allclose(pool(maps, 1e4), largest, atol=1e-3)
-    assert (mean <= pool(maps, 1.0)).all() and (pool(maps, 1.0) <= largest).all()
 
 
 def test_scores_of_another_vocabulary_are_refused():
@@ -88,14 +81,14 @@ def test_the_tags_keep_their_order():
         ({"slopes": (1.0, -1.0, 1.0)}, "slopes must be"),
         ({"slopes": (1.0, math.nan, 1.0)}, "slopes must be"),
         ({"slopes": (1.0, math.inf, 1.0)}, "slopes must be"),
-        ({"offsets": (1.0, math.nan, 1.0)}, "slopes must be"),
+        ({"offsets": (1.0, math.nan, 1.0)}, "offsets must be"),
+        ({"context": (1.0, math.nan, 1.0)}, "context must be within"),
+        ({"context": (1.0, 2.0)}, "directions .* and context .* must fit"),
         ({"offsets": (1.0, 1.0)}, "one for each tag"),
         ({"slopes": (), "offsets": ()}, "one for each tag"),
         ({"implied": [(0, 3)]}, "pairs of tags in 0..2"),
         ({"implied": [(-1, 2)]}, "pairs of tags in 0..2"),
         ({"implied": [(0, 1, 2)]}, "pairs of tags in 0..2"),
-        ({"sharpness": 0}, "sharpness=0"),
-        ({"sharpness": math.nan}, "sharpness=nan"),
     ],
 )
 def test_wrong_numbers_are_refused(changes, message):
@@ -105,12 +98,13 @@ def test_wrong_numbers_are_refused(changes, message):
 
 def test_a_file_is_read_as_it_was_written(tmp_path):
     path = tmp_path / "a.presence.safetensors"
-    model(implied=[(0, 1)], sharpness=0.3).save(path, photos="7")
+    model(implied=[(0, 1)], context=(0.5, 0.25, 0)).save(path, photos="7")
     read = PresenceModel.load(path)
     assert read.slopes.tolist() == model().slopes.tolist() and read.offsets.tolist() == model().offsets.tolist()
-    assert (read.implied.tolist(), read.sharpness, read.tagger) == ([[0, 1]], 0.3, "x")
+    assert (read.implied.tolist(), read.context.tolist(), read.tagger) == ([[0, 1]], [[0.5, 0.25, 0]], "x")
+    assert read.directions.tolist() == [[1], [-1], [0]]
     first = path.read_bytes()
-    model(implied=[(0, 1)], sharpness=0.3).save(path, photos="7")
+    model(implied=[(0, 1)], context=(0.5, 0.25, 0)).save(path, photos="7")
     assert path.read_bytes() == first
     assert read_tensors(path)[0]["photos"] == "7"
 
@@ -127,7 +121,7 @@ def damaged(path, kind):
         tensors |= {"slopes": torch.full((3,), math.nan)} if kind == "nan" else {}
         tensors |= {"slopes": torch.ones(3, 3)} if kind == "matrix" else {}
         tensors |= {"slopes": torch.ones(3, dtype=torch.complex64)} if kind == "complex" else {}
-        metadata |= {"sharpness": "much"} if kind == "word" else {}
+        tensors |= {"directions": torch.zeros(2, 1, dtype=torch.float16)} if kind == "short" else {}
         write_tensors(path, tensors, metadata)
 
 
@@ -138,14 +132,15 @@ def damaged(path, kind):
         "text",
         "format",
         "tagger",
-        "sharpness",
+        "directions",
+        "context",
         "slopes",
         "offsets",
         "implied",
         "nan",
         "matrix",
         "complex",
-        "word",
+        "short",
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path, kind):
@@ -201,8 +196,13 @@ def test_new_weights_lose_the_model(tmp_path):
 
 
 @given(CHANCES)
-def test_a_phrase_is_as_probable_as_its_least_probable_word(words):
-    assert phrase_presence(words) == min(words)
+def test_a_phrase_is_the_mean_of_its_words_in_log_odds(words):
+    found = phrase_presence(words)
+    kept = [min(max(word, 1e-6), 1 - 1e-6) for word in words]
+    odds = math.prod(word / (1 - word) for word in kept) ** (1 / len(kept))
+    assert found == pytest.approx(odds / (1 + odds))
+    assert min(kept) - 1e-9 <= found <= max(kept) + 1e-9
+    assert found == pytest.approx(phrase_presence(words[::-1]))
 
 
 @given(CHANCES)

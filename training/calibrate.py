@@ -36,8 +36,6 @@ from training.sources import Source, WorkUnit, find_source
 
 log = logging.getLogger(__name__)
 
-SHARPNESS = 1.0  # of the pooling over positions
-
 
 class ScoredPhotos(NamedTuple):
     """Photos with their scores and captions.
@@ -96,7 +94,7 @@ def calibrate(
     print(json.dumps({name: round(value, 4) for name, value in cross_validate(photos, folds).items()}))
     fit = fit_platt(*photos)
     implied = CaptionLabels(network.vocabulary).implied_tags()
-    presence = PresenceModel(fit.slopes, fit.offsets, implied, SHARPNESS, network.digest())
+    presence = PresenceModel(fit.slopes, fit.offsets, fit.directions, fit.context, implied, network.digest())
     presence.save(presence_path(file), photos=str(ledger.kept), side=str(side), precision=precision)
     return presence_path(file)
 
@@ -180,7 +178,7 @@ class Scorer:
         low = self.precision == "bfloat16"
         with torch.autocast(image.device.type, torch.bfloat16) if low else nullcontext():
             features = self.tagger.trunk(image)
-        return pool(self.tagger.classifier(features.float())[0], SHARPNESS).astype(np.float32)
+        return pool(self.tagger.classifier(features.float())[0]).astype(np.float32)
 
     def _count(self, text: SampleText) -> tuple[np.ndarray, np.ndarray]:
         """The number of captions that name each tag, and that do not; a list of tags counts as one caption."""

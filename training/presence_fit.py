@@ -1,4 +1,4 @@
-"""Fitting the slopes and offsets of a presence model: Platt scaling of all tags, with labels that are incomplete."""
+"""Fitting a presence model: Platt scaling of all tags with their context, with labels that are incomplete."""
 
 from typing import NamedTuple
 
@@ -9,6 +9,9 @@ Floats = NDArray[np.float64]
 
 ITERATIONS = 20
 WIDTH = 0.03  # standard deviation of the slopes and of the offsets around those of all tags
+COMPONENTS = 64  # directions of the context
+CONTEXT_WIDTH = 0.1  # standard deviation of the context's weights around 0, for components of variance 1
+CONTEXT_STEP, MOST_CHANGE = 0.7, 0.5  # damping of the context's steps, because its weights are fitted one by one
 RECALL, RECALL_CAPTIONS = 0.35, 2.0  # prior of the recall of one caption: its mean, and its weight in captions
 MIN_SLOPE = 0.05  # a probability must grow with its score
 MIN_NAMED = 5  # captions that name a tag whose parameters count for the mean of all tags
@@ -34,15 +37,19 @@ class PlattFit(NamedTuple):
         slopes: ``(tags,)`` float64, > 0.
         offsets: ``(tags,)`` float64.
         recall: ``(tags,)`` float64 in (0, 1), the probability that one caption names a thing that is in the photo.
+        directions: ``(tags, K)`` float64, the context's directions, rounded to float16.
+        context: ``(K, tags)`` float64, their weights for each tag.
     """
 
     slopes: Floats
     offsets: Floats
     recall: Floats
+    directions: Floats
+    context: Floats
 
     def shown(self, scores: NDArray[np.float32]) -> Floats:
         """The probabilities that photos show tags, ``(photos, tags)``, from their scores, ``(photos, tags)``."""
-        return sigmoid(self.slopes * scores + self.offsets)
+        return sigmoid(self.slopes * scores + self.offsets + scores @ self.directions @ self.context)
 
 
 def sigmoid(x: Floats) -> Floats:
@@ -51,14 +58,14 @@ def sigmoid(x: Floats) -> Floats:
 
 
 def fit_platt(scores: NDArray[np.float32], captions: CaptionCounts) -> PlattFit:
-    """Fits a slope and an offset for each tag.
+    """Fits a slope, an offset and the weights of the context for each tag.
 
-    A caption does not name everything that a photo shows, so P(named) = recall * sigmoid(slope * score + offset)
-    (Elkan and Noto, 2008). All three are estimated by expectation maximisation: a caption that does not name a tag
+    A caption does not name everything that a photo shows, so P(named) = recall * sigmoid(slope * score + offset +
+    context) (Elkan and Noto, 2008). All are estimated by expectation maximisation: a caption that does not name a tag
     counts as one of a photo that shows it, with the probability that the present fit gives. How often a tag is named
     cannot tell a rare thing from one that captions leave out. So the slopes and offsets have a narrow Gaussian prior
     around those of all tags, and the recall explains most of the difference between tags. A tag that no caption names
-    keeps the mean.
+    keeps the mean, without a context. The context is linear in the first principal components of the scores.
 
     Args:
         scores: ``(photos, tags)`` float, logits.
@@ -69,18 +76,42 @@ def fit_platt(scores: NDArray[np.float32], captions: CaptionCounts) -> PlattFit:
     """
     tags, count = scores.shape[1], captions.named.sum(0)
     frequent = count >= min(MIN_NAMED, count.max())
-    a, b, recall = np.ones(tags), np.zeros(tags), np.full(tags, RECALL)
-    mean = 1.0, 0.0
+    directions = principal_directions(scores)
+    components = (scores - scores.mean(0)) @ directions.astype(np.float32)
+    a, b, recall = np.ones(tags, np.float32), np.zeros(tags, np.float32), np.full(tags, RECALL, np.float32)
+    context = np.zeros((directions.shape[1], tags), np.float32)
+    total, mean = captions.named + captions.unnamed, (1.0, 0.0)
     for _ in range(ITERATIONS):
-        p = sigmoid(a * scores + b)
+        p = sigmoid(a * scores + b + components @ context)
         hidden = captions.unnamed * p * (1 - recall) / (1 - recall * p)  # captions that leave out what is shown
         prior = RECALL * RECALL_CAPTIONS
         recall = np.clip((count + prior) / (count + hidden.sum(0) + RECALL_CAPTIONS), 0.01, 0.99)
-        wrong = (captions.named + captions.unnamed) * p - captions.named - hidden
-        a, b = _newton(scores, wrong, (captions.named + captions.unnamed) * p * (1 - p), a, b, mean)
+        wrong, weight = total * p - captions.named - hidden, total * p * (1 - p)
+        a, b = _newton(scores, wrong, weight, a, b, mean)
+        change = (components.T @ wrong + context / CONTEXT_WIDTH**2) / ((components**2).T @ weight + CONTEXT_WIDTH**-2)
+        context = (context - CONTEXT_STEP * np.clip(change, -MOST_CHANGE, MOST_CHANGE)) * (count > 0)
         mean = float(a[frequent].mean()), float(b[frequent].mean())
         a, b = np.where(count > 0, a, mean[0]), np.where(count > 0, b, mean[1])
-    return PlattFit(a, b, recall)
+    b = b - scores.mean(0) @ directions @ context  # the components have mean 0, the model's scores have not
+    return PlattFit(*(part.astype(np.float64) for part in (a, b, recall, directions, context)))
+
+
+def principal_directions(scores: NDArray[np.float32]) -> Floats:
+    """The directions in which the scores of all tags vary most together.
+
+    Args:
+        scores: ``(photos, tags)``.
+
+    Returns:
+        ``(tags, K)`` float64, K <= 64, rounded to float16. ``scores @ directions`` has variance 1 and no correlation.
+    """
+    spread = scores.std(0, dtype=np.float64) + 1e-6
+    centred = ((scores - scores.mean(0, dtype=np.float64)) / spread).astype(np.float32)
+    variances, vectors = np.linalg.eigh(centred.T @ centred / len(scores))
+    kept = np.flatnonzero(variances > 1e-4 * max(variances[-1], 1e-6))[-COMPONENTS:]
+    signs = np.sign(vectors[abs(vectors).argmax(0), np.arange(len(vectors))])[kept]  # eigh leaves the sign open
+    directions = vectors[:, kept] * signs / np.sqrt(variances[kept]) / spread[:, None]
+    return np.asarray(directions.astype(np.float16).astype(np.float64))
 
 
 def _newton(

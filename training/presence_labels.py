@@ -42,7 +42,7 @@ class CaptionLabels:
     """
 
     def __init__(self, vocabulary: Vocabulary, broader: str | Path = EMBEDDED_WORDS):
-        self.vocabulary = vocabulary
+        self.vocabulary = Vocabulary(vocabulary.tags)  # without a lexicon: only the tags themselves are named
         beneath = _read_broader(Path(broader))
         self._beneath = {word: _closure(word, beneath) for word in beneath}
         self._above: dict[str, set[str]] = {}
