@@ -52,7 +52,7 @@ def layers(
     Args:
         tagger: the network.
         image: a path.
-        phrases: what to find, at most ``MAX_PHRASES``; the map of a phrase is the average of its tags' maps.
+        phrases: what to find, at most ``MAX_PHRASES``; the map of a phrase is the average of its words' maps.
         output: the folder to write to.
         side: pixels of the shorter side of the photo as the network receives it.
         method: a name in ``grounding.attention.methods.METHODS`` whose maps can be read at any layer.
@@ -117,7 +117,9 @@ def parse(phrases: Sequence[str], vocabulary: Vocabulary) -> list[Phrase]:
 def phrase_maps(
     tagger: TagClassifier, images: Tensor, phrases: Sequence[Phrase], names: Sequence[str], method: str
 ) -> list[list[np.ndarray]]:
-    """Computes the map of each phrase at each layer, the average of its tags' maps, in one pass.
+    """Computes the map of each phrase at each layer, the average of its words' maps, in one pass.
+
+    The map of a word with several tags is their average by prior weight. A scene also weights tags by probability.
 
     Args:
         tagger: the network.
@@ -132,8 +134,11 @@ def phrase_maps(
     tags = list(dict.fromkeys(tag for phrase in phrases for tag in phrase.tags))
     scene = TopDown(tagger, names).look(images, method)
     maps = [m[0].double().numpy() for m in scene.attend([tagger.vocabulary.index(tag) for tag in tags], method)]
-    rows = [[tags.index(tag) for tag in phrase.tags] for phrase in phrases]
-    return [[layer[row].mean(0) for layer in maps] for row in rows]
+    shares = np.zeros((len(phrases), len(tags)))
+    for row, phrase in zip(shares, phrases, strict=True):
+        for reading in phrase.readings:
+            row[[tags.index(tag) for tag in reading.tags]] += np.array(reading.weights) / len(phrase.readings)
+    return [[np.tensordot(row, layer, 1) for layer in maps] for row in shares]
 
 
 def table(targets: Sequence[TargetLayer]) -> str:
