@@ -8,9 +8,10 @@ from pathlib import Path
 
 from grounding.runtime.artefacts import atomic_path
 from grounding.tagger.tagger import EMBEDDED
+from grounding.text.derivation import Derivation
 from grounding.text.lexicon import encode, lexicon_path
 from grounding.text.vocabulary import Vocabulary
-from grounding.text.wordnet import Derivation, WordNet
+from grounding.text.wordnet import WordNet
 
 log = logging.getLogger(__name__)
 
