@@ -51,7 +51,7 @@ def page_grounder():
     """A grounder with the settings of the page."""
     from grounding import Grounder
 
-    return Grounder.load(method="c-mwp", side=300, gamma=0.4, prior=0)
+    return Grounder.load(method="c-mwp", side=300, gamma=0.4, prior=0, presence=0)
 
 
 @pytest.fixture(scope="module")

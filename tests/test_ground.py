@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,8 @@ def test_without_a_usable_photo_only_the_list_is_written(grounder, album, tmp_pa
     assert files(tmp_path / "out") == ["skipped.jsonl"]
 
 
-def test_coco_names_images_relative_to_their_folder(grounder, album, tmp_path, capsys):
+def test_coco_names_images_relative_to_their_folder(grounder, album, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(grounder, "settings", replace(grounder.settings, presence=0))  # COCO leaves out absent ones
     ground(grounder, str(album), PHRASES, str(tmp_path / "out"), "coco", pictures=None)
     loaded = COCO(str(tmp_path / "out" / "coco.json"))
     assert [image["file_name"] for image in loaded.dataset["images"]] == ["[1].jpg", "cup.png", "deep/Kaffee ☕.png"]
