@@ -1,6 +1,7 @@
 """Derives a lexicon for a vocabulary from WordNet.
 
-A word is read in this order: other spellings; tags that name one of its first meanings; the tags beneath its meaning; a
+A tag is read as itself; a very general one, such as "person", together with its most frequent kinds, because captions
+name the kind. Another word is read in this order: other spellings; tags that name one of its first meanings; the tags beneath its meaning; a
 tag close above; other tags of the same kind.
 """
 
@@ -55,7 +56,7 @@ class Derivation:
         self._same, self._preferred = _english_words()
 
     def lexicon(self) -> Lexicon:
-        """Derives the meaning of every word that is not a tag.
+        """Derives the meaning of every word that is not a tag, and of very general tags.
 
         Returns:
             The lexicon.
@@ -72,7 +73,7 @@ class Derivation:
         for word in list(found) + [tag for tag in self._tags if " " not in tag]:
             if (split := self._split(word)) and split not in self._tags:
                 found[split] = found.pop(word) if word in found else Meaning((word,), "spelling")
-        found |= others
+        found |= others | self._general()
         return Lexicon(digest(self._tags), dict(sorted(found.items())))
 
     def _as_other(self, other: str, found: Mapping[str, Meaning]) -> Meaning | None:
@@ -218,6 +219,17 @@ class Derivation:
         if tags:
             return Meaning(tuple(dict.fromkeys((*tags[: MOST_TAGS - len(last)], *last))), "related")
         return Meaning(last, "broader") if last else None
+
+    def _general(self) -> dict[str, Meaning]:
+        """Tags that name one of WordNet's most general meanings, each with its most frequent kinds of things."""
+        found = {}
+        for tag in self._tags.keys() - VAGUE:
+            for sense in self._names_of(tag):
+                kinds = [kind for kind in self._beneath(sense) if set(map(self._kind, self._names_of(kind))) & THINGS]
+                frequent = sorted(set(kinds) - VAGUE - {tag}, key=self._tags.__getitem__)[: MOST_TAGS - 1]
+                if frequent and self._kind(sense) == "noun.Tops":
+                    found[tag] = Meaning((tag, *frequent), "narrower")
+        return found
 
     def _head(self, word: str, synset: Synset, chain: list[str]) -> str | None:
         """The tag in which a compound ends, if it names a kind of it: toothbrush -> brush, fireman -> man."""

@@ -114,14 +114,19 @@ class Vocabulary:
             The meaning, or None if neither the tags nor the lexicon have a form of the word.
         """
         if tag := self._exact(word):
-            return Meaning((tag,), "tag")
+            return self._tagged(tag)
         if self.lexicon is None:
             return Meaning((tag,), "tag") if (tag := self.tag_of(word)) else None
         if meaning := self.lexicon.get(word):
             return meaning
         if tag := self.tag_of(word):
-            return Meaning((tag,), "tag")
+            return self._tagged(tag)
         return next((meaning for form in base_forms(word) if (meaning := self.lexicon.get(form))), None)
+
+    def _tagged(self, tag: str) -> Meaning:
+        """A tag as it is, or with its kinds if the lexicon has it."""
+        general = None if self.lexicon is None else self.lexicon.meanings.get(tag)
+        return general or Meaning((tag,), "tag")
 
     def match(self, parts: Sequence[WordPart], start: int) -> tuple[str | None, int]:
         """The longest tag of several words at the beginning of ``parts[start:]``.

@@ -128,7 +128,7 @@ class WordNet:
 
 def _plain(synset: Any) -> Synset:
     above, beneath, parts = (
-        tuple(other.name() for other in others)
+        tuple(sorted(other.name() for other in others))  # nltk keeps them in sets
         for others in (synset.hypernyms(), synset.hyponyms(), synset.part_meronyms())
     )
     named = bool(synset.instance_hypernyms())
