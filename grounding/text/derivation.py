@@ -1,8 +1,8 @@
 """Derives a lexicon for a vocabulary from WordNet.
 
 A tag is read as itself; a very general one, such as "person", together with its most frequent kinds, because captions
-name the kind. Another word is read in this order: other spellings; tags that name one of its first meanings; the tags beneath its meaning; a
-tag close above; other tags of the same kind.
+name the kind. Another word is read in this order: other spellings; tags that name one of its first meanings; the tags
+beneath its meaning; a tag close above; other tags of the same kind.
 """
 
 from collections import ChainMap, defaultdict
