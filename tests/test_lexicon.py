@@ -54,6 +54,62 @@ def test_the_table_has_enough_words():
     assert len({text for text, _ in PAIRS}) >= 300
 
 
+EVERYDAY = {  # phrase: the tags of each of its words
+    "elephant": [{"african elephant", "indian elephant"}],
+    "clock": [{"analog clock", "digital clock", "wall clock"}],
+    "keyboard": [{"computer keyboard", "typewriter keyboard"}],
+    "remote": [{"remote control"}],
+    "handbag": [{"purse"}],
+    "TV": [{"television"}],
+    "bear": [{"brown bear", "american black bear", "ice bear", "sloth bear"}],
+    "rocket": [{"missile"}],
+    "grey shirt": [{"gray"}, {"shirt"}],
+    "hot dog": [{"hotdog"}],
+    "kitten": [{"cat"}],
+    "wolf": [{"timber wolf", "white wolf", "red wolf", "coyote"}],
+    "aeroplane": [{"airplane"}],
+    "tyre": [{"tire"}],
+    "lorry": [{"truck"}],
+    "policeman": [{"officer"}],
+    "firefighter": [{"person", "man", "woman"}],
+    "smartphone": [{"cellphone"}],
+    "eyeglasses": [{"glasses"}],
+    "mug": [{"coffee mug"}],
+    "teddy bear": [{"teddy"}],
+}
+
+
+@pytest.mark.parametrize(("text", "tags"), EVERYDAY.items())
+def test_everyday_words_are_read_as_these_tags(text, tags, known):
+    phrase = Phrase.parse(text, known)
+    assert not phrase.skipped
+    assert [set(reading.tags) for reading in phrase.readings] == tags
+
+
+CATEGORIES = {  # separated by commas
+    "COCO": """
+        person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop
+        sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack,
+        umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball
+        glove, skateboard, surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana,
+        apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed,
+        dining table, toilet, tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink,
+        refrigerator, book, clock, vase, scissors, teddy bear, hair drier, toothbrush
+    """,
+    "VOC": """
+        aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse, motorbike,
+        person, pottedplant, sheep, sofa, train, tvmonitor
+    """,
+}
+
+
+@pytest.mark.parametrize(("data_set", "count"), [("COCO", 80), ("VOC", 20)])
+def test_the_category_names_of_data_sets_are_one_thing_each(data_set, count, known):
+    phrases = [Phrase.parse(" ".join(name.split()), known) for name in CATEGORIES[data_set].split(",")]
+    assert len(phrases) == count
+    assert [p.text for p in phrases if p.skipped or len(p.readings) != 1] == []
+
+
 @pytest.mark.parametrize(
     ("text", "read_as"),
     [
