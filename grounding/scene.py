@@ -58,7 +58,7 @@ class Settings:
     vote: float = 3.0
     nms: float = 0.7
     rivalry: float = 1.0
-    presence: float = 0.05
+    presence: float = 0.03
 
     @classmethod
     def paper(cls) -> "Settings":

@@ -222,14 +222,27 @@ class Derivation:
 
     def _general(self) -> dict[str, Meaning]:
         """Tags that name one of WordNet's most general meanings, each with its most frequent kinds of things."""
+        general = [(tag, sense) for tag in self._tags.keys() - VAGUE for sense in self._names_of(tag)]
         found = {}
-        for tag in self._tags.keys() - VAGUE:
-            for sense in self._names_of(tag):
-                kinds = [kind for kind in self._beneath(sense) if set(map(self._kind, self._names_of(kind))) & THINGS]
-                frequent = sorted(set(kinds) - VAGUE - {tag}, key=self._tags.__getitem__)[: MOST_TAGS - 1]
-                if frequent and self._kind(sense) == "noun.Tops":
-                    found[tag] = Meaning((tag, *frequent), "narrower")
+        for tag, sense in ((tag, sense) for tag, sense in general if self._kind(sense) == "noun.Tops"):
+            kinds = {kind for kind in self._all_beneath(sense) if set(map(self._kind, self._names_of(kind))) & THINGS}
+            plurals = {other for other in self._tags if next(base_forms(other), None) == tag}
+            frequent = sorted((kinds | plurals) - VAGUE - {tag}, key=self._tags.__getitem__)[: MOST_TAGS - 1]
+            if kinds:
+                found[tag] = Meaning((tag, *frequent), "narrower")
         return found
+
+    def _all_beneath(self, sense: str) -> set[str]:
+        """The tags beneath a meaning, and those beneath them; not names that are rare, such as "skate" for a fish."""
+        tags: set[str] = set()
+        waiting, seen = [sense], {sense}
+        while waiting:
+            below = [one for one in self._wordnet.synsets[waiting.pop()].beneath if one in self._wordnet.synsets]
+            waiting += [one for one in below if one not in seen]
+            seen.update(below)
+            named = ((tag, one) for one in below for tag in self._names.get(one, ()))
+            tags.update(tag for tag, one in named if self._wordnet.uses.get((tag, one), 0) >= FEW)
+        return tags
 
     def _head(self, word: str, synset: Synset, chain: list[str]) -> str | None:
         """The tag in which a compound ends, if it names a kind of it: toothbrush -> brush, fireman -> man."""
