@@ -123,12 +123,7 @@ def answer_categories(
         results.append(result)
     others = [name for name in names if name not in set(texts)]
     presence: dict[Place, float | None] = {result.place: result.presence for result in results}
-    return results, presence | {(image.id, n): p for n, p in zip(others, _presence(scene, others), strict=True)}
-
-
-def _presence(scene: GroundingScene, names: Sequence[str]) -> Sequence[float | None]:
-    """The presence of each name; it needs no boxes."""
-    return scene.presence(names)
+    return results, presence | {(image.id, n): p for n, p in zip(others, scene.presence(others), strict=True)}
 
 
 def presence_answers(

@@ -15,7 +15,6 @@ import numpy as np
 from grounding.answers import Answers, Grounding
 from grounding.runtime.artefacts import atomic_path, write_json, write_json_lines
 from grounding.runtime.version import VERSION
-from grounding.text.phrases import Phrase
 from proposals.errors import InputError
 
 BOXES = 10  # of each phrase, by default
@@ -42,18 +41,12 @@ def as_record(answer: Grounding, boxes: int = BOXES) -> Record:
         "groundable": answer.groundable,
         "tags": list(answer.phrase.tags),
         "skipped": list(answer.phrase.skipped),
-        "read_as": read_as(answer.phrase),
+        "read_as": answer.phrase.read_as,
         "presence": None if answer.presence is None else float(answer.presence),
         "present": None if answer.present is None else bool(answer.present),
         "boxes": answer.boxes[:boxes].round(2).tolist(),
         "scores": answer.scores[:boxes].tolist(),
     }
-
-
-def read_as(phrase: Phrase) -> str:
-    """Returns how the words of a phrase were read that are no tags themselves, such as "kitten -> cat"; or nothing."""
-    readings: str = getattr(phrase, "read_as", "")
-    return readings
 
 
 def image_record(answers: Answers, boxes: int = BOXES) -> Record:
@@ -87,7 +80,7 @@ def csv_rows(answers: Answers, boxes: int = BOXES) -> Iterator[tuple[object, ...
         phrase, presence = answer.phrase, ("" if answer.presence is None else float(answer.presence))
         head = (answers.image, phrase.text, str(answer.groundable).lower())
         lists = [json.dumps(words, ensure_ascii=False) for words in (phrase.tags, phrase.skipped)]
-        tail = (*lists, read_as(phrase), presence, "" if answer.present is None else str(bool(answer.present)).lower())
+        tail = (*lists, phrase.read_as, presence, "" if answer.present is None else str(bool(answer.present)).lower())
         if not answer.groundable:
             yield (*head, *[""] * 6, *tail)
         for rank, (box, score) in enumerate(zip(answer.boxes[:boxes], answer.scores[:boxes], strict=True), 1):

@@ -1,7 +1,6 @@
 """Grounder: finds what phrases name in photos. The public class of the package."""
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +140,5 @@ class Grounder:
         """
         pixels = read_image(image)
         name = Path(image).stem if isinstance(image, str | Path) else None
-        # the proposals use one core, and need nothing of the network
-        with ThreadPoolExecutor(1) as beside:
-            proposals = beside.submit(self.proposer, pixels, name)
-            scene = self.topdown.look(self.tagger.prepare(pixels, [self.settings.side]), self.settings.method)
-            return GroundingScene(pixels, proposals.result(), scene, self.tagger, self.topdown, self.settings)
+        scene = self.topdown.look(self.tagger.prepare(pixels, [self.settings.side]), self.settings.method)
+        return GroundingScene(pixels, self.proposer(pixels, name), scene, self.tagger, self.topdown, self.settings)

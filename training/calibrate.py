@@ -84,7 +84,8 @@ def calibrate(
     shares = [float(held_out)] * len(paths) if isinstance(held_out, int | float) else list(held_out)
     _check(paths, shares, folds, side, precision)
     file = Path(tagger) if tagger else EMBEDDED
-    network = _load(file).to(checked_device(device))
+    # a presence model of other weights beside the tagger does not matter, because it will be replaced
+    network = TagClassifier.load(file, presence=False).to(checked_device(device))
     ledger = Ledger("photos", paths[0], "give photos with captions that the tagger was not trained on")
     samples = (sample for root, share in zip(paths, shares, strict=True) for sample in _samples(root, share, ledger))
     photos = Scorer(network, side, precision).score(samples, ledger)
@@ -106,11 +107,6 @@ def _check(paths: Sequence[str], shares: Sequence[float], folds: int, side: int,
         raise InputError(f"step.folds={folds} must be at least 2, and step.side={side} at least 224")
     if precision not in ("float32", "bfloat16"):
         raise InputError(f"step.precision={precision} is unknown: use float32 or bfloat16")
-
-
-def _load(file: Path) -> TagClassifier:
-    """The tagger; a presence model of other weights beside it does not matter, because it will be replaced."""
-    return TagClassifier.load(file, presence=False)
 
 
 def _samples(root: str, share: float, ledger: Ledger) -> Iterator[SourceSample]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from grounding.answers import ABSENT, Answers, Grounding
 from grounding.batch import GroundingBatch
-from grounding.exports import FORMATS, Format, read_as, write_map
+from grounding.exports import FORMATS, Format, write_map
 from grounding.grounder import Grounder
 from grounding.photos import MAX_BYTES, UNREAD_FORMAT, PhotoList, find_photos
 from grounding.runtime.artefacts import atomic_path
@@ -173,7 +173,7 @@ def table(answers: Sequence[Grounding]) -> str:
         "box (x1 y1 x2 y2)": [_best_box(answer) for answer in answers],
         "score": [f"{answer.scores[0]:.3f}" if answer.groundable else "-" for answer in answers],
         "presence": [_presence(answer) for answer in answers],
-        "read as": [read_as(answer.phrase) or "-" for answer in answers],
+        "read as": [answer.phrase.read_as or "-" for answer in answers],
         "skipped words": [", ".join(answer.phrase.skipped) or "-" for answer in answers],
     }
     for name in ("presence", "read as"):
