@@ -3,6 +3,7 @@
     grounding step=evaluate data.root=flickr30k_entities data.split=val attention=c-mwp gamma=0.25
     grounding step=evaluate data.root=flickr30k_entities data.split=val predictions=FILE.jsonl
     grounding step=evaluate data.root=flickr30k_entities data.split=val 'step.gamma_candidates=[0.25,0.5,0.75]'
+    grounding step=evaluate data.root=flickr30k_entities data.split=val step.protocol=iccv15 step.score_scale=unit
     grounding step=evaluate data=coco2017
     grounding step=evaluate data=voc2012
 
@@ -23,10 +24,11 @@ from eval.flickr30k import EntityImage, Flickr30kEntities
 from eval.gamma_selection import GammaSelection, select_gammas
 from eval.halves import HalfOf, part_record
 from eval.photo_reading import UNUSABLE, faulty_names, photo_ledger, read_photos, require_files
-from eval.phrase_metrics import phrase_metrics
+from eval.phrase_metrics import SCORE_SCALES, check_scale, phrase_metrics
 from eval.phrase_results import PhraseResult, answer_phrases
 from eval.prediction_results import SKIPPED, compare_predictions, entities_judge
 from eval.predictions import Prediction, write_predictions
+from eval.protocol import OURS, Protocol, find_protocol
 from eval.scenes import evaluates_here, scenes
 from grounding import Grounder
 from grounding.runtime.artefacts import write_json, write_json_lines
@@ -47,6 +49,9 @@ def evaluate(
     partial_predictions: bool = False,
     photos: ObjectPhotos | None = None,
     part: str = "all",
+    protocol: str = "ours",
+    score_scale: str = "raw",
+    phrase_list: str | None = None,
 ) -> dict:
     """Evaluates every phrase of a split, writes ``metrics.json`` and ``phrases.jsonl``, and prints a table.
 
@@ -66,6 +71,9 @@ def evaluate(
         partial_predictions: whether the file of predictions may lack phrases, which are then misses.
         photos: a reader of COCO or VOC, whose categories are the phrases; None for Flickr30k Entities.
         part: which photos to use: all, even or odd (see ``eval.halves``); ``limit`` counts those.
+        protocol: how boxes are judged: ours or iccv15 (see ``eval.protocol``).
+        score_scale: the scale of the scores in average precision: raw or unit (see ``eval.phrase_metrics``).
+        phrase_list: the ``phraseList.txt`` of the published evaluation program, for iccv15; None to approximate it.
 
     Returns:
         The metrics, recalls in percent, with 95 % intervals over photos. A photo that cannot be read is listed there,
@@ -75,8 +83,8 @@ def evaluate(
 
     Raises:
         InputError: the folder is not Flickr30k Entities, no photo can be used, a prediction is malformed or missing,
-            there is no phrase, ``limit`` is below 1, ``part`` is unknown, gamma cannot be selected, or there are
-            several ranks and no cache.
+            there is no phrase, ``limit`` is below 1, ``part``, ``protocol`` or ``score_scale`` is unknown, gamma cannot
+            be selected, or there are several ranks and no cache.
     """
     check_counts(limit=limit)
     if photos is not None:
@@ -84,6 +92,8 @@ def evaluate(
             raise InputError(
                 "gamma is selected on Flickr30k Entities: set step.gamma_candidates=null and gamma_split=null"
             )
+        if (protocol, score_scale, phrase_list) != (OURS.name, SCORE_SCALES[0], None):
+            raise InputError("protocol, score_scale and phrase_list are of Flickr30k Entities: leave them as they are")
         own = CategoryPhotos(photos)
         return evaluate_categories(grounder, own, output, limit, predictions, cache, partial_predictions, part)
     data = Flickr30kEntities(root, split)
@@ -93,6 +103,8 @@ def evaluate(
         require_files(images, data.folder)
     left_out = faulty_names(ledger)
     others = _read_split(root, gamma_split, limit)
+    judged_by = find_protocol(protocol, data, images + others, phrase_list)
+    check_scale((), score_scale)
     if gamma_candidates is not None or gamma_split is not None:
         _check_selection(images, others, gamma_candidates, predictions, cache)
     if not evaluates_here(grounder, images + others, predictions, cache):
@@ -101,18 +113,22 @@ def evaluate(
         "data": {"root": str(root), "split": split} | part_record(part),
         "images": len(images),
         "left_out": left_out,
+        "protocol": judged_by.name,
+        "score_scale": score_scale,
     }
     if predictions is None:
         selection = None
         if gamma_candidates is not None:
             twofold = not gamma_split
-            selection = select_gammas(grounder, images if twofold else others, gamma_candidates, cache, twofold)
-        results, unread = _answer(grounder, images, cache, selection, ledger)
+            selection = select_gammas(
+                grounder, images if twofold else others, gamma_candidates, cache, twofold, judged_by
+            )
+        results, unread = _answer(grounder, images, cache, selection, ledger, judged_by)
         metrics |= asdict(grounder.settings) | {"proposals": type(grounder.proposer).__name__, "skipped_images": unread}
         metrics |= _selection_record(selection, gamma_split) if selection else {}
         write_predictions(Path(output, "predictions.jsonl"), (Prediction(r.place, r.boxes, r.scores) for r in results))
     else:
-        judge = entities_judge(images)
+        judge = entities_judge(images, judged_by)
         found = compare_predictions(images, predictions, judge, partial_predictions, set(data.ids))
         results = found.phrases
         found.ledger.finish(output, SKIPPED)
@@ -120,7 +136,8 @@ def evaluate(
         metrics |= {"missing_predictions": len(found.missing)}
         ledger.kept = len(images)
     ledger.finish(output)
-    metrics |= phrase_metrics(results, own=predictions is None)
+    results = [result for result in results if judged_by.counts(result.place)]
+    metrics |= phrase_metrics(results, predictions is None, judged_by, score_scale)
     write_json_lines(Path(output, "phrases.jsonl"), (result.as_record() for result in results))
     write_json(Path(output, "metrics.json"), metrics)
     print(evaluation_table(metrics))
@@ -161,6 +178,7 @@ def _answer(
     cache: str | None,
     selection: GammaSelection | None,
     ledger: Ledger,
+    protocol: Protocol,
 ) -> tuple[list[PhraseResult], list[str]]:
     """The result of every phrase, and the photos that could not be read."""
     results: list[PhraseResult] = []
@@ -172,7 +190,7 @@ def _answer(
 
     for image, scene in scenes(grounder, images, cache, skip):
         if scene:
-            results += answer_phrases(scene, image, selection.gamma_for(image) if selection else None)
+            results += answer_phrases(scene, image, selection.gamma_for(image) if selection else None, protocol)
         else:
             results += [PhraseResult.unanswered(image, entity) for entity in image.entities]
     ledger.kept = len(images) - len(unread)

@@ -16,6 +16,7 @@ SINGLE_METRICS = {
     "pointing_without_tiny": "  of phrases over 5 %",
     "oracle_recall": "proposals' upper bound",
     "coverage": "phrases with a tag",
+    "parsed": "phrases that are parsed",
     "own_box": "own box",
     "own_box_photos": "  photos, all phrases",
 }
@@ -39,13 +40,14 @@ def evaluation_table(metrics: dict) -> str:
 
     lines = [
         f"{metrics['images']} photos, {metrics['phrases']} phrases, {metrics['phrases_small']} of them small; percent "
-        "(95 % interval over photos)",
+        f"(95 % interval over photos); protocol {metrics['protocol']}, score scale {metrics['score_scale']}",
         f"{'':{width}}{'R@1':18} / {'R@5':18} / {'R@10':18} / {'small: R@1':18} / {'R@5':18} / R@10",
         row(name, ["recall"], ["recall_small"]),
         *(
             row(f"  gamma {gamma}", ["by_gamma", gamma, "recall"], ["by_gamma", gamma, "recall_small"])
             for gamma in metrics.get("by_gamma", {})
         ),
+        *(row("once for each type", [name], [f"{name}_small"]) for name in ["recall_by_category"] if name in metrics),
         row("any box", ["recall_any_box"]),
         *(row(baseline.replace("_", " "), ["baselines", baseline]) for baseline in recall_baselines(metrics)),
         *(row(f"{t} ({metrics['phrases_by_type'][t]})", ["recall_by_type", t]) for t in metrics["recall_by_type"]),

@@ -13,6 +13,7 @@ import numpy as np
 from eval.flickr30k import EntityImage
 from eval.gammas import best_gamma
 from eval.localization import DEPTHS, first_correct, inclusive
+from eval.protocol import OURS, Protocol
 from eval.scenes import scenes
 from grounding import Grounder
 from grounding.scene import GroundingScene
@@ -37,7 +38,12 @@ class GammaSelection:
 
 
 def select_gammas(
-    grounder: Grounder, images: Sequence[EntityImage], candidates: Sequence[float], cache: str, twofold: bool
+    grounder: Grounder,
+    images: Sequence[EntityImage],
+    candidates: Sequence[float],
+    cache: str,
+    twofold: bool,
+    protocol: Protocol = OURS,
 ) -> GammaSelection:
     """Evaluates the recall of each candidate and selects the best.
 
@@ -47,6 +53,7 @@ def select_gammas(
         candidates: two or more gammas, each >= 0.
         cache: the folder where maps and proposals are kept, because the photos are used again later.
         twofold: True to select for each half of ``images`` on the other half, False to select on all of them.
+        protocol: which boxes are judged.
 
     Returns:
         The selected gammas; of equally good ones the smallest.
@@ -64,7 +71,7 @@ def select_gammas(
         )
     used = [image for image in images if image.entities]
     hits = {
-        image.id: count_hits(scene, image, candidates)
+        image.id: count_hits(scene, image, candidates, protocol)
         for image, scene in scenes(grounder, used, cache, lambda *_: None)
     }
     one, other = ([h for image, h in hits.items() if not twofold or half(image) != side] for side in (0, 1))
@@ -83,13 +90,16 @@ def half(image: str) -> int:
     return sha256(image.encode()).digest()[0] % 2
 
 
-def count_hits(scene: GroundingScene | None, image: EntityImage, candidates: Sequence[float]) -> np.ndarray:
+def count_hits(
+    scene: GroundingScene | None, image: EntityImage, candidates: Sequence[float], protocol: Protocol = OURS
+) -> np.ndarray:
     """How many phrases of a photo are found at rank 1, 5 and 10, summed over these ranks.
 
     Args:
         scene: the scene of the photo; None if it could not be read, which counts as no hit.
         image: the photo and its phrases.
         candidates: G gammas.
+        protocol: which boxes are judged.
 
     Returns:
         ``(G,)`` int.
@@ -100,7 +110,8 @@ def count_hits(scene: GroundingScene | None, image: EntityImage, candidates: Seq
     for row, gamma in enumerate(candidates):
         answers = scene.ground([entity.text for entity in image.entities], gamma)
         for entity, answer in zip(image.entities, answers, strict=True):
-            rank = first_correct(inclusive(answer.boxes), inclusive(entity.union[None]))
+            judged, _ = protocol.judged(entity.place(image.id), inclusive(answer.boxes), answer.scores)
+            rank = first_correct(judged, inclusive(entity.union[None]))
             hits[row] += sum(rank <= depth for depth in DEPTHS)
     return hits
 

@@ -37,10 +37,11 @@ class Metrics:
         Args:
             path: the keys of the metric.
             hits: ``(N,)`` bool.
-            subset: ``(N,)`` bool, the phrases that count.
+            subset: ``(N,)`` bool, the phrases that count; or their indices, which may occur several times.
         """
-        share = 100 * float(hits[subset].mean()) if subset.any() else None
-        self._put(path, share, resampled_share(hits[subset], self._photo[subset], self._weights))
+        chosen = hits[subset]
+        share = 100 * float(chosen.mean()) if len(chosen) else None
+        self._put(path, share, resampled_share(chosen, self._photo[subset], self._weights))
 
     def add_mean(self, path: Path, parts: Sequence[Path]) -> None:
         """Adds the mean of metrics that were added before. Metrics without a value do not count.
@@ -88,6 +89,19 @@ class Metrics:
                 self._put((*each, label), value, resampled)
         means = np.divide(sums, known, out=np.full(len(sums), np.nan), where=known > 0)
         self._put(mean, float(np.mean(found)) if found else None, means)
+
+    def difference(self, other: "Metrics", path: Path) -> tuple[float, tuple[float, float] | None]:
+        """A metric minus that of another system on the same phrases, with the paired 95 % interval over photos.
+
+        Args:
+            other: the metrics of the other system.
+            path: the keys of a metric that both have.
+
+        Returns:
+            The difference in percentage points, and (low, high); None without an interval.
+        """
+        drawn = self._resampled[path] - other._resampled[path]
+        return (self._get(path) or 0.0) - (other._get(path) or 0.0), interval(drawn)
 
     def _put(self, path: Path, value: float | None, resampled: np.ndarray) -> None:
         self._resampled[path] = resampled

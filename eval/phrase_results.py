@@ -9,6 +9,7 @@ from eval.gammas import GAMMAS
 from eval.localization import MISS, contains, first_correct, inclusive
 from eval.phrase_truth import AnnotatedPhrase, Place
 from eval.predictions import ENTITIES
+from eval.protocol import OURS, Protocol
 from grounding.scene import GroundingScene
 
 
@@ -27,7 +28,7 @@ class PhraseResult:
         centred: whether the image's centre lies in a box of the phrase.
         rank: the rank of the first box that is correct against the union box.
         any_rank: the rank of the first box that is correct against any single box of the phrase.
-        scores: ``(K,)`` of the boxes, best first.
+        scores: ``(J,)`` of the boxes that the protocol judges, in their order.
         covered: whether a word of the phrase has a tag.
         pointed: whether the answer's point lies in a box of the phrase (see ``Grounding.point``).
         reachable: whether any proposal is correct.
@@ -75,17 +76,21 @@ class PhraseResult:
             union=inclusive(union),
         )
 
-    def compare(self, entity: AnnotatedPhrase, boxes: np.ndarray, scores: np.ndarray) -> None:
-        """Compares boxes with the ground truth, without changing or sorting them.
+    def compare(
+        self, entity: AnnotatedPhrase, boxes: np.ndarray, scores: np.ndarray, protocol: Protocol = OURS
+    ) -> None:
+        """Compares boxes with the ground truth.
 
         Args:
             entity: the phrase's ground truth.
             boxes: ``(K, 4)`` inclusive xyxy, best first.
             scores: ``(K,)``.
+            protocol: which of them are judged; by default all, without changing or sorting them.
         """
-        self.rank = first_correct(boxes, inclusive(entity.union[None]))
-        self.any_rank = first_correct(boxes, inclusive(entity.boxes))
-        self.boxes, self.scores = boxes, scores
+        judged, self.scores = protocol.judged(self.place, boxes, scores)
+        self.rank = first_correct(judged, inclusive(entity.union[None]))
+        self.any_rank = first_correct(judged, inclusive(entity.boxes))
+        self.boxes = boxes
         self.first = boxes[0].copy() if len(boxes) else None  # not a view, which would keep all boxes
 
     def as_record(self) -> dict:
@@ -95,26 +100,31 @@ class PhraseResult:
         return record | {"covered": self.covered, "pointed": self.pointed, "reachable": self.reachable}
 
 
-def answer_phrases(scene: GroundingScene, image: EntityImage, gamma: float | None = None) -> list[PhraseResult]:
+def answer_phrases(
+    scene: GroundingScene, image: EntityImage, gamma: float | None = None, protocol: Protocol = OURS
+) -> list[PhraseResult]:
     """Answers all phrases of a photo and compares the answers with the ground truth.
 
     Args:
         scene: the scene of the photo.
         image: the photo's phrases.
         gamma: replaces the grounder's gamma; None to use the grounder's.
+        protocol: which boxes are judged.
     """
     texts = [entity.text for entity in image.entities]
     proposals = inclusive(scene.proposals.boxes)
     results = []
     for entity, answer in zip(image.entities, scene.ground(texts, gamma), strict=True):
         result = PhraseResult.unanswered(image, entity)
-        result.compare(entity, inclusive(answer.boxes), answer.scores)
+        result.compare(entity, inclusive(answer.boxes), answer.scores, protocol)
         result.covered, result.pointed = answer.groundable, contains(entity.boxes, answer.point)
-        result.proposal_rank = first_correct(proposals, inclusive(entity.union[None]))
-        result.reachable = result.proposal_rank < MISS
+        own_order = protocol.judged(result.place, proposals, scene.proposals.scores)[0]
+        result.proposal_rank = first_correct(own_order, inclusive(entity.union[None]))
+        result.reachable = first_correct(proposals, inclusive(entity.union[None])) < MISS
         results.append(result)
     for gamma in GAMMAS:
         for result, entity, answer in zip(results, image.entities, scene.ground(texts, gamma), strict=True):
-            result.rank_by_gamma[gamma] = first_correct(inclusive(answer.boxes), inclusive(entity.union[None]))
-            result.scores_by_gamma[gamma] = answer.scores
+            judged, scores = protocol.judged(result.place, inclusive(answer.boxes), answer.scores)
+            result.rank_by_gamma[gamma] = first_correct(judged, inclusive(entity.union[None]))
+            result.scores_by_gamma[gamma] = scores
     return results

@@ -14,6 +14,7 @@ from eval.flickr30k import Entity, EntityImage
 from eval.phrase_results import PhraseResult
 from eval.phrase_truth import PhrasePhoto, Place
 from eval.predictions import ENTITIES, PlaceFormat, Prediction, read_predictions
+from eval.protocol import OURS, Protocol
 from grounding.runtime.ledger import Ledger
 from proposals.errors import InputError
 
@@ -60,16 +61,17 @@ class PredictionResults(NamedTuple, Generic[Result]):
     ledger: Ledger
 
 
-def entities_judge(images: Sequence[EntityImage]) -> Judge[PhraseResult]:
+def entities_judge(images: Sequence[EntityImage], protocol: Protocol = OURS) -> Judge[PhraseResult]:
     """Compares predictions for Flickr30k Entities.
 
     Args:
         images: the photos and their phrases.
+        protocol: which boxes are judged.
     """
     of_image = {image.id: image for image in images}
 
     def compare(result: PhraseResult, _: EntityImage, entity: Entity, prediction: Prediction) -> None:
-        result.compare(entity, prediction.boxes, prediction.scores)
+        result.compare(entity, prediction.boxes, prediction.scores, protocol)
 
     def other(prediction: Prediction) -> str | None:
         return "of phrases without a box" if _is_marked(prediction.place, of_image) else None

@@ -64,7 +64,7 @@ def test_each_half_gets_the_gamma_that_is_best_on_the_other_half(monkeypatch, se
     images = [EntityImage(str(i), Path(), (1, 1), (None,)) for i in range(12)]
     counted = {image.id: rng.integers(0, 2, 3) for image in images}  # with ties
     monkeypatch.setattr(gamma_selection, "scenes", lambda _, asked, *__: ((image, None) for image in asked))
-    monkeypatch.setattr(gamma_selection, "count_hits", lambda _, image, __: counted[image.id])
+    monkeypatch.setattr(gamma_selection, "count_hits", lambda _, image, *__: counted[image.id])
     found = gamma_selection.select_gammas(None, images, tried, "", twofold)
     for image in images:
         others = [other for other in images if not twofold or half(other.id) != half(image.id)]

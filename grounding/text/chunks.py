@@ -83,6 +83,19 @@ def noun_phrases(caption: str) -> list[str]:
     return [caption[leaves[0][0][0] : leaves[-1][0][1]] for leaves in chunks]
 
 
+def word_classes(text: str) -> list[tuple[str, str]]:
+    """The words of a text in lower case, each with its class: of the Penn Treebank, or as in ``word_classes.txt``.
+
+    >>> word_classes("two red cars")
+    [('two', 'CD'), ('red', 'JJ'), ('cars', 'NNS')]
+
+    Args:
+        text: any text.
+    """
+    found = [text[slice(*span)].casefold() for span in _TOKENIZER.span_tokenize(text)]
+    return [(word, _tag(word)) for word in found]
+
+
 def _tag(word: str) -> str:
     """The class of a case-folded token: from the list, or as a form of a listed verb, or else by its ending."""
     classes = _classes()
