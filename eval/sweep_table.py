@@ -10,40 +10,9 @@ from pathlib import Path
 
 from eval.gammas import best_gamma, gamma_text
 from eval.localization import DEPTHS, TYPES
+from eval.published import TABLE_2, PublishedRow, paper_row, proposals_name
 from grounding.runtime.artefacts import atomic_path
 from grounding.runtime.sweep_jobs import distinct_overrides, read_jobs
-
-# Table 4: gamma, then all / small for R@1, R@5, R@10, mAP (Group), mAP (Phrase); MCG segments, except in the last row
-TABLE_4 = {
-    ("grad", "segments"): "0.50 | 24.3 / 7.6 | 49.6 / 32.9 | 59.7 / 45.8 | 10.2 / 3.8 | 28.8 / 15.6",
-    ("deconv", "segments"): "0.50 | 21.5 / 11.3 | 48.4 / 34.5 | 58.5 / 46.0 | 10.0 / 4.0 | 26.5 / 16.7",
-    ("lrp", "segments"): "0.50 | 24.3 / 11.8 | 51.6 / 36.8 | 61.3 / 48.5 | 10.3 / 4.3 | 28.9 / 18.1",
-    ("cam", "segments"): "0.75 | 21.7 / 6.5 | 47.1 / 27.9 | 56.1 / 39.1 | 7.5 / 2.0 | 26.0 / 11.9",
-    ("mwp", "segments"): "0.50 | 28.5 / 15.0 | 52.7 / 39.1 | 61.3 / 49.8 | 11.8 / 5.3 | 31.1 / 20.3",
-    ("c-mwp", "segments"): "0.50 | 26.2 / 21.2 | 54.3 / 43.4 | 62.2 / 51.7 | 15.2 / 10.8 | 30.8 / 24.0",
-    ("c-mwp", "boxes"): "0.25 | 27.0 / 18.4 | 49.9 / 35.2 | 57.7 / 43.9 | 13.2 / 8.1 | 29.4 / 20.0",
-}
-# Table 5: R@5 of each of TYPES, and the mean
-TABLE_5 = {
-    ("grad", "segments"): (65.0, 32.4, 14.0, 70.1, 63.0, 40.7, 58.8, 32.5, 47.1),
-    ("deconv", "segments"): (65.4, 31.6, 18.7, 67.0, 64.0, 46.9, 53.6, 28.9, 47.0),
-    ("lrp", "segments"): (64.6, 37.7, 16.4, 62.9, 63.5, 45.7, 59.4, 37.9, 48.5),
-    ("cam", "segments"): (60.5, 28.4, 9.6, 57.0, 57.5, 37.0, 64.4, 32.7, 43.4),
-    ("mwp", "segments"): (68.6, 37.7, 16.1, 68.7, 66.3, 53.7, 54.5, 36.8, 50.3),
-    ("c-mwp", "segments"): (63.5, 47.6, 24.5, 69.9, 72.0, 54.3, 61.0, 40.2, 54.1),
-    ("c-mwp", "boxes"): (62.8, 35.0, 17.6, 65.1, 73.5, 58.6, 53.2, 36.2, 50.3),
-}
-# Table 2: the Pointing Game on VOC07's difficult set, GoogLeNet
-TABLE_2 = {
-    "c-mwp": 70.6,
-    "c-mwp-postnorm": 58.1,
-    "c-mwp-nonorm": 41.6,
-    "c-deconv": 67.7,
-    "deconv": 49.4,
-    "c-cam": 61.9,
-    "cam": 61.9,
-}
-PROPOSALS = {"SegmentProposer": "segments", "BoxProposer": "boxes"}
 
 
 def write_sweep_table(folder: str | Path, since: float = 0) -> str | None:
@@ -101,22 +70,27 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _key(metrics: dict) -> tuple[str, str]:
-    return metrics["method"], PROPOSALS.get(metrics["proposals"], metrics["proposals"])
+def _name(metrics: dict) -> str:
+    return f"{metrics['method']}, {proposals_name(metrics['proposals'])}"
+
+
+def _beside(metrics: dict) -> PublishedRow | None:
+    return paper_row(metrics["method"], metrics["proposals"])
 
 
 def _table_4(jobs: Sequence[dict]) -> Iterator[str]:
     yield "| job | overrides | method, proposals | gamma | R@1 | R@5 | R@10 | mAP (Group) | mAP (Phrase) |"
     yield "|---" * 9 + "|"
     for metrics in jobs:
-        name = f"{metrics['job']} | {', '.join(_key(metrics))}"
+        name = f"{metrics['job']} | {_name(metrics)}"
         gamma = best_gamma({gamma: sum(at["recall"].values()) for gamma, at in metrics["by_gamma"].items()})
         if float(gamma) != metrics["gamma"]:
             yield f"| {name} | {gamma_text(metrics)} | {_row(metrics, metrics['intervals'])} |"
         row = _row(metrics["by_gamma"][gamma], metrics["intervals"]["by_gamma"][gamma])
         yield f"| {name} | {float(gamma):g}, best | {row} |"
-        if _key(metrics) in TABLE_4:
-            yield f"| | | (the paper's tagger, test split) | {TABLE_4[_key(metrics)]} |"
+        if paper := _beside(metrics):
+            cells = [_pair(every, small) for every, small in zip(paper.every, paper.small, strict=True)]
+            yield f"| | | {_paper(paper)} | {paper.gamma:g} | {' | '.join(cells)} |"
 
 
 def _row(at: dict, intervals: dict) -> str:
@@ -125,9 +99,17 @@ def _row(at: dict, intervals: dict) -> str:
     return " | ".join(cells)
 
 
-def _pair(every: float, small: float | None, interval: Sequence[float] | None = None) -> str:
+def _paper(row: PublishedRow) -> str:
+    return f"(the paper: its tagger, {row.proposals}, test split)"
+
+
+def _pair(every: float | None, small: float | None, interval: Sequence[float] | None = None) -> str:
     bounds = f" ({interval[0]:.1f}-{interval[1]:.1f})" if interval else ""
-    return f"{every:.1f}{bounds} / {'-' if small is None else format(small, '.1f')}"
+    return f"{_figure(every)}{bounds} / {_figure(small)}"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 def _table_5(jobs: Sequence[dict]) -> Iterator[str]:
@@ -137,10 +119,10 @@ def _table_5(jobs: Sequence[dict]) -> Iterator[str]:
         by_type, intervals = metrics["recall_by_type"], metrics["intervals"]["recall_by_type"]
         cells = [_with_interval(by_type[t]["5"], intervals[t]["5"]) if t in by_type else "-" for t in TYPES]
         mean = _with_interval(metrics["recall_type_mean"]["5"], metrics["intervals"]["recall_type_mean"]["5"])
-        name = f"{metrics['job']} | {', '.join(_key(metrics))}, gamma {gamma_text(metrics)}"
+        name = f"{metrics['job']} | {_name(metrics)}, gamma {gamma_text(metrics)}"
         yield f"| {name} | {' | '.join(cells)} | {mean} |"
-        if _key(metrics) in TABLE_5:
-            yield f"| | | (the paper's tagger, test split) | {' | '.join(map(str, TABLE_5[_key(metrics)]))} |"
+        if paper := _beside(metrics):
+            yield f"| | | {_paper(paper)} | {' | '.join(map(str, paper.by_type))} |"
 
 
 def _pointing(jobs: Sequence[dict]) -> Iterator[str]:

@@ -57,7 +57,7 @@ def test_a_sweep_with_failing_jobs_joins_the_others_and_names_each(tmp_path):
     arguments = ["step=evaluate", "data.root=.", "data.split=toy", "cache=null", "gamma=0.5,-1,-2"]
     done = grounding(tmp_path, "-m", *arguments)
     assert done.returncode == 1
-    assert "| 0 | gamma=0.5 | c-mwp-partial, segments |" in done.stdout
+    assert "| 0 | gamma=0.5 | c-mwp-partial, our segments |" in done.stdout
     failures = [line for line in done.stderr.splitlines() if line.startswith("grounding:")]
     assert failures == [
         f"grounding: job {number} (gamma={gamma}) failed: gamma={gamma} must be a number >= 0; the paper uses 0 to 1"

@@ -99,7 +99,7 @@ def test_run_with_two_gammas_is_an_error_here_but_not_in_the_sweep_table(root, r
     (run / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(InputError, match=r"has two gammas: .* without step\.gamma_candidates"):
         report(grounder, str(root), "toy", str(run), str(tmp_path / "out"))
-    assert "| c-mwp-partial, segments | 0.5 / 0.25, chosen |" in write_sweep_table(run.parent)
+    assert "| c-mwp-partial, our segments | 0.5 / 0.25, chosen |" in write_sweep_table(run.parent)
 
 
 def test_folder_without_an_evaluation_is_an_error(root, run, grounder, tmp_path):
@@ -152,7 +152,7 @@ def test_a_sweep_names_its_jobs_and_those_that_failed(run, tmp_path, capsys):
     shutil.copy(run / "metrics.json", tmp_path / "sweep" / "0")
     (tmp_path / "sweep" / "2" / "metrics.json").write_text("{")  # as a job that was killed may leave it
     text = write_sweep_table(tmp_path / "sweep")
-    assert "| 0 | gamma=0.5 | c-mwp-partial, segments | 0.5 |" in capsys.readouterr().out
+    assert "| 0 | gamma=0.5 | c-mwp-partial, our segments | 0.5 |" in capsys.readouterr().out
     assert text.splitlines()[-5:] == [
         "| failed job | overrides | reason |",
         "|---|---|---|",
