@@ -77,9 +77,8 @@ def suppress(boxes: Floats, scores: Floats, threshold: float) -> NDArray[np.int6
     """
     if not 0 <= threshold <= 1:
         raise InputError(f"nms={threshold} must be in 0..1; the paper uses 0.7")
-    kept: NDArray[np.int64] = nms(
-        torch.from_numpy(boxes), torch.from_numpy(np.ascontiguousarray(scores)), threshold
-    ).numpy()
+    # copies, because arrays from files are read-only, of which torch warns
+    kept: NDArray[np.int64] = nms(torch.tensor(boxes), torch.tensor(scores), threshold).numpy()
     return kept
 
 
