@@ -34,8 +34,8 @@ def test_an_old_key_of_one_step_may_be_a_key_of_another():
     [
         (["experiment=stock6m", "step.trunk_rate=0.1"], "step.trunk_lr"),
         (["experiment=embedded", "step.inherit=3"], "step.distillation_weight"),
-        (["experiment=table4", "step.choose=[0.1]"], "step.gamma_candidates"),
-        (["experiment=table4", "+step.choose=[0.1]"], "step.gamma_candidates"),
+        (["experiment=paper", "step.choose=[0.1]"], "step.gamma_candidates"),
+        (["experiment=paper", "+step.choose=[0.1]"], "step.gamma_candidates"),
     ],
 )
 def test_an_experiment_chooses_the_step(arguments, new):
@@ -44,7 +44,7 @@ def test_an_experiment_chooses_the_step(arguments, new):
 
 
 def test_a_file_outside_of_the_experiments_is_not_read():
-    # the file chooses step=evaluate, which has no step.every; because it is not read, all steps count
+    # the file chooses step=table4, which has no step.every; because it is not read, all steps count
     with pytest.raises(InputError, match=r"step\.every was renamed: use step\.hold_out_every"):
         refuse_renamed(["experiment=../experiment/table4", "step.every=3"])
     refuse_renamed(["experiment=table4", "step.every=3"])
