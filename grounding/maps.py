@@ -3,7 +3,6 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 
 def blur(maps: Tensor, share: float = 0.02) -> Tensor:
@@ -16,6 +15,9 @@ def blur(maps: Tensor, share: float = 0.02) -> Tensor:
     Returns:
         ``(N, W, h, w)``.
     """
+    # imported here, because torchvision takes longer to import than all the rest, and only a few methods blur
+    from torchvision.transforms.v2 import functional as transforms
+
     sigma = share * max(maps.shape[2:])
     reach = min(int(4 * sigma + 0.5), min(maps.shape[2:]) - 1)
     blurred: Tensor = transforms.gaussian_blur(maps, [2 * reach + 1] * 2, [sigma] * 2) if reach else maps

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from torchvision.ops import nms
 
 from proposals.errors import InputError
 from proposals.ranking import greedy_coverage, pairwise_iou
@@ -77,6 +76,8 @@ def suppress(boxes: Floats, scores: Floats, threshold: float) -> NDArray[np.int6
     """
     if not 0 <= threshold <= 1:
         raise InputError(f"nms={threshold} must be in 0..1; the paper uses 0.7")
+    from torchvision.ops import nms  # here, because it imports PyTorch's compiler, which a vote does not need
+
     # copies, because arrays from files are read-only, of which torch warns
     kept: NDArray[np.int64] = nms(torch.tensor(boxes), torch.tensor(scores), threshold).numpy()
     return kept

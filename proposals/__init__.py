@@ -1,10 +1,14 @@
 """Region proposals: the regions of an image that may contain an object."""
 
-from proposals.boxes import Boxes, BoxProposer
-from proposals.errors import InputError
-from proposals.proposals import Proposals, Proposer
-from proposals.published import EdgeBoxesProposals, McgProposals
-from proposals.segments import SegmentProposer, Segments
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from proposals.boxes import Boxes, BoxProposer
+    from proposals.errors import InputError
+    from proposals.proposals import Proposals, Proposer
+    from proposals.published import EdgeBoxesProposals, McgProposals
+    from proposals.segments import SegmentProposer, Segments
 
 __all__ = [
     "BoxProposer",
@@ -17,3 +21,22 @@ __all__ = [
     "SegmentProposer",
     "Segments",
 ]
+HOMES = {
+    "BoxProposer": "boxes",
+    "Boxes": "boxes",
+    "EdgeBoxesProposals": "published",
+    "InputError": "errors",
+    "McgProposals": "published",
+    "Proposals": "proposals",
+    "Proposer": "proposals",
+    "SegmentProposer": "segments",
+    "Segments": "segments",
+}
+
+
+def __getattr__(name: str) -> object:
+    # Names are imported when they are first used: numba and SciPy take half a second, which an error message on the
+    # command line does not need
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"proposals.{HOMES[name]}"), name)

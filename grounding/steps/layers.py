@@ -12,13 +12,11 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from grounding.attention.methods import AVERAGED, METHODS
 from grounding.attention.targets import TargetLayer, find_targets
@@ -26,6 +24,7 @@ from grounding.attention.topdown import TopDown
 from grounding.images import read_image
 from grounding.runtime.artefacts import atomic_path, write_json
 from grounding.scene import Settings
+from grounding.tagger.preprocessing import resize
 from grounding.tagger.tagger import TagClassifier
 from grounding.text.phrases import Phrase
 from grounding.text.vocabulary import Vocabulary
@@ -72,7 +71,7 @@ def layers(
     if not image:
         raise InputError("no image: set image=PHOTO")
     parsed = parse(phrases, tagger.vocabulary)
-    photo = _resized(read_image(image), side)
+    photo = resize(read_image(image), [side])
     pixels = tagger.preprocessing(photo)
     targets = find_targets(TopDown(tagger).networks(pixels), pixels)
     print(table(targets))
@@ -263,10 +262,3 @@ def _both(rows: float, columns: float) -> str:
     """Formats a length along both axes as one number if they are equal."""
     lengths = ["whole" if np.isinf(length) else f"{length:g}" for length in (rows, columns)]
     return lengths[0] if rows == columns else " x ".join(lengths)
-
-
-def _resized(image: np.ndarray, side: int) -> Tensor:
-    """Resizes a photo ``(H, W, 3)`` so that its shorter side has ``side`` pixels: ``(1, 3, h, w)`` uint8."""
-    tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
-    resized: Tensor = transforms.resize(tensor, [side], antialias=True)
-    return resized

@@ -3,8 +3,8 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import torchvision
 from torch import nn
 
 from grounding.tagger import googlenet
@@ -44,9 +44,10 @@ def torchvision_googlenet(pretrained: bool = False) -> nn.Sequential:
     Raises:
         InputError: the download fails.
     """
-    network = torchvision.models.googlenet(weights=None, aux_logits=False, init_weights=False, transform_input=False)
+    models = _torchvision_models()
+    network = models.googlenet(weights=None, aux_logits=False, init_weights=False, transform_input=False)
     if pretrained:
-        _load_pretrained(network, torchvision.models.GoogLeNet_Weights.DEFAULT)
+        _load_pretrained(network, models.GoogLeNet_Weights.DEFAULT)
     return _trunk_of(network)
 
 
@@ -64,9 +65,10 @@ def resnet50(pretrained: bool = False) -> nn.Sequential:
     Raises:
         InputError: the download fails.
     """
-    network = torchvision.models.resnet50(weights=None)
+    models = _torchvision_models()
+    network = models.resnet50(weights=None)
     if pretrained:
-        _load_pretrained(network, torchvision.models.ResNet50_Weights.DEFAULT)
+        _load_pretrained(network, models.ResNet50_Weights.DEFAULT)
     return _trunk_of(network)
 
 
@@ -82,9 +84,10 @@ def vgg16(pretrained: bool = False) -> nn.Sequential:
     Raises:
         InputError: the download fails.
     """
-    network = torchvision.models.vgg16(weights=None)
+    models = _torchvision_models()
+    network = models.vgg16(weights=None)
     if pretrained:
-        _load_pretrained(network, torchvision.models.VGG16_Weights.DEFAULT)
+        _load_pretrained(network, models.VGG16_Weights.DEFAULT)
     pools = iter(range(1, 6))
     named = enumerate(network.features)
     layers = [(f"pool{next(pools)}" if isinstance(f, nn.MaxPool2d) else f"layer{i}", f) for i, f in named]
@@ -101,7 +104,14 @@ ARCHITECTURES = {
 }
 
 
-def _load_pretrained(network: nn.Module, weights: torchvision.models.WeightsEnum) -> None:
+def _torchvision_models() -> Any:
+    """torchvision's networks; imported when one is built, because that takes seconds and our own network needs none."""
+    from torchvision import models
+
+    return models
+
+
+def _load_pretrained(network: nn.Module, weights: Any) -> None:
     """Downloads torchvision's ImageNet weights into a network."""
     try:
         state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)

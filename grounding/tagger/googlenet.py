@@ -169,7 +169,8 @@ def googlenet() -> nn.Sequential:
     layers["pool5"] = nn.AvgPool2d(7, stride=1)
     trunk = nn.Sequential(layers)
     for module in trunk.modules():
-        if isinstance(module, nn.Conv2d):
+        # on the meta device there are no values, and normal_ would import PyTorch's compiler, which takes seconds
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -1,7 +1,13 @@
 """Preprocessing: converts the pixels of a photo to the input of a network."""
 
+import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from proposals.errors import InputError
@@ -43,6 +49,38 @@ class Preprocessing:
         images = images.flip(1) if self.bgr else images
         mean, std = (images.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
         return (images - mean) / std
+
+
+def resize(pixels: NDArray[np.uint8], size: Sequence[int]) -> Tensor:
+    """Resizes a photo with an antialiased bilinear filter; equals torchvision's ``resize`` bit by bit.
+
+    torchvision itself would take longer to import than a photo takes to answer.
+
+    Args:
+        pixels: ``(H, W, 3)`` uint8 RGB.
+        size: ``[shorter side]`` or ``[height, width]`` of the result, in pixels.
+
+    Returns:
+        ``(1, 3, h, w)`` uint8.
+    """
+    tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+    shape = list(size) if len(size) == 2 else _with_shorter_side(pixels.shape[:2], size[0])
+    if list(tensor.shape[2:]) == shape:
+        return tensor
+    # one image in channels_last needs the stride of a batch, or PyTorch packs the result anew (pytorch#68430)
+    tensor = tensor.as_strided(tensor.shape, (tensor.numel(), *tensor.stride()[1:]))
+    native = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() in ("aarch64", "arm64")
+    resized = F.interpolate(
+        tensor if native else tensor.float(), shape, mode="bilinear", align_corners=False, antialias=True
+    )
+    # reshape sets the strides of the one image as torchvision does
+    return (resized if native else resized.round_().to(torch.uint8)).reshape(1, 3, *shape)
+
+
+def _with_shorter_side(shape: Sequence[int], side: int) -> list[int]:
+    """The height and width of a photo whose shorter side has ``side`` pixels."""
+    height, width = shape
+    return [side, int(side * width / height)] if height <= width else [int(side * height / width), side]
 
 
 CAFFE = Preprocessing(mean=(104.007, 116.669, 122.679), bgr=True)

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as transforms
 
 from grounding.tagger.architectures import ARCHITECTURES
-from grounding.tagger.preprocessing import Preprocessing
+from grounding.tagger.preprocessing import Preprocessing, resize
 from grounding.tagger.presence import PresenceModel, presence_path
 from grounding.tagger.tensors import read_tensors, write_tensors
 from grounding.text.lexicon import lexicon_path, load_lexicon
@@ -62,7 +61,8 @@ class TagClassifier(nn.Module):
         self.trunk = blueprint.trunk()
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Conv2d(blueprint.channels, len(vocabulary), 1)
-        nn.init.normal_(self.classifier.weight, std=0.01)
+        if not self.classifier.weight.is_meta:  # see googlenet()
+            nn.init.normal_(self.classifier.weight, std=0.01)
         if self.classifier.bias is not None:
             nn.init.zeros_(self.classifier.bias)
 
@@ -88,10 +88,8 @@ class TagClassifier(nn.Module):
         Returns:
             ``(1, 3, h, w)`` float32, preprocessed.
         """
-        tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
         # resized on the CPU, so that the input is the same on every device
-        resized = self.preprocessing(transforms.resize(tensor, size, antialias=True))
-        return resized.to(self.classifier.weight.device)
+        return self.preprocessing(resize(pixels, size)).to(self.classifier.weight.device)
 
     def save(self, path: str | Path, **notes: str) -> None:
         """Writes one safetensors file: the weights in half precision, everything else as metadata.

@@ -1,21 +1,20 @@
 """Finds the noun phrases of a caption by word classes, endings and a grammar, without a trained model."""
 
+import re
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
-from nltk.chunk import RegexpParser
-from nltk.tag import RegexpTagger
-from nltk.tokenize import RegexpTokenizer
-from nltk.tree import Tree
 from simplemma import lemmatize
 
 # tokens that are parsed at once; the time of the grammar grows with the cube of a sequence of adjectives
 _WINDOW = 60
 
-_TOKENIZER = RegexpTokenizer(r"['’]s\b|[^\W_]+(?:(?:[-.]|['’](?!s\b))[^\W_]+)*|\S")
+_TOKEN = re.compile(r"['’]s\b|[^\W_]+(?:(?:[-.]|['’](?!s\b))[^\W_]+)*|\S")
 
-_ENDINGS = RegexpTagger(
-    [
+_ENDINGS = [
+    (re.compile(ending), tag)
+    for ending, tag in [
         (r"^['’]s$", "POS"),
         (r"^,$", "COMMA"),
         (r"^\W$", "PUNCT"),
@@ -29,12 +28,11 @@ _ENDINGS = RegexpTagger(
         (r"^.+[^isu]s$", "NNS"),
         (r"^.+$", "NN"),
     ]
-)
+]
 
 # First the verbs: after a subject that agrees with them, or before an object. Then the remaining nouns, together with
 # their determiners and adjectives, are phrases. Finally possessives and "of" join two phrases.
-_PARSER = RegexpParser(
-    r"""
+_GRAMMAR = r"""
     VP: {<MD>+<RB>*<NN>?<VBG>}
         {<MD>+<RB>*<VBN|VB>*}
     VP: {<TO><VB>}
@@ -56,7 +54,6 @@ _PARSER = RegexpParser(
     NP: {<DT>?<PRP|EX|CD|WP|THAT|DTP|PRP\$>}
     NP: {<NP><IN><NP>}
     """
-)
 
 
 def noun_phrases(caption: str) -> list[str]:
@@ -75,11 +72,11 @@ def noun_phrases(caption: str) -> list[str]:
     Returns:
         The phrases, each exactly as in the caption.
     """
-    spans = list(_TOKENIZER.span_tokenize(caption))
+    spans = [match.span() for match in _TOKEN.finditer(caption)]
     tagged = [(span, _tag(caption[slice(*span)].casefold())) for span in spans]
     windows = (tagged[start : start + _WINDOW] for start in range(0, len(tagged), _WINDOW))
-    trees = (tree for window in windows for tree in _PARSER.parse(window))
-    chunks = (tree.leaves() for tree in trees if isinstance(tree, Tree) and tree.label() == "NP")
+    trees = (tree for window in windows for tree in _parser().parse(window))
+    chunks = (tree.leaves() for tree in trees if not isinstance(tree, tuple) and tree.label() == "NP")
     return [caption[leaves[0][0][0] : leaves[-1][0][1]] for leaves in chunks]
 
 
@@ -92,7 +89,7 @@ def word_classes(text: str) -> list[tuple[str, str]]:
     Args:
         text: any text.
     """
-    found = [text[slice(*span)].casefold() for span in _TOKENIZER.span_tokenize(text)]
+    found = [match[0].casefold() for match in _TOKEN.finditer(text)]
     return [(word, _tag(word)) for word in found]
 
 
@@ -103,8 +100,15 @@ def _tag(word: str) -> str:
         return classes[word]
     if word.isalpha() and classes.get(lemmatize(word, lang="en")) == "VB":
         return "VBG" if word.endswith("ing") else "VBZ" if word.endswith("s") else "VBN"
-    tag: str = _ENDINGS.tag([word])[0][1]
-    return tag
+    return next(tag for ending, tag in _ENDINGS if ending.match(word))
+
+
+@cache
+def _parser() -> Any:
+    # imported here, because NLTK imports scipy.stats, which takes a second, and a phrase needs no grammar
+    from nltk.chunk import RegexpParser
+
+    return RegexpParser(_GRAMMAR)
 
 
 @cache

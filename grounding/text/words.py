@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import NamedTuple
 
-from nltk.tokenize import RegexpTokenizer
 from simplemma import lemmatize
 
 
@@ -26,7 +25,7 @@ _BREAKS = (
     r"\u2060-\u206f\u3000-\u3003\u3008-\u3011\ufe50-\ufe6b\ufeff\uff01-\uff0f\uff1a-\uff20\uff5f-\uff65"
 )
 _LETTERS = f"[^{_BREAKS}]+"
-_TOKENIZER = RegexpTokenizer(f"{_LETTERS}(?:[{_HYPHENS}{_APOSTROPHES}]{_LETTERS})*")
+_WORD = re.compile(f"{_LETTERS}(?:[{_HYPHENS}{_APOSTROPHES}]{_LETTERS})*")
 _CLITICS = re.compile(f"[{_APOSTROPHES}](?:s|m|d|re|ve|ll)(?![^{_BREAKS}])", re.IGNORECASE)
 _HYPHEN = re.compile(f"[{_HYPHENS}]")
 
@@ -82,7 +81,7 @@ def words(text: str) -> list[str]:
     Returns:
         The words in order, as written.
     """
-    found: list[str] = _TOKENIZER.tokenize(_CLITICS.sub(" ", text))
+    found: list[str] = _WORD.findall(_CLITICS.sub(" ", text))
     return found
 
 

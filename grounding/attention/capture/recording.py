@@ -80,6 +80,11 @@ class Recorder(TorchDispatchMode):
         self.suspended = False
         self._noted: list[Tensor] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # PyTorch's hook: with True, the default, it would import its compiler, which takes seconds
+        return False
+
     def begin(self, images: Tensor) -> None:
         """Makes a tensor the images."""
         node = self.builder.image(images)

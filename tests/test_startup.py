@@ -1,0 +1,53 @@
+"""What a process imports before its first answer, and that what replaces an import gives the same results."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as transforms
+
+from grounding.tagger.preprocessing import resize
+
+ROOT = Path(__file__).parents[1]
+
+
+def loaded_after(statement: str, *names: str) -> list[str]:
+    """Those of ``names`` that a new process has imported after a statement."""
+    code = f"{statement}\nimport sys\nprint(*[name for name in {names!r} if name in sys.modules])"
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_a_grounder_imports_no_compiler_and_no_other_library_that_it_does_not_use():
+    unused = ("torch._dynamo", "torchvision", "matplotlib", "scipy.stats", "nltk", "hydra")
+    photo = "numpy.full((64, 64, 3), 9, numpy.uint8)"
+    assert not loaded_after(f"import grounding, numpy; grounding.Grounder.load().ground({photo}, ['a cat'])", *unused)
+
+
+def test_an_error_of_the_proposals_package_needs_none_of_its_libraries():
+    assert not loaded_after("from proposals import InputError", "numpy", "scipy", "numba", "torch")
+    assert loaded_after("from proposals import SegmentProposer", "numba") == ["numba"]
+
+
+def test_an_unknown_name_of_the_proposals_package_is_an_attribute_error():
+    import proposals
+
+    assert all(getattr(proposals, name).__name__ == name for name in proposals.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Magic'"):
+        _ = proposals.Magic
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (97, 240), (333, 224), (420, 560)])
+@pytest.mark.parametrize("size", [[224], [420], [333], [224, 224]])
+@pytest.mark.parametrize("processor", [None, "DEFAULT"])
+def test_resizing_equals_torchvision(monkeypatch, shape, size, processor):
+    if processor:
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: processor)
+    photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    theirs = transforms.resize(torch.from_numpy(photo).permute(2, 0, 1)[None], size, antialias=True)
+    ours = resize(photo, size)
+    assert torch.equal(ours, theirs)
+    assert ours.stride() == theirs.stride()
