@@ -183,8 +183,8 @@ def map_maximum(answer: Grounding) -> tuple[float, float] | None:
     Args:
         answer: the answer to a phrase.
     """
-    if answer.map is None:
-        return None
+    if answer.map is None or not (answer.voted or answer.focus):
+        return answer.point
     height, width = answer.size
     return likely_point(answer.map, np.array([[0.0, 0, width, height]]), np.ones(1), answer.size)
 

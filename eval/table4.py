@@ -4,7 +4,7 @@
 
 The paper optimises gamma "for each method in the range [0 : 0.25 : 1]" (Sec. 4.3). So does this step, for our own
 system, too, on the photos that are evaluated: the best gamma has the largest sum of R@1, R@5 and R@10.
-``halves.csv`` selects gamma on one half of the photos and reports the other half.
+``halves.csv`` selects gamma on one half of the photos, and reports this half (held in) and the other one (held out).
 
 Maps and proposals come from the cache. What is not in it is computed and kept.
 """

@@ -112,8 +112,7 @@ class Table4:
         self, protocol: Protocol, gammas: Sequence[float | None], metrics: Sequence[Metrics], strongest: int
     ) -> Iterator[Row]:
         """Each row minus the strongest row of the paper's own method."""
-        system = self.results[strongest].system
-        against = f"{system.name}, {proposals_name(system.proposer)}, gamma {gammas[strongest]:g}"
+        against = self._title(strongest, gammas)
         for number, (result, gamma) in enumerate(zip(self.results, gammas, strict=True)):
             if number != strongest:
                 name, proposals = result.system.name, proposals_name(result.system.proposer)
@@ -121,26 +120,31 @@ class Table4:
                 yield head | _difference_cells(metrics[number], metrics[strongest])
 
     def _halves(self, protocol: Protocol, counted: np.ndarray) -> Iterator[Row]:
-        """Our own system against the strongest row, on halves whose gammas were selected on the other half."""
+        """Our own system against the strongest row on each half, with the gammas of the same and of the other half."""
         names = np.array(self.phrases.photo)
         order = sorted(set(self.phrases.photo))
         own = len(self.results) - 1
         halves = {part: counted & np.isin(names, order[PARTS[part]]) for part in ("even", "odd")}
+        if not all(half.any() for half in halves.values()):
+            return
         for part, other in (("even", "odd"), ("odd", "even")):
-            if not halves[part].any() or not halves[other].any():
-                continue
-            gammas = [result.best_gamma(protocol.name, halves[other]) for result in self.results]
-            strongest = self._strongest(gammas, protocol, halves[other])
-            metrics = [
-                system_metrics(self.results[number], self.phrases, protocol, gammas[number], halves[part])
-                for number in (own, strongest)
-            ]
-            system = self.results[strongest].system
-            against = f"{system.name}, {proposals_name(system.proposer)}, gamma {gammas[strongest]:g}"
-            head = {"protocol": protocol.name, "photos": f"{part} (gammas chosen on the {other} ones)"}
-            head |= {"best: gamma": f"{gammas[own]:g}", "minus": against}
-            values = {f"best: {name}": _text(_value(metrics[0], COMPARED[name])) for name in ("R@1", "R@5", "R@10")}
-            yield head | values | _difference_cells(*metrics)
+            for chosen_on in (part, other):
+                gammas = [result.best_gamma(protocol.name, halves[chosen_on]) for result in self.results]
+                strongest = self._strongest(gammas, protocol, halves[chosen_on])
+                metrics = [
+                    system_metrics(self.results[number], self.phrases, protocol, gammas[number], halves[part])
+                    for number in (own, strongest)
+                ]
+                head = {"protocol": protocol.name, "photos": part, "gammas chosen on": chosen_on}
+                head |= {"best: gamma": f"{gammas[own]:g}", "minus": self._title(strongest, gammas)}
+                values = {f"best: {name}": _text(_value(metrics[0], path)) for name, path in RECALLS.items()}
+                yield head | values | _difference_cells(*metrics)
+
+    def _title(self, number: int, gammas: Sequence[float | None]) -> str:
+        """A row's method, proposals and gamma."""
+        system = self.results[number].system
+        gamma = "" if gammas[number] is None else f", gamma {gammas[number]:g}"
+        return f"{system.name}, {proposals_name(system.proposer)}{gamma}"
 
 
 def _head(protocol: Protocol, name: str, proposals: str, whose: str, gamma: float | None, column: str = "whose") -> Row:
