@@ -45,8 +45,8 @@ class System:
 
     @property
     def gammas(self) -> tuple[float | None, ...]:
-        """The gammas to choose from; None where the area does not count."""
-        return GAMMAS if self.by_phrase else (None,)
+        """The gammas to choose from, and the grounder's own, for the point; None where the area does not count."""
+        return tuple(dict.fromkeys((*GAMMAS, self.grounder.settings.gamma))) if self.by_phrase else (None,)
 
 
 class JudgedPhrases(NamedTuple):
@@ -141,11 +141,12 @@ def answer_system(
     scores: dict[tuple[str, float | None], list[np.ndarray]] = {key: [] for key in ranks}
     points: list[tuple[bool, bool]] = []
     for image, scene in scenes(system.grounder, images, cache, unread):
-        points += _points(system, image, scene)
         for gamma in system.gammas:
-            answers = _boxes(system, image, scene, gamma)
+            answers = _ground(system, image, scene, gamma)
+            if gamma in (system.grounder.settings.gamma, None):
+                points += _points(image, answers)
             for protocol in protocols:
-                for entity, answer in zip(image.entities, answers, strict=True):
+                for entity, answer in zip(image.entities, _boxes(system, image, scene, answers), strict=True):
                     judged, kept = protocol.judged(entity.place(image.id), *answer)
                     ranks[protocol.name, gamma].append(first_correct(judged, inclusive(entity.union[None])))
                     scores[protocol.name, gamma].append(kept)
@@ -154,23 +155,32 @@ def answer_system(
     return SystemResults(system, judged_phrases, of_map, of_answer)
 
 
-def _boxes(system: System, image: EntityImage, scene: GroundingScene | None, gamma: float | None) -> list[Boxes]:
-    """The boxes of each phrase of a photo; none if the photo could not be read."""
+def _ground(
+    system: System, image: EntityImage, scene: GroundingScene | None, gamma: float | None
+) -> list[Grounding] | None:
+    """The answers to a photo's phrases; None if the photo could not be read, or the phrases do not matter."""
+    if scene is None or not system.by_phrase:
+        return None
+    return scene.ground([entity.text for entity in image.entities], gamma)
+
+
+def _boxes(
+    system: System, image: EntityImage, scene: GroundingScene | None, answers: list[Grounding] | None
+) -> list[Boxes]:
+    """The boxes of each phrase of a photo; without answers the proposals in their own order, or none."""
+    if answers is not None:
+        return [(inclusive(answer.boxes), answer.scores) for answer in answers]
     if scene is None:
         return [(np.zeros((0, 4)), np.zeros(0))] * len(image.entities)
-    if not system.by_phrase:
-        proposals = scene.proposals
-        kept = suppress(proposals.boxes, proposals.scores, system.grounder.settings.nms)
-        return [(inclusive(proposals.boxes[kept]), proposals.scores[kept])] * len(image.entities)
-    answers = scene.ground([entity.text for entity in image.entities], gamma)
-    return [(inclusive(answer.boxes), answer.scores) for answer in answers]
+    proposals = scene.proposals
+    kept = suppress(proposals.boxes, proposals.scores, system.grounder.settings.nms)
+    return [(inclusive(proposals.boxes[kept]), proposals.scores[kept])] * len(image.entities)
 
 
-def _points(system: System, image: EntityImage, scene: GroundingScene | None) -> list[tuple[bool, bool]]:
+def _points(image: EntityImage, answers: list[Grounding] | None) -> list[tuple[bool, bool]]:
     """For each phrase, whether the maximum of its map and the point of its answer lie in one of its boxes."""
-    if scene is None or not system.by_phrase:
+    if answers is None:
         return [(False, False)] * len(image.entities)
-    answers = scene.ground([entity.text for entity in image.entities])
     return [
         (contains(entity.boxes, map_maximum(answer)), contains(entity.boxes, answer.point))
         for entity, answer in zip(image.entities, answers, strict=True)
