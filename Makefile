@@ -5,17 +5,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PHOTO ?= $(shell $(BIN)/python -c "from importlib.resources import files; print(files('skimage.data') / 'astronaut.png')")
-PHRASES ?= a woman in an orange suit, a smiling woman, an orange suit, a flag
+PHRASES ?= 'a woman in an orange suit' 'a smiling woman' 'an orange suit' 'a flag'
 
 .PHONY: ground page test lint docs pictures clean
 
 # grounds four phrases in a photo that scikit-image ships
 ground: .venv/installed
-	$(BIN)/python -m grounding image=$(PHOTO) 'phrases=[$(PHRASES)]'
+	$(BIN)/grounding '$(PHOTO)' $(PHRASES)
 
 # serves the page on http://127.0.0.1:8000
 page: .venv/demo
-	$(BIN)/python -m grounding step=serve
+	$(BIN)/grounding serve
 
 test: .venv/dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
@@ -32,8 +32,8 @@ docs: .venv/dev
 
 # the pictures of README.md and docs/
 pictures: ground
-	for method in mwp c-mwp; do $(BIN)/python -m grounding step=layers image=$(PHOTO) \
-	    'phrases=[an orange suit, a flag]' attention=$$method name=$$method; done
+	for method in mwp c-mwp; do $(BIN)/grounding layers '$(PHOTO)' 'an orange suit' 'a flag' \
+	    attention=$$method name=$$method; done
 	$(BIN)/python docs/pictures.py
 
 # what grounding itself needs

@@ -1,7 +1,10 @@
 """The command line: composes the configuration and runs one step.
 
-    grounding image=photo.jpg 'phrases=[a cat, the red mug]'
-    grounding step=evaluate data.root=flickr30k_entities data.split=val
+    grounding photo.jpg "a cat" "the red mug"
+    grounding evaluate data.root=flickr30k_entities data.split=val
+
+``grounding.runtime.front_door`` reads the words. Hydra is imported only where it is needed: for sweeps, for most steps,
+and for values in its grammar.
 
 Exit codes:
 
@@ -13,34 +16,24 @@ Exit codes:
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, OverrideParseException
-from hydra.experimental.callback import Callback
-from hydra.types import RunMode
-from hydra.utils import instantiate
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-
-from grounding.runtime import sweep_jobs
+from grounding.runtime import front_door, sweep_jobs
 from grounding.runtime.ranks import rank_of
-from grounding.runtime.renamed import refuse_renamed
+from grounding.runtime.settings import OnlyHydraError, instantiate, resolve
 from proposals.errors import InputError, SkippedError
 
 log = logging.getLogger(__name__)
 
-UNREADABLE = (
-    "cannot be read: close each bracket; put text with other characters than plain letters, digits and spaces into "
-    """double quotes within the single quotes: 'phrases=["Tür", "what is this?"]' 'image="Tür.jpg"'"""
-)
+UNREADABLE = "cannot be read: put text with other characters than letters, digits and spaces into quotes:"
 NOT_INSTALLED = "Could not find 'hydra/launcher/submitit"  # how Hydra's message begins
 
 
-class AfterSweep(Callback):
+class AfterSweep:
     """Calls a function after the last job of a sweep, also if jobs failed; see ``grounding.runtime.sweep_jobs.end``.
 
     Args:
@@ -53,21 +46,29 @@ class AfterSweep(Callback):
     def __init__(self, join: Callable[[str, float], object]) -> None:
         self.join = join
 
-    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
+    def on_multirun_start(self, config: Any, **_: object) -> None:
         """Called by Hydra."""
         sweep_jobs.begin(config.hydra.sweep.dir, self.join)
 
+    def _ignore(self, **_: object) -> None:
+        """Called by Hydra at the other events; its base class would need the import of Hydra."""
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
-def run(config: DictConfig) -> None:
-    """Runs the step of a configuration.
+    on_run_start = on_run_end = on_multirun_end = on_job_start = on_job_end = on_compose_config = _ignore
+
+
+def run(config: Any) -> None:
+    """Runs the step of a configuration that Hydra composed.
 
     Args:
         config: the composed configuration; ``config.step`` is called.
     """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from hydra.utils import instantiate as call
+
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
-        instantiate(config.step, _convert_="all")
+        call(config.step, _convert_="all")
         if sweep and rank_of()[0] == 0:
             _record_job()
     except Exception as error:
@@ -89,8 +90,11 @@ def main() -> None:
     # Hydra would print several lines and exit with 1; with this variable it raises the exception
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        refuse_renamed(sys.argv[1:])
-        run()
+        asked = front_door.read(sys.argv[1:])
+        if asked.text is not None:
+            print(asked.text)
+        elif not _run_light(asked):
+            _run_with_hydra(asked.hydra)
         code = sweep_jobs.end()
     except KeyboardInterrupt:
         sys.exit(130)
@@ -104,8 +108,33 @@ def main() -> None:
         sys.exit(code)
 
 
+def _run_light(asked: front_door.CommandLine) -> bool:
+    """Runs a step without Hydra; returns whether that is possible."""
+    if asked.config is None:
+        return False
+    config = asked.config
+    own = {"runtime.choices.step": asked.step}
+    try:
+        own["runtime.output_dir"] = str(Path.cwd() / "runs" / str(resolve(config["name"], config, own)))
+        step = resolve(config["step"], config, own)
+    except OnlyHydraError:
+        return False
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s %(message)s")
+    instantiate(step)
+    return True
+
+
+def _run_with_hydra(arguments: tuple[str, ...]) -> None:
+    import hydra
+
+    sys.argv[1:] = arguments
+    hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(run)()
+
+
 def _record_job(error: BaseException | None = None) -> None:
     """Writes how a job of a sweep ended into its folder."""
+    from hydra.core.hydra_config import HydraConfig
+
     hydra_config = HydraConfig.get()
     job = sweep_jobs.SweepJob(
         Path(hydra_config.runtime.output_dir), int(hydra_config.job.num), tuple(hydra_config.overrides.task)
@@ -123,15 +152,31 @@ def _message(error: BaseException) -> str | None:
     """
     chain = _chain(error)
     input_errors = [link for link in chain if isinstance(link, InputError)]
-    if not input_errors and not all(isinstance(link, HydraException | OmegaConfBaseException) for link in chain):
+    if not input_errors and not all(map(_is_of_hydra, chain)):
         return None
     for link in chain:
-        if isinstance(link, OverrideParseException):
-            return f"{link.override} {UNREADABLE}"
+        if type(link).__name__ == "OverrideParseException":
+            return f"{link.override} {UNREADABLE} {_corrected(link.override)}"  # type: ignore[attr-defined]
     message = str((input_errors or chain)[0])
     if NOT_INSTALLED in message:
         return "cluster= needs an extra: .venv/bin/pip install -e '.[slurm]'"
     return ". ".join(line.strip() for line in message.splitlines() if line.strip())
+
+
+def _is_of_hydra(error: BaseException) -> bool:
+    """Whether Hydra or OmegaConf raised an error about settings; if it did, both are imported."""
+    if "hydra" not in sys.modules:
+        return False
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    return isinstance(error, HydraException | OmegaConfBaseException)
+
+
+def _corrected(override: str) -> str:
+    """The override with its value as a text, for a shell."""
+    key, _, value = override.partition("=")
+    return shlex.quote(f"{key}={front_door.quoted(value)}")
 
 
 def _chain(error: BaseException) -> list[BaseException]:

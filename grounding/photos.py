@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
@@ -179,12 +179,13 @@ class PhotoList(NamedTuple):
         return os.path.relpath(path, self.root)
 
 
-def find_photos(source: str) -> PhotoList:
-    """Lists the photos that a path or a pattern names.
+def find_photos(source: str | Sequence[str]) -> PhotoList:
+    """Lists the photos that a path or a pattern names, or those of several.
 
     Args:
         source: a file; a folder, which gives all photos in it and in its subfolders, without hidden files; or a pattern
             such as ``shop/**/*.jpg``, which gives all files that match. A path that exists is never read as a pattern.
+            Or a list of these.
 
     Returns:
         The photos. A single file is not checked here: reading it raises the error.
@@ -192,6 +193,8 @@ def find_photos(source: str) -> PhotoList:
     Raises:
         InputError: the folder contains no photo, or no file matches the pattern.
     """
+    if not isinstance(source, str):
+        return _of_several([find_photos(part) for part in source])
     left_out = Ledger("files", source, CURE)
     folder, exists = _look_up(source)
     if folder:
@@ -208,6 +211,15 @@ def find_photos(source: str) -> PhotoList:
     for path in set(matches) - set(paths) if "**" not in source else ():
         _leave_out(left_out, path, "a folder", detail="use the pattern **/* for the files in its folders")
     return PhotoList(os.path.commonpath([Path(path).parent for path in paths]), paths, True, left_out)
+
+
+def _of_several(lists: Sequence[PhotoList]) -> PhotoList:
+    left_out = Ledger("files", ", ".join(photos.root for photos in lists[:3]), CURE)
+    for photos in lists:
+        left_out.merge(photos.left_out)
+    paths = list(dict.fromkeys(path for photos in lists for path in photos.paths))
+    root = os.path.commonpath([Path(photos.root).absolute() for photos in lists])
+    return PhotoList(root, paths, True, left_out)
 
 
 def _look_up(source: str) -> tuple[bool, bool]:

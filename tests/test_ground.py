@@ -164,7 +164,6 @@ REFUSALS = {
     "bytes": ({"phrases": "BYTES"}, "is not UTF-8 text: save the file as UTF-8"),
     "blank": ({"phrases": "BLANK"}, "has no phrases: write one phrase on each line"),
     "no list": ({"phrases": None}, "phrases=None must be a list"),
-    "images": ({"image": ["a.jpg", "b.jpg"]}, "is not a path: for many photos give a folder, or a pattern such as"),
     "none of many": ({"image": "ALBUM", "phrases": []}, "no phrase to ground"),
 }  # fmt: skip
 

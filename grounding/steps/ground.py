@@ -27,7 +27,7 @@ PICTURES = ("png", "svg")
 
 def ground(
     grounder: Grounder,
-    image: str | None,
+    image: str | Sequence[str] | None,
     phrases: str | Sequence[str],
     output: str,
     form: str = "json",
@@ -43,7 +43,8 @@ def ground(
 
     Args:
         grounder: answers the phrases.
-        image: a file, a folder, a pattern such as ``*.jpg``, or "-" for the standard input.
+        image: a file, a folder, a pattern such as ``*.jpg``, or "-" for the standard input; or a list
+            of files, folders and patterns.
         phrases: what to find, or a text file with one phrase per line.
         output: the folder to write to.
         form: the format of the answers, a name in ``grounding.exports.FORMATS``.
@@ -58,12 +59,12 @@ def ground(
     """
     if not image:
         raise InputError("no image: set image=PHOTO, image=FOLDER, or image=- for the standard input")
-    if isinstance(image, list):
-        raise InputError(
-            f"image={image} is not a path: for many photos give a folder, or a pattern such as 'shop/*.jpg'"
-        )
     _check(form, boxes, pictures)
-    source, texts, shape = find_photos(str(image)), read_phrases(phrases), FORMATS[form]
+    source, texts, shape = (
+        find_photos(image if isinstance(image, list) else str(image)),
+        read_phrases(phrases),
+        FORMATS[form],
+    )
     batch = grounder.ground_batch(source.paths, texts, keep_images=pictures is not None) if source.many else None
     ledger = source.left_out
     answers = (
