@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from grounding.attention.methods import METHODS
+from grounding.runtime import front_door
 from grounding.runtime.renamed import RENAMED
 
 ROOT = Path(__file__).parents[1]
@@ -28,16 +29,25 @@ def commands() -> Iterator[tuple[str, str]]:
         lines = [line.strip() for line in text.splitlines()]
         lines += re.findall(r"`(grounding [^`]*)`", text)
         for line in lines:
-            found = re.match(r"(?:cat \S+ \| |torchrun .* -m )?grounding (-m )?((?:\S*@)?\S+=.*)", line)
-            if found:
-                yield page.relative_to(ROOT).as_posix(), found[2]
+            found = re.match(r"(?:cat \S+ \| |torchrun .* -m )?grounding ((?!finds|is |has |runs |decides ).*)", line)
+            if found and not line.endswith(".") and "STEP" not in line:
+                yield page.relative_to(ROOT).as_posix(), found[1]
 
 
 @pytest.mark.parametrize(("page", "command"), sorted(set(commands())))
-def test_the_settings_of_a_command_exist(page, command, monkeypatch):
+def test_the_settings_of_a_command_exist(page, command, monkeypatch, tmp_path):
     if "cluster=slurm" in command:
         pytest.importorskip("submitit", reason="submitit is not installed: .venv/bin/pip install -e '.[slurm]'")
-    parsed = OverridesParser.create().parse_overrides(shlex.split(command, comments=True))
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(command, comments=True)
+    for word in words:
+        if word.endswith((".jpg", ".txt")) and "*" not in word:
+            Path(word.rpartition("=")[2]).touch()
+    Path("shop").mkdir()
+    asked = front_door.read(words)
+    if asked.text is not None or "--shell-completion" in words:
+        return
+    parsed = OverridesParser.create().parse_overrides([word for word in asked.hydra if not word.startswith("-")])
     overrides = [
         f"{one.get_key_element()}={next(iter(one.sweep_string_iterator()))}"
         if one.is_sweep_override()

@@ -252,7 +252,7 @@ def _plain(settings: list[Setting], asked: dict[str, Any]) -> CommandLine:
             raise OnlyHydraError
         for setting in settings:
             if setting.key not in choices():
-                if setting.mark:
+                if setting.mark or re.search("[@/]", setting.key):
                     raise OnlyHydraError
                 assign(config, setting.key, _value(setting))
     except OnlyHydraError:

@@ -19,7 +19,9 @@ from proposals.errors import InputError
 
 FOLDER = files("conf")
 MAIN = "config.yaml"
-OVERRIDE = re.compile(r"override /(\w+)(@\S+)?$")  # an entry of a list of defaults that changes another group's choice
+OVERRIDE = re.compile(
+    r"override /([\w/]+)(@\S+)?$"
+)  # an entry of a list of defaults that changes another group's choice
 SETTING = re.compile(r"([+~]{0,2})([A-Za-z_][\w.@/:-]*)=(.*)", re.DOTALL)
 REFERENCE = re.compile(r"\$\{([^${}]*)\}")
 PLAIN = re.compile(r"[\w./:%-][\w./:%+-]*|")  # values that mean the same to Hydra and to :func:`plain_value`
@@ -168,6 +170,8 @@ def assign(config: dict[str, Any], key: str, value: Any) -> None:
     *parents, name = key.split(".")
     for parent in parents:
         config = config[parent]
+        if not isinstance(config, dict):  # a reference, into which Hydra assigns
+            raise OnlyHydraError
     config[name] = value
 
 
@@ -196,11 +200,14 @@ def check_settings(settings: Sequence[Setting], sweep: bool = False) -> dict[str
     config = compose(chosen)
     for setting in settings:
         if not setting.mark and setting.key not in groups and not re.match(r"hydra\b|.*[@/]", setting.key):
-            _check_setting(setting, config, chosen, sweep)
+            _check_setting(setting, config, chosen, sweep, any(other.mark for other in settings))
     return config
 
 
-def _check_setting(setting: Setting, config: dict[str, Any], chosen: Mapping[str, str], sweep: bool) -> None:
+def _check_setting(
+    setting: Setting, config: dict[str, Any], chosen: Mapping[str, str], sweep: bool, added: bool
+) -> None:
+    """Refuses a wrong name, unless other settings add (``+``) names, and a value of a wrong type."""
     parent: Any = config
     *parents, name = setting.key.split(".")
     for part in parents:
@@ -208,6 +215,8 @@ def _check_setting(setting: Setting, config: dict[str, Any], chosen: Mapping[str
     if isinstance(parent, str) or (isinstance(parent, dict) and "${" in str(parent.get(name))):
         return  # the setting of another one, whose type is there
     if not isinstance(parent, dict) or name not in parent:
+        if added:
+            return
         known = [key for key in (*_keys(config), *choices()) if not key.startswith("hydra")]
         raise InputError(f"there is no setting {setting.key}{_nearest(setting.key, known, chosen)}")
     for text in setting.value.split(",") if sweep else [setting.value]:
