@@ -8,9 +8,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from eval.gammas import best_gamma, gamma_text
+from eval.gammas import gamma_text
 from eval.localization import DEPTHS, TYPES
 from eval.published import TABLE_2, PublishedRow, paper_row, proposals_name
+from eval.sweep_files import own_best, same_but_gamma, write_joined
 from grounding.runtime.artefacts import atomic_path
 from grounding.runtime.sweep_jobs import distinct_overrides, read_jobs
 
@@ -18,8 +19,9 @@ from grounding.runtime.sweep_jobs import distinct_overrides, read_jobs
 def write_sweep_table(folder: str | Path, since: float = 0) -> str | None:
     """Prints the tables of the evaluations in a sweep's folder, and writes them to ``tables.md``.
 
-    Table 4 has one row with the job's own gamma, and one with the gamma that is best on the evaluated split itself, as
-    in the paper. If both are equal, it has one row.
+    Each job has one row, and each row of the paper occurs once, after the last job that it stands beside. In Table 4,
+    "best" marks the gamma that is best on the evaluated split itself, as in the paper; if no job has it, it has a row
+    of its own after the jobs that differ in gamma only. ``joined.json`` and ``joined.csv`` have a record for each job.
 
     Args:
         folder: the folder of the sweep.
@@ -45,6 +47,8 @@ def write_sweep_table(folder: str | Path, since: float = 0) -> str | None:
         text = "\n".join([text, "", "| failed job | overrides | reason |", "|---|---|---|", *failures]).lstrip()
     if not text:
         return None
+    listed = [{"job": job.number, "overrides": overrides[job.folder], "reason": job.error} for job in failed]
+    write_joined(folder, metrics, listed)
     with atomic_path(Path(folder, "tables.md")) as aside:
         aside.write_text(text + "\n", "utf-8")
     return text
@@ -58,7 +62,8 @@ def _read_metrics(folder: str | Path, since: float, overrides: Mapping[Path, str
             metrics = json.loads(path.read_bytes())
         except ValueError:  # a job that was killed
             continue
-        yield metrics | {"job": f"{path.parent.name} | {_cell(overrides.get(path.parent, ''))}"}
+        own = overrides.get(path.parent, "")
+        yield metrics | {"job": f"{path.parent.name} | {_cell(own)}", "number": path.parent.name, "overrides": own}
 
 
 def _job_number(path: Path) -> tuple[int, str]:
@@ -81,16 +86,25 @@ def _beside(metrics: dict) -> PublishedRow | None:
 def _table_4(jobs: Sequence[dict]) -> Iterator[str]:
     yield "| job | overrides | method, proposals | gamma | R@1 | R@5 | R@10 | mAP (Group) | mAP (Phrase) |"
     yield "|---" * 9 + "|"
-    for metrics in jobs:
-        name = f"{metrics['job']} | {_name(metrics)}"
-        gamma = best_gamma({gamma: sum(at["recall"].values()) for gamma, at in metrics["by_gamma"].items()})
-        if float(gamma) != metrics["gamma"]:
-            yield f"| {name} | {gamma_text(metrics)} | {_row(metrics, metrics['intervals'])} |"
-        row = _row(metrics["by_gamma"][gamma], metrics["intervals"]["by_gamma"][gamma])
-        yield f"| {name} | {float(gamma):g}, best | {row} |"
-        if paper := _beside(metrics):
+    for metrics, papers in _with_papers(jobs):
+        gamma = own_best(metrics)
+        is_best = metrics["gamma"] == float(gamma)
+        name = f"{metrics['job']} | {_name(metrics)} | {gamma_text(metrics)}{', best' * is_best}"
+        yield f"| {name} | {_row(metrics, metrics['intervals'])} |"
+        alike = [other for other in jobs if same_but_gamma(other) == same_but_gamma(metrics)]
+        if metrics is alike[-1] and not any(other["gamma"] == float(gamma) for other in alike):
+            row = _row(metrics["by_gamma"][gamma], metrics["intervals"]["by_gamma"][gamma])
+            yield f"| | | {_name(metrics)} | {float(gamma):g}, best | {row} |"
+        for paper in papers:
             cells = [_pair(every, small) for every, small in zip(paper.every, paper.small, strict=True)]
             yield f"| | | {_paper(paper)} | {paper.gamma:g} | {' | '.join(cells)} |"
+
+
+def _with_papers(jobs: Sequence[dict]) -> Iterator[tuple[dict, list[PublishedRow]]]:
+    """The jobs, each with the paper's row for which it is the last one."""
+    last = {row: number for number, metrics in enumerate(jobs) if (row := _beside(metrics))}
+    for number, metrics in enumerate(jobs):
+        yield metrics, [row for row, at in last.items() if at == number]
 
 
 def _row(at: dict, intervals: dict) -> str:
@@ -115,13 +129,13 @@ def _figure(value: float | None) -> str:
 def _table_5(jobs: Sequence[dict]) -> Iterator[str]:
     yield f"| job | overrides | R@5 of | {' | '.join(TYPES)} | mean |"
     yield "|---" * 12 + "|"
-    for metrics in jobs:
+    for metrics, papers in _with_papers(jobs):
         by_type, intervals = metrics["recall_by_type"], metrics["intervals"]["recall_by_type"]
         cells = [_with_interval(by_type[t]["5"], intervals[t]["5"]) if t in by_type else "-" for t in TYPES]
         mean = _with_interval(metrics["recall_type_mean"]["5"], metrics["intervals"]["recall_type_mean"]["5"])
         name = f"{metrics['job']} | {_name(metrics)}, gamma {gamma_text(metrics)}"
         yield f"| {name} | {' | '.join(cells)} | {mean} |"
-        if paper := _beside(metrics):
+        for paper in papers:
             yield f"| | | {_paper(paper)} | {' | '.join(map(str, paper.by_type))} |"
 
 

@@ -1,5 +1,6 @@
 """The report and the tables of a sweep show the metrics of the evaluations."""
 
+import csv
 import json
 import re
 import shutil
@@ -122,14 +123,38 @@ def test_jobs_of_a_sweep_share_a_table(run, tmp_path, capsys):
     assert text in capsys.readouterr().out and (tmp_path / "sweep" / "tables.md").read_text() == text + "\n"
     rows = [re.sub(r"^\| (0|2|10) \|  \|", "|", line) for line in text.splitlines()]
     rows = [line for line in rows if line.startswith(("| c-mwp", "| mwp"))]
-    # Table 4 has two rows per job, with its own gamma and with the best one; Table 5 has one
-    assert [row[2:5] for row in rows] == ["c-m"] * 4 + ["mwp"] * 2 + ["c-m", "c-m", "mwp"]
+    best_rows = [line for line in text.splitlines() if ", best |" in line]
+    # one row per job in each table; the best gamma of each method, which no job has, once
+    assert [row[2:5] for row in rows] == ["c-m", "c-m", "mwp"] * 2
+    assert len(best_rows) == 2
+    assert text.count("(the paper:") == 2  # mwp, in Tables 4 and 5
     gamma = best_gamma({g: sum(at["recall"].values()) for g, at in metrics["by_gamma"].items()})
     best = metrics["by_gamma"][gamma]
     assert f"| 0.5 | {metrics['recall']['1']:.1f} (" in rows[0]
-    assert f"| {float(gamma):g}, best | {best['recall']['1']:.1f} (" in rows[1]
-    assert f"| {best['ap_group']:.1f} /" in rows[1]
+    assert f"| {float(gamma):g}, best | {best['recall']['1']:.1f} (" in best_rows[0]
+    assert f"| {best['ap_group']:.1f} /" in best_rows[0]
     assert sum(best["recall"].values()) == max(sum(m["recall"].values()) for m in metrics["by_gamma"].values())
+
+
+def test_the_jobs_of_a_sweep_are_joined_as_json_csv_and_a_plot(run, tmp_path):
+    folder = tmp_path / "sweep"
+    metrics = json.loads((run / "metrics.json").read_text())
+    best = best_gamma({g: sum(at["recall"].values()) for g, at in metrics["by_gamma"].items()})
+    gammas = [0.5, float(best)] if best != "0.5" else [0.25, 0.5]
+    for number, gamma in enumerate(gammas):
+        (folder / str(number)).mkdir(parents=True)
+        changed = metrics | {"gamma": gamma} | metrics["by_gamma"][f"{gamma:g}" if gamma % 1 else str(gamma)]
+        (folder / str(number) / "metrics.json").write_text(json.dumps(changed))
+    table = write_sweep_table(folder)
+    assert table.count(", best |") == 1
+    joined = json.loads((folder / "joined.json").read_text())
+    assert [job["best"] for job in joined["jobs"]] == [gamma == float(best) for gamma in gammas]
+    assert joined["jobs"][1]["recall.1"] == metrics["by_gamma"][best]["recall"]["1"]
+    assert joined["failed"] == [] and joined["paper"] == []
+    with (folder / "joined.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["recall.5"]) for row in rows] == [job["recall.5"] for job in joined["jobs"]]
+    assert (folder / "gamma.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_pointing_games_have_their_own_table(tmp_path):
