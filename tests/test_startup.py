@@ -9,7 +9,9 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
+from eval import benchmark_startup
 from grounding.tagger.preprocessing import resize
+from proposals.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,3 +53,12 @@ def test_resizing_equals_torchvision(monkeypatch, shape, size, processor):
     ours = resize(photo, size)
     assert torch.equal(ours, theirs)
     assert ours.stride() == theirs.stride()
+
+
+def test_the_benchmark_measures_new_processes():
+    rows = benchmark_startup.compare({"idle": ["-c", "pass"], "busy": ["-c", "bytearray(10**8)"]}, 1)
+    assert [row["start"] for row in rows] == ["idle", "busy"]
+    assert rows[0]["times import torch"] == 1
+    assert rows[1]["MB"] > rows[0]["MB"] + 80
+    with pytest.raises(InputError, match="rounds=0 must be a whole number, 1 or more"):
+        benchmark_startup.measure(rounds=0)
