@@ -13,6 +13,7 @@ from eval import bootstrap
 from eval.evaluate import evaluate
 from eval.metrics import Metrics
 from eval.published import PAPER, paper_row
+from eval.systems import map_maximum
 from eval.table4 import OWN_ORDER, table4
 from grounding import Grounder
 from grounding.attention.gradients import Gradient
@@ -125,6 +126,15 @@ def test_the_map_of_c_grad_is_zero(grounder, monkeypatch):
     maps = scene.attend([3, 40], "c-grad")
     assert maps.shape[:2] == (1, 2) and not maps.any()
     assert scene.attend([3, 40], "grad").any()
+
+
+def test_the_maximum_of_a_map_is_not_the_voted_point(root, grounder):
+    answer = grounder.ground(root / "images" / "7.jpg", ["a dog"])[0]
+    y, x = np.unravel_index(answer.map.argmax(), answer.map.shape)
+    expected = (x + 0.5) * 100 / answer.map.shape[1], (y + 0.5) * 80 / answer.map.shape[0]
+    assert answer.voted and map_maximum(answer) == pytest.approx(expected)
+    plain = grounder.ground(root / "images" / "7.jpg", ["a dog", "qqq"], vote=0)
+    assert map_maximum(plain[0]) == plain[0].point and map_maximum(plain[1]) is None
 
 
 def test_a_paired_difference():
