@@ -14,6 +14,7 @@ import numpy as np
 from eval.bootstrap import interval, resampled_share, resamples
 from eval.failures import REASONS, reason_of
 from eval.localization import DEPTHS, SMALL
+from eval.protocol import OURS
 from eval.runs import read_run
 from grounding.runtime.artefacts import write_json
 from proposals.errors import InputError
@@ -32,9 +33,11 @@ def compare(run: str, against: str, output: str) -> dict:
         photos. "reasons": the reasons of the phrases' results (see ``eval.failures``), in percent, in both runs.
 
     Raises:
-        InputError: a folder has no such evaluation, or the two evaluations are of different phrases.
+        InputError: a folder has no such evaluation, or the two evaluations are of different phrases or protocols.
     """
-    ours, theirs = _phrases(run), _phrases(against)
+    (one, ours), (other, theirs) = _phrases(run), _phrases(against)
+    if one != other:
+        raise InputError(f"{run} has protocol {one}, {against} has {other}: evaluate both with the same step.protocol")
     if ours.keys() != theirs.keys():
         odd = min(map(str, ours.keys() ^ theirs.keys()))
         raise InputError(f"{run} and {against} have different phrases (for example {odd}): evaluate the same photos")
@@ -45,8 +48,11 @@ def compare(run: str, against: str, output: str) -> dict:
     return record
 
 
-def _phrases(run: str) -> dict[tuple, dict]:
-    return {(p["image"], p.get("sentence"), p["phrase"]): p for p in read_run(run)[1]}
+def _phrases(run: str) -> tuple[str, dict[tuple, dict]]:
+    """The protocol of a run, and its phrases by their places. Runs of earlier versions and of COCO name no protocol."""
+    metrics, phrases = read_run(run)
+    places = {(p["image"], p.get("sentence"), p["phrase"]): p for p in phrases}
+    return metrics.get("protocol", OURS.name), places
 
 
 def _measures(phrase: dict) -> Mapping[str, Callable[[dict], bool]]:

@@ -67,3 +67,13 @@ def test_runs_of_other_phrases_are_an_error(tmp_path):
         compare(one, other, str(tmp_path))
     with pytest.raises(InputError, match="is not the folder of an evaluation"):
         compare(one, str(tmp_path / "none"), str(tmp_path))
+
+
+def test_runs_of_other_protocols_are_an_error(tmp_path):
+    one, other = (write(tmp_path / name, [1] * 3, [1] * 3) for name in "ab")
+    metrics = {"gamma": 0.5, "by_gamma": {}, "protocol": "iccv15"}
+    (tmp_path / "b" / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(
+        InputError, match=r"a has protocol ours, .*b has iccv15: evaluate both with the same step\.prot"
+    ):
+        compare(one, other, str(tmp_path))
