@@ -44,6 +44,8 @@ VOCABULARY = Vocabulary([*TAGS.split(","), "fire hydrant", "cup of tea", "hot do
         ("of the", "", "of|the"),
         ("!!!", "", "!!!"),
         ("🐕 dog 👩\u200d👧", "dog", "🐕|👩\u200d👧"),
+        ("dog🐕", "dog", "🐕"),
+        ("☕\ufe0fdog's", "dog", "☕\ufe0f"),
         ("כלב אדום", "", "כלב|אדום"),
         ("2 dogs", "dog", "2"),
         ("Ｄｏｇ", "dog", ""),
