@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from proposals.kernel_cache import ensure_kernel_cache
+
 if TYPE_CHECKING:
     from proposals.boxes import Boxes, BoxProposer
     from proposals.errors import InputError
@@ -32,6 +34,8 @@ HOMES = {
     "SegmentProposer": "segments",
     "Segments": "segments",
 }
+
+ensure_kernel_cache()  # before any module imports numba
 
 
 def __getattr__(name: str) -> object:

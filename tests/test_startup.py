@@ -1,5 +1,6 @@
 """What a process imports before its first answer, and that what replaces an import gives the same results."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from eval import benchmark_startup
 from grounding.tagger.preprocessing import resize
+from proposals import kernel_cache
 from proposals.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -62,3 +64,26 @@ def test_the_benchmark_measures_new_processes():
     assert rows[1]["MB"] > rows[0]["MB"] + 80
     with pytest.raises(InputError, match="rounds=0 must be a whole number, 1 or more"):
         benchmark_startup.measure(rounds=0)
+
+
+def test_kernels_are_kept_for_the_process_if_no_folder_can_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "below"))
+    kernel_cache.ensure_kernel_cache()  # the package's folder can be written
+    assert os.environ["NUMBA_CACHE_DIR"] == str(tmp_path / "file" / "below")
+    monkeypatch.setattr(kernel_cache.os, "access", lambda *_: False)
+    removed = []
+    monkeypatch.setattr(kernel_cache.atexit, "register", lambda *work, **_: removed.append(work[1]))
+    kernel_cache.ensure_kernel_cache()
+    folder = Path(os.environ["NUMBA_CACHE_DIR"])
+    assert removed == [str(folder)]
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.rmdir()
+
+
+def test_numba_compiles_although_its_folder_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    code = "from numba import njit; import proposals.boxes"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "file" / "below"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
