@@ -48,6 +48,7 @@ class Grounder:
         proposer: Proposer | None = None,
         device: str | torch.device = "cpu",
         lexicon: bool = True,
+        plain_words: bool = False,
         **settings: Any,
     ) -> "Grounder":
         """Loads a tagger from a file and makes a grounder of it.
@@ -58,6 +59,7 @@ class Grounder:
             device: where the network runs, as PyTorch names it ("cpu", "cuda", "cuda:1"); proposals are always computed
                 on the CPU.
             lexicon: whether words that are not tags are looked up in the lexicon beside the tagger's file.
+            plain_words: whether words are only looked up as they are written, as in the paper; needs ``lexicon=False``.
             **settings: the fields of :class:`Settings`.
 
         Returns:
@@ -68,7 +70,8 @@ class Grounder:
                 setting is out of range.
         """
         chosen = Settings(**settings)
-        return cls(TagClassifier.load(path, lexicon=lexicon).to(checked_device(device)), proposer, chosen)
+        tagger = TagClassifier.load(path, lexicon=lexicon, plain_words=plain_words)
+        return cls(tagger.to(checked_device(device)), proposer, chosen)
 
     def ground(
         self,

@@ -232,6 +232,15 @@ def test_conf_and_code_have_the_same_settings():
         ):
             said = compose("config", overrides, return_hydra_config=False).grounder
             assert {name: said[name] for name in vars(own)} == vars(own)
+            plain = own == Settings.paper()
+            assert (said["lexicon"], said["plain_words"]) == (not plain, plain)
+
+
+def test_the_map_of_a_repeated_plain_word_counts_twice(astronaut):
+    scene = Grounder.load(lexicon=False, plain_words=True, **vars(Settings.paper())).look(astronaut)
+    phrase, once = "a woman with a woman in a suit", ["woman", "suit"]
+    woman, suit = scene.attend(once)
+    np.testing.assert_allclose(scene.ground([phrase])[0].map, (2 * woman + suit) / 3)
 
 
 def test_the_partial_contrast_subtracts_a_share_of_the_mass_of_the_dual(grounder, astronaut):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grounding.tagger.tagger import TagClassifier
 from grounding.text import chunks, markup
 from grounding.text import words as words_module
 from grounding.text.phrases import Phrase
@@ -55,6 +56,32 @@ VOCABULARY = Vocabulary([*TAGS.split(","), "fire hydrant", "cup of tea", "hot do
 def test_the_vocabulary_decides_which_forms_are_tags(text, tags, skipped):
     phrase = Phrase.parse(text, VOCABULARY)
     assert phrase == Phrase(text, tuple(filter(None, tags.split("|"))), tuple(filter(None, skipped.split("|"))))
+
+
+PLAIN = Vocabulary(VOCABULARY.tags, plain_words=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "tags", "skipped"),
+    [
+        ("a man's hot dog", "man|hot|dog", ""),
+        ("HOT-DOGS and a hotdog", "", "HOT-DOGS|hotdog"),
+        ("the Dog near a dog", "dog|dog", "near"),
+        ("T-shirts, a t-shirt", "t-shirt", "T-shirts"),
+        ("a cup of tea", "cup", "tea"),
+        ("the", "", "the"),
+    ],
+)
+def test_plain_words_are_tags_only_as_they_are_written(text, tags, skipped):
+    phrase = Phrase.parse(text, PLAIN)
+    assert [tag for reading in phrase.readings for tag in reading.tags] == [tag for tag in tags.split("|") if tag]
+    assert phrase.skipped == tuple(word for word in skipped.split("|") if word and word not in FUNCTION_WORDS - {"the"})
+    assert not phrase.read_as and phrase.tags == tuple(dict.fromkeys(tag for tag in tags.split("|") if tag))
+
+
+def test_plain_words_have_no_lexicon():
+    with pytest.raises(InputError, match="plain_words=true reads each word as it is written: set lexicon=false, too"):
+        TagClassifier.load(plain_words=True)
 
 
 def test_longer_tags_come_first():

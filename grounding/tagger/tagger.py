@@ -112,13 +112,16 @@ class TagClassifier(nn.Module):
         write_tensors(path, state, notes | metadata)
 
     @classmethod
-    def load(cls, path: str | Path | None = None, presence: bool = True, lexicon: bool = True) -> "TagClassifier":
+    def load(
+        cls, path: str | Path | None = None, presence: bool = True, lexicon: bool = True, plain_words: bool = False
+    ) -> "TagClassifier":
         """Reads a file that :meth:`save` wrote, and the presence model and the lexicon beside it if there are any.
 
         Args:
             path: the file; by default the tagger that is part of the package.
             presence: whether to read the presence model.
             lexicon: whether the vocabulary gets the lexicon (``grounding.text.lexicon``).
+            plain_words: see ``grounding.text.vocabulary.Vocabulary``.
 
         Returns:
             The tagger in float32 and in evaluation mode.
@@ -139,8 +142,9 @@ class TagClassifier(nn.Module):
             raise InputError(f"{path} is not a tagger ({error}): give a file that step=train wrote") from error
         tagger.set_weights(tensors, path)
         tagger.presence = tagger.read_presence(presence_path(path)) if presence else None
-        if lexicon and (beside := lexicon_path(path)).exists():
-            tagger.vocabulary = replace(tagger.vocabulary, lexicon=load_lexicon(beside))
+        beside = lexicon_path(path)
+        known = load_lexicon(beside) if lexicon and beside.exists() else None
+        tagger.vocabulary = replace(tagger.vocabulary, lexicon=known, plain_words=plain_words)
         return tagger.eval()
 
     def read_presence(self, path: str | Path) -> PresenceModel | None:

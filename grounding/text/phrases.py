@@ -7,7 +7,7 @@ from pathlib import Path
 
 from grounding.text.lexicon import Meaning
 from grounding.text.vocabulary import Vocabulary
-from grounding.text.words import FUNCTION_WORDS, WordPart, word_parts, words
+from grounding.text.words import FUNCTION_WORDS, WordPart, normalize, word_parts, words
 from proposals.errors import InputError
 
 
@@ -38,7 +38,7 @@ class Phrase:
         skipped: the words without a tag, as written, without repetitions. Function words are listed only if the phrase
             has no other word, so that a phrase without tags always has a skipped word.
         readings: how each word with a tag is read, in the order of the words. A word whose tags repeat those of an
-            earlier word is left out. Not compared.
+            earlier word is left out, except if words are plain. Not compared.
     """
 
     text: str
@@ -55,6 +55,9 @@ class Phrase:
         forms (irregular plurals, the lemma) as tags and then in the lexicon, and the word joined with the next one. A
         form counts only if the vocabulary or its lexicon contains it.
 
+        With ``vocabulary.plain_words``, each word is only looked up as it is written, without regard to case, and a
+        repeated word is read again: "we first compute the word attention map for each word" (Zhang et al., Sec. 4.3).
+
         Args:
             text: the text to ground.
             vocabulary: the tags of the classifier, with or without a lexicon.
@@ -69,14 +72,13 @@ class Phrase:
             raise InputError(f"a phrase must be text, not {text!r}: put it in quotes")
         if not text.strip():
             raise InputError("a phrase is empty: write what to find, such as 'a red mug'")
-        readings, skipped = _readings_and_skipped(text, vocabulary)
+        plain = vocabulary.plain_words
+        readings, skipped = (_plain_readings if plain else _readings_and_skipped)(text, vocabulary)
         if not readings and not skipped:
             skipped = words(text) or [text.strip()]
-        first: dict[tuple[str, ...], Reading] = {}
-        for reading in readings:
-            first.setdefault(reading.tags, reading)
         tags = dict.fromkeys(tag for reading in readings for tag in reading.tags)
-        return cls(text, tuple(tags), tuple(dict.fromkeys(skipped)), tuple(first.values()))
+        kept = readings if plain else _without_repetitions(readings)
+        return cls(text, tuple(tags), tuple(dict.fromkeys(skipped)), tuple(kept))
 
     @property
     def read_as(self) -> str:
@@ -119,6 +121,23 @@ def read_phrases(source: str | Sequence[str]) -> list[str]:
     if not phrases:
         raise InputError(f"{source} has no phrases: write one phrase on each line")
     return phrases
+
+
+def _without_repetitions(readings: list[Reading]) -> list[Reading]:
+    """The first reading with each tuple of tags."""
+    first: dict[tuple[str, ...], Reading] = {}
+    for reading in readings:
+        first.setdefault(reading.tags, reading)
+    return list(first.values())
+
+
+def _plain_readings(text: str, vocabulary: Vocabulary) -> tuple[list[Reading], list[str]]:
+    """The words that are tags as they are written, and the other words except function words."""
+    written = words(text)
+    tagged = [(word, tag) for word in written if (tag := normalize(word)) in vocabulary]
+    others = [word for word in written if normalize(word) not in vocabulary]
+    missing = [word for word in others if normalize(word) not in FUNCTION_WORDS]
+    return [Reading(word, (tag,), (1.0,), "tag") for word, tag in tagged], missing
 
 
 def _readings_and_skipped(text: str, vocabulary: Vocabulary) -> tuple[list[Reading], list[str]]:
