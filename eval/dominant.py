@@ -2,7 +2,7 @@
 
     grounding step=localize data=imagenet data.root=ILSVRC attention=mwp
 
-The network sees the photo at 224 x 224 pixels. Its map is clipped at 0, upsampled bicubically to that size, and
+The network sees the photo at 224 x 224 pixels. Its map is upsampled bicubically to that size, clipped at 0, and
 thresholded at alpha times its own mean. The prediction is the tightest box around all pixels above the threshold; it is
 an error if its IoU with every box of the class is below 0.5. alpha is selected on every k-th photo, and the other
 photos give the result.
@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from eval.annotated_photos import AnnotatedPhoto, AnnotatedPhotos, check_annotated, read_annotated
@@ -23,6 +22,7 @@ from eval.dominant_objects import CHOICES, DominantObject
 from eval.photo_reading import UNUSABLE, faulty_names, name_some, photo_ledger, read_photos
 from eval.proposal_recall import box_overlap
 from grounding import Grounder
+from grounding.maps import resize
 from grounding.runtime.artefacts import write_json
 from grounding.runtime.ledger import Ledger
 from grounding.runtime.ranks import rank_of
@@ -138,8 +138,8 @@ def alpha_overlaps(grounder: Grounder, photo: AnnotatedPhoto, thing: DominantObj
         InputError: the photo cannot be read, or its size differs from the annotation's.
     """
     pixels = read_annotated(photo)
-    small = class_maps(grounder, pixels, [tags], [SIDE, SIDE]).clamp(min=0)
-    large = F.interpolate(small[None], (SIDE, SIDE), mode="bicubic")[0, 0].numpy()
+    maps = class_maps(grounder, pixels, [tags], [SIDE, SIDE])
+    large = resize(maps, (SIDE, SIDE))[0].clamp(min=0).numpy()
     height, width = photo.size
     return _best_overlap(boxes_above(large) * np.array([width, height, width, height]) / SIDE, thing)
 

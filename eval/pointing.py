@@ -13,7 +13,7 @@ from eval.annotated_photos import AnnotatedPhoto, AnnotatedPhotos, check_annotat
 from eval.checks import check_counts
 from eval.class_maps import class_maps, describe_maps, known_tags
 from eval.photo_reading import UNUSABLE, faulty_names, name_some, photo_ledger, read_photos
-from eval.pointing_game import CueResult, cues, is_hit, maxima, pointing_metrics
+from eval.pointing_game import TOLERANCE, CueResult, cues, is_hit, maxima, pointing_metrics
 from grounding import Grounder
 from grounding.runtime.artefacts import write_json, write_json_lines
 from grounding.runtime.ranks import rank_of
@@ -45,6 +45,7 @@ def point(
     resamples: int = 1000,
     seed: int = 0,
     limit: int | None = None,
+    include_margin: bool = False,
 ) -> dict:
     """Plays the game on every photo, writes ``metrics.json`` and ``points.jsonl``, and prints a table.
 
@@ -56,6 +57,7 @@ def point(
         resamples: number of bootstrap resamples, for the 95 % intervals.
         seed: the seed of the resamples.
         limit: use only the first ``limit`` photos; None for all.
+        include_margin: see ``eval.pointing_game.is_hit``.
 
     Returns:
         The metrics, accuracies in percent. Photos that cannot be used, or whose annotations cannot, are left out and
@@ -75,26 +77,30 @@ def point(
     chosen = read_photos(photos, ledger, limit, check_masks)
     for photo in tqdm(chosen, "photos", unit="photo", disable=None):
         try:
-            results += play(grounder, photo, classes)
+            results += play(grounder, photo, classes, include_margin)
             ledger.keep()
         except InputError as error:
             ledger.skip(photo.id, UNUSABLE, str(error))
     ledger.finish(output)
     metrics = describe_maps(grounder, photos) | {"photos": ledger.kept, "skipped_images": faulty_names(ledger)}
-    metrics |= {"side": grounder.settings.side} | pointing_metrics(results, resamples, seed)
+    metrics |= {"side": grounder.settings.side, "include_margin": include_margin}
+    metrics |= pointing_metrics(results, resamples, seed)
     write_json(Path(output, "metrics.json"), metrics)
     write_json_lines(Path(output, "points.jsonl"), map(asdict, results))
     print(table(metrics))
     return metrics
 
 
-def play(grounder: Grounder, photo: AnnotatedPhoto, classes: Mapping[str, Sequence[str]]) -> list[CueResult]:
+def play(
+    grounder: Grounder, photo: AnnotatedPhoto, classes: Mapping[str, Sequence[str]], include_margin: bool = False
+) -> list[CueResult]:
     """The results of all cues of one photo. Their maps come from one pass.
 
     Args:
         grounder: computes the maps.
         photo: the photo and its objects.
         classes: the tags of each class.
+        include_margin: see ``eval.pointing_game.is_hit``.
 
     Raises:
         InputError: the photo cannot be read, or its size differs from the annotation's.
@@ -110,10 +116,10 @@ def play(grounder: Grounder, photo: AnnotatedPhoto, classes: Mapping[str, Sequen
             photo=photo.id,
             name=cue.name,
             difficult=cue.difficult,
-            centred=is_hit(cue.mask, (width // 2, height // 2)),
+            centred=is_hit(cue.mask, (width // 2, height // 2), include_margin),
             known=cue.name in known,
             point=(maximum := points.get(cue.name)),
-            hit=maximum is not None and is_hit(cue.mask, maximum),
+            hit=maximum is not None and is_hit(cue.mask, maximum, include_margin),
         )
         for cue in present
     ]
@@ -132,7 +138,8 @@ def table(metrics: dict) -> str:
     sizes = [s["unknown_missed"]["cues"] if s["unknown_missed"] else 0 for s in subsets]
     lines = [
         f"{metrics['method']} at {metrics['target']}, {metrics['side']} px: {metrics['photos']} photos of "
-        f"{metrics['data']['root']}, {metrics['data']['split']}; {sizes[0]} cues, {sizes[1]} of them difficult",
+        f"{metrics['data']['root']}, {metrics['data']['split']}; {sizes[0]} cues, {sizes[1]} of them difficult; "
+        f"hits lie {'at most' if metrics['include_margin'] else 'less than'} {TOLERANCE} px away",
         f"{'mean over classes, 95 % interval':34}{'all':22}{'difficult':22}mean over cues",
         *(_row(title, [s[key] for s in subsets]) for title, key in ROWS.items()),
         *_remarks(metrics),

@@ -1,9 +1,9 @@
 """The rules of the Pointing Game (Sec. 4.1, Table 1): cues, hits, and the accuracy over classes.
 
 Each class that is present in a photo is a cue. The maximum of its map, upsampled bicubically to the photo's size, is a
-hit if it lies less than 15 pixels from a pixel of the class. Accuracy is hits / (hits + misses) of a class, then the
-mean over classes. On VOC the pixels of a class are its boxes, including objects marked as difficult; on COCO they are
-its masks, including crowds.
+hit if it lies less than 15 pixels from a pixel of the class, or with ``include_margin`` at most 15 pixels. Accuracy is
+hits / (hits + misses) of a class, then the mean over classes. On VOC the pixels of a class are its boxes, including
+objects marked as difficult; on COCO they are its masks, including crowds.
 """
 
 import functools
@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch.nn.functional as F
 from torch import Tensor
 
 from eval.bootstrap import class_mean_interval
 from eval.coco import CocoImage, CocoObject
 from eval.voc import VocImage
+from grounding.maps import resize
 from proposals.errors import InputError
 
-TOLERANCE = 15  # pixels; a distance of exactly 15 is a miss
+TOLERANCE = 15  # pixels; a distance of exactly 15 is a miss, as in TorchRay, unless the margin is included
 SMALL = 0.25  # of the photo's area: a class of the difficult subset has less
 
 Point = tuple[int, int]
@@ -141,23 +141,26 @@ def maxima(maps: Tensor, size: tuple[int, int]) -> list[Point | None]:
     if not len(maps):
         return []
     flat = maps.flatten(1).amin(1) == maps.flatten(1).amax(1)
-    large = F.interpolate(maps[None], size, mode="bicubic")[0].flatten(1).numpy()
+    large = resize(maps, size).flatten(1).numpy()
     places = [np.unravel_index(row.argmax(), size) for row in large]
     return [None if same else (int(x), int(y)) for (y, x), same in zip(places, flat.tolist(), strict=True)]
 
 
-def is_hit(mask: np.ndarray, point: Point) -> bool:
+def is_hit(mask: np.ndarray, point: Point, include_margin: bool = False) -> bool:
     """Whether a point lies less than 15 pixels from a pixel of a mask.
 
     Args:
         mask: ``(H, W)`` bool.
         point: (x, y) in pixels.
+        include_margin: whether a distance of exactly 15 pixels is a hit, as in the disc of the authors' program.
     """
     x, y = point
+    reach = TOLERANCE + include_margin
     # crop to the pixels that are near enough along each axis
-    left, top = max(x - TOLERANCE + 1, 0), max(y - TOLERANCE + 1, 0)
-    rows, columns = np.nonzero(mask[top : y + TOLERANCE, left : x + TOLERANCE])
-    return bool(((rows + top - y) ** 2 + (columns + left - x) ** 2 < TOLERANCE**2).any())
+    left, top = max(x - reach + 1, 0), max(y - reach + 1, 0)
+    rows, columns = np.nonzero(mask[top : y + reach, left : x + reach])
+    # integers, so that at most 15^2 is less than 15^2 + 1
+    return bool(((rows + top - y) ** 2 + (columns + left - x) ** 2 < TOLERANCE**2 + include_margin).any())
 
 
 def pointing_metrics(results: Sequence[CueResult], resamples: int = 1000, seed: int = 0) -> dict:

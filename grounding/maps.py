@@ -1,4 +1,10 @@
-"""Operations on attention maps: to blur them, and to resize them so that their mass stays."""
+"""Operations on attention maps: to blur them, and to resize them so that their mass stays.
+
+Maps are treated alike everywhere. They keep their signs while they are blurred and resized; what needs mass then sets
+negative values to 0. So LRP and CAM, whose maps are signed, have their maximum at one place in the Pointing Game and in
+a grounding. The paper blurs the maps of Grad, Deconv and LRP (Sec. 4.1), and does not say that negative relevance is
+removed before.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -24,19 +30,34 @@ def blur(maps: Tensor, share: float = 0.02) -> Tensor:
     return blurred
 
 
-def resize_mass(maps: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Resizes maps to another grid and keeps the mass of each.
+def resize(maps: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Resizes maps bicubically, with the kernel of Pillow and Matlab (Keys 1981, a = -0.5).
 
-    Bicubic interpolation undershoots; values below 0 are set to 0 before the mass is restored.
+    ``F.interpolate`` without ``antialias`` has another kernel (a = -0.75), whose maximum may lie at another pixel.
 
     Args:
-        maps: ``(W, h, w)``, >= 0.
+        maps: ``(W, h, w)``.
+        shape: (height, width) of the new grid.
+
+    Returns:
+        ``(W, *shape)``. The interpolation overshoots, also below 0.
+    """
+    return F.interpolate(maps[None], shape, mode="bicubic", antialias=True)[0]
+
+
+def resize_mass(maps: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Resizes maps to another grid and keeps the positive mass of each.
+
+    Values below 0 are set to 0 after the interpolation, and then the mass is restored.
+
+    Args:
+        maps: ``(W, h, w)``.
         shape: (height, width) of the new grid.
 
     Returns:
         ``(W, *shape)``, >= 0.
     """
-    mass = maps.sum((1, 2), keepdim=True)
-    resized = F.interpolate(maps[None], shape, mode="bicubic", antialias=True)[0].clamp(min=0)
+    mass = maps.clamp(min=0).sum((1, 2), keepdim=True)
+    resized = resize(maps, shape).clamp(min=0)
     total = resized.sum((1, 2), keepdim=True)
     return resized * torch.where(total > 0, mass / total, 0)

@@ -257,7 +257,7 @@ class GroundingScene:
         if new:
             signals = torch.stack([self._signal(word) for word in new])
             # one tensor, because there is one target
-            maps = cast(Tensor, self._source.attend(signals, method)).clamp(min=0)
+            maps = cast(Tensor, self._source.attend(signals, method))
             maps = (blur(maps) if METHODS[method].blurred else maps)[0].cpu().double()
             resized = resize_mass(maps, self.proposals.shape).numpy()
             self._maps |= zip([(method, word) for word in new], resized, strict=True)

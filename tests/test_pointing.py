@@ -1,6 +1,7 @@
 """The Pointing Game compared with plain loops over its definition, and the step on small folders."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from grounding import Grounder
 from grounding.__main__ import main
 from grounding.attention.methods import METHODS
 from grounding.images import read_image
-from grounding.maps import blur
+from grounding.maps import blur, resize_mass
 from grounding.scene import Settings
 from proposals.errors import InputError
 
@@ -32,25 +33,27 @@ def voc_image(*objects: tuple, size: tuple[int, int] = (40, 60), path: Path = Pa
     return VocImage("1", path, size, tuple(things))
 
 
-@given(st.integers(0, 2**32 - 1), st.tuples(st.integers(0, 59), st.integers(0, 39)), st.integers(0, 4))
+@given(st.integers(0, 2**32 - 1), st.tuples(st.integers(0, 59), st.integers(0, 39)), st.integers(0, 4), st.booleans())
 @settings(max_examples=60)
-def test_hit_is_less_than_15_pixels_from_the_class(seed, place, count):
+def test_hit_is_less_than_15_pixels_from_the_class(seed, place, count, include_margin):
     rng = np.random.default_rng(seed)
     mask = np.zeros((40, 60), bool)
     mask[rng.integers(0, 40, count), rng.integers(0, 60, count)] = True
     expected = False
     for y in range(40):
         for x in range(60):
-            if mask[y, x] and (x - place[0]) ** 2 + (y - place[1]) ** 2 < 225:
+            distance = math.dist((x, y), place)
+            if mask[y, x] and (distance < 15 or (include_margin and distance == 15)):
                 expected = True
-    assert is_hit(mask, place) == expected
+    assert is_hit(mask, place, include_margin) == expected
 
 
 @pytest.mark.parametrize(("place", "hit"), [((35, 20), False), ((34, 20), True), ((29, 32), False), ((29, 31), True)])
-def test_distance_of_15_is_a_miss(place, hit):
+def test_distance_of_15_is_a_miss_unless_the_margin_is_included(place, hit):
     mask = np.zeros((40, 60), bool)
     mask[20, 20] = True  # 15 = |(15, 0)| = |(9, 12)|
-    assert is_hit(mask, place) == hit
+    assert is_hit(mask, place) == hit and is_hit(mask, place, include_margin=True)
+    assert not is_hit(mask, (36, 20), include_margin=True)
 
 
 box = st.tuples(st.integers(0, 50), st.integers(0, 30), st.integers(1, 60), st.integers(1, 40)).map(
@@ -113,8 +116,8 @@ def cubic(x: float) -> float:
     """The kernel of bicubic interpolation with a = -0.75."""
     x = abs(x)
     if x <= 1:
-        return 1.25 * x**3 - 2.25 * x**2 + 1
-    return -0.75 * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
+        return 1.5 * x**3 - 2.5 * x**2 + 1
+    return -0.5 * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.integers(2, 5))
@@ -126,10 +129,8 @@ def test_maximum_matches_bicubic_upsampling(seed, h, w):
     for y in range(height):
         for x in range(width):
             v, u = (y + 0.5) * h / height - 0.5, (x + 0.5) * w / width - 0.5
-            for j in range(int(np.floor(v)) - 1, int(np.floor(v)) + 3):
-                for i in range(int(np.floor(u)) - 1, int(np.floor(u)) + 3):
-                    cell = small[min(max(j, 0), h - 1), min(max(i, 0), w - 1)]
-                    large[y, x] += cubic(v - j) * cubic(u - i) * cell
+            rows, columns = (np.array([cubic(at - k) for k in range(n)]) for at, n in ((v, h), (u, w)))
+            large[y, x] = rows / rows.sum() @ small @ columns / columns.sum()  # only cells of the map have weights
     ((x, y),) = maxima(torch.from_numpy(small)[None], (height, width))
     assert large[y, x] == pytest.approx(large.max())
 
@@ -252,6 +253,19 @@ def test_map_of_a_class_is_the_average_of_its_tags_maps(grounder, coffee, method
     maps = [(blur(m) if METHODS[method].blurred else m)[0, 0].double() for m in maps]
     for found, expected in ((both, (maps[0] + maps[1]) / 2), (one, maps[1])):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("method", ["lrp", "lrp-alpha-beta", "cam", "grad", "mwp"])
+def test_a_map_has_its_maximum_at_one_pixel_in_the_game_and_in_a_grounding(grounder, coffee, method):
+    """Signed maps are blurred and resized with their signs; only then are negative values removed."""
+    grounder = Grounder(grounder.tagger, settings=Settings(method, side=224, vote=0))
+    pixels = read_image(coffee)
+    signed = class_maps(grounder, pixels, [["cup"]], [224])
+    attention = torch.from_numpy(grounder.look(coffee).attend(["cup"])[0])
+    torch.testing.assert_close(attention, resize_mass(signed, attention.shape)[0])
+    (expected,) = maxima(signed, tuple(attention.shape))
+    y, x = np.unravel_index(int(attention.argmax()), attention.shape)
+    assert (int(x), int(y)) == expected
 
 
 @pytest.fixture

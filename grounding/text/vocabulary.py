@@ -19,8 +19,8 @@ class Vocabulary:
             words.
         lexicon: the meanings of words that are not tags; None if only tags and their inflected forms are known. Two
             vocabularies with the same tags are equal, whatever their lexicons.
-        plain_words: whether ``Phrase.parse`` looks up each word only as it is written, as the paper does: no base forms,
-            no tags of several words, and a repeated word counts again.
+        plain_words: whether ``Phrase.parse`` looks up each word only as it is written, as the paper does: no base
+            forms, no tags of several words, and a repeated word counts again.
 
     Raises:
         InputError: there are no tags, or a tag is empty, not normalised, without a word, or repeated; or there is a
@@ -43,7 +43,9 @@ class Vocabulary:
             repeated, count = Counter(self.tags).most_common(1)[0]
             raise InputError(f"tag {repeated!r} is given {count} times: give each tag once")
         if self.lexicon is not None and self.plain_words:
-            raise InputError("plain_words=true reads each word as it is written: set lexicon=false, too, or plain_words=false")
+            raise InputError(
+                "plain_words=true reads each word as it is written: set lexicon=false, too, or plain_words=false"
+            )
         if self.lexicon is not None:
             self.lexicon.check(self.tags)
 
