@@ -37,7 +37,14 @@ def jpeg(name: str, turn: int = 0, side: int = 160) -> bytes:
     return buffer.getvalue()
 
 
-def make_shards(root: Path, train: int = 2, val: int = 1, each: int = 1, tags: Sequence[str] = ALL) -> Path:
+def make_shards(
+    root: Path,
+    train: int = 2,
+    val: int = 1,
+    each: int = 1,
+    tags: Sequence[str] = ALL,
+    places: Sequence[int] = range(4),
+) -> Path:
     """Makes a folder of shards.
 
     Args:
@@ -46,24 +53,26 @@ def make_shards(root: Path, train: int = 2, val: int = 1, each: int = 1, tags: S
         val: number of shards for validation.
         each: how often each shard has the four photos.
         tags: the vocabulary; it must contain the tags in ``TAGS``.
+        places: where the tags of each photo were written.
     """
     root.mkdir(parents=True, exist_ok=True)
     text, digest = encode_vocabulary([(tag, train * each if tag in ALL else 0) for tag in tags])
     (root / VOCABULARY).write_bytes(text)
     listed = {
-        "train": [_shard(root / f"train-{i:06d}.tar", i, each, tags) for i in range(train)],
-        "val": [_shard(root / f"val-{i:06d}.tar", train + i, each, tags) for i in range(val)],
+        "train": [_shard(root / f"train-{i:06d}.tar", i, each, tags, places) for i in range(train)],
+        "val": [_shard(root / f"val-{i:06d}.tar", train + i, each, tags, places) for i in range(val)],
     }
     (root / SHARDS).write_text(json.dumps({"format": FORMAT, "settings": {}, "vocabulary": digest, **listed}))
     return root
 
 
-def _shard(path: Path, number: int, each: int, tags: Sequence[str]) -> dict:
+def _shard(path: Path, number: int, each: int, tags: Sequence[str], places: Sequence[int]) -> dict:
     with write_shard(path) as writer:
         for turn in range(each):
             for name, names in TAGS.items():
                 photo = Thumbnail(jpeg(name, number * each + turn), 160, 160)
-                writer.add(f"{number}-{turn}-{name}", photo, [tags.index(n) for n in names], [1] * len(names), names)
+                rows, agree = [tags.index(n) for n in names], [1] * len(names)
+                writer.add(f"{number}-{turn}-{name}", photo, rows, agree, names, places[: len(names)])
     write_index(index_path(path), writer, {})
     return {"name": path.name, "photos": len(writer), "bytes": writer.bytes}
 

@@ -179,6 +179,9 @@ def test_settings_out_of_range_are_refused():
     for name, value in wrong.items():
         with pytest.raises(InputError, match=f"step.{name}={value}"):
             Recipe.of(**{name: value})
+    with pytest.raises(InputError, match=r"step\.count_unknown_tags=true needs step\.tags_per_image=, such as 5"):
+        Recipe.of(count_unknown_tags=True)
+    assert "count_unknown_tags" not in Recipe().identity()
     with pytest.raises(InputError, match="step=train has no setting speed"):
         Recipe.of(speed=1)
     with pytest.raises(InputError, match="decay was renamed: use weight_decay"):

@@ -13,7 +13,7 @@ from torch import Tensor
 from grounding.images import read_image
 from proposals.errors import InputError
 from training.order import PhotoPosition
-from training.shards import Shards, read_photo_bytes
+from training.shards import ShardIndex, Shards, read_photo_bytes
 
 PADDED, CROP = 256, 224  # pixels, Sec. 4.3
 TRIES = 16  # photos in a row that may be broken
@@ -45,10 +45,11 @@ class ShardDataset(torch.utils.data.Dataset):
     Args:
         shards: the shards to read.
         tags_per_image: use only the first N tags of a photo. None: all.
+        count_unknown: whether tags outside the vocabulary count among the first N.
     """
 
-    def __init__(self, shards: Shards, tags_per_image: int | None = None):
-        self.shards, self.tags_per_image = shards, tags_per_image
+    def __init__(self, shards: Shards, tags_per_image: int | None = None, count_unknown: bool = False):
+        self.shards, self.tags_per_image, self.count_unknown = shards, tags_per_image, count_unknown
 
     def __getitem__(self, positions: Sequence[PhotoPosition]) -> TrainingBatch:
         skipped: list[str] = []
@@ -76,11 +77,15 @@ class ShardDataset(torch.utils.data.Dataset):
             row %= len(index)
             data = read_photo_bytes(self.shards.root, position.shard, index, row)
             try:
-                tags = index.tags[index.starts[row] : index.starts[row + 1]][: self.tags_per_image]
-                return crop(pad_to_square(read_image(BytesIO(data))), rng), tags
+                return crop(pad_to_square(read_image(BytesIO(data))), rng), self._tags(index, row)
             except InputError as error:
                 skipped.append(f"photo {row} of {position.shard}: {error}")
         raise InputError(f"{position.shard} has {TRIES} broken photos in a row: make the shards again")
+
+    def _tags(self, index: ShardIndex, row: int) -> np.ndarray:
+        mine = slice(index.starts[row], index.starts[row + 1])
+        first = self.tags_per_image
+        return index.tags[mine] if first is None else index.tags[mine][index.order(self.count_unknown)[mine] < first]
 
 
 def pad_to_square(image: np.ndarray, side: int = PADDED) -> Image.Image:

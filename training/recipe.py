@@ -22,6 +22,8 @@ class Recipe:
         micro_batch: photos that a rank processes at a time. A larger share of the batch is split into parts, whose
             gradients are added. None: the whole share.
         tags_per_image: use only the first N tags of a photo. None: all.
+        count_unknown_tags: whether tags outside the vocabulary count among the first N, as in the paper. A photo
+            without a known tag among the first N then counts as a photo without tags.
         trunk_lr: learning rate of everything below the tag layer; 0 freezes it.
         tag_lr: learning rate of the tag layer.
         momentum: momentum of SGD.
@@ -45,6 +47,7 @@ class Recipe:
     batch: int = 64
     micro_batch: int | None = None
     tags_per_image: int | None = None
+    count_unknown_tags: bool = False
     trunk_lr: float = 0.0003
     tag_lr: float = 0.005
     momentum: float = 0.9
@@ -72,6 +75,8 @@ class Recipe:
                 raise InputError(f"step.{name}={getattr(self, name)} must be at least 0 and below 1")
         if not 0 < self.lr_factor <= 1:
             raise InputError(f"step.lr_factor={self.lr_factor} must be above 0 and at most 1")
+        if self.count_unknown_tags and self.tags_per_image is None:
+            raise InputError("step.count_unknown_tags=true needs step.tags_per_image=, such as 5")
         if self.precision not in ("float32", "bfloat16"):
             raise InputError(f"step.precision={self.precision} is unknown: use float32 or bfloat16")
 
@@ -93,7 +98,10 @@ class Recipe:
 
     def identity(self) -> dict[str, object]:
         """The settings that two runs must share for one to continue the other."""
-        return {name: value for name, value in asdict(self).items() if name not in CHANGEABLE}
+        kept = {name: value for name, value in asdict(self).items() if name not in CHANGEABLE}
+        if not self.count_unknown_tags:
+            del kept["count_unknown_tags"]  # so that trainings of earlier versions can be continued
+        return kept
 
     @classmethod
     def of(cls, **settings: object) -> "Recipe":

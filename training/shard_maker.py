@@ -21,6 +21,7 @@ from training.tar_reader import DAMAGED
 from training.thumbnails import Thumbnail, make_thumbnail
 
 UNKNOWN_TAGS = "without a tag of the vocabulary"
+MAX_PLACE = 2**16 - 1  # fits into two bytes
 
 
 def holds_out(key: str, share: float) -> bool:
@@ -150,16 +151,18 @@ class ShardMaker:
     def _add(self, sample: SourceSample, pair: "ShardPair", statistics: ShardStatistics) -> str:
         """Adds a sample to its shard; returns why it is skipped, or ""."""
         try:
-            rows, agree = self._tags(sample, statistics)
+            rows, agree, places = self._tags(sample, statistics)
             photo = self._thumbnail(sample)
         except InputError as error:
             return str(error)
         held_out = self.settings.holds_out(sample.key)
-        pair.writer(held_out).add(sample.key, photo, rows, agree, [self.vocabulary[row] for row in rows])
+        names = [self.vocabulary[row] for row in rows]
+        pair.writer(held_out).add(sample.key, photo, rows, agree, names, places)
         statistics.keep(held_out, len(rows))
         return ""
 
-    def _tags(self, sample: SourceSample, statistics: ShardStatistics) -> tuple[list[int], list[int]]:
+    def _tags(self, sample: SourceSample, statistics: ShardStatistics) -> tuple[list[int], list[int], list[int]]:
+        """The known tags of a sample, how many captions contain each, and their places in a list of tags."""
         if sample.reason:
             raise InputError(sample.reason)
         tags = sample.text.all_tags()
@@ -167,7 +170,10 @@ class ShardMaker:
         rows, agree = sample.text.known_tags(self.vocabulary)
         if not rows:
             raise InputError(UNKNOWN_TAGS)
-        return rows, agree
+        if not sample.text.tags:
+            return rows, agree, list(range(len(rows)))
+        place = {tag: min(number, MAX_PLACE) for number, tag in enumerate(tags)}
+        return rows, agree, [place[self.vocabulary[row]] for row in rows]
 
     def _thumbnail(self, sample: SourceSample) -> Thumbnail:
         return make_thumbnail(read_photo(sample.photo), self.settings.side, self.settings.min_side)

@@ -14,7 +14,7 @@ import numpy as np
 
 from grounding.runtime.artefacts import atomic_path
 from training.sample_text import FIRST
-from training.shards import ARRAYS, BLOCK
+from training.shards import ARRAYS, BLOCK, PLACES
 from training.thumbnails import Thumbnail
 
 MAX_KEY = 80  # characters
@@ -32,13 +32,21 @@ class ShardWriter:
 
     def __init__(self, tar: tarfile.TarFile):
         self._tar, self.bytes = tar, 0
-        self._columns: dict[str, list[int]] = {name: [] for name in ARRAYS}
+        self._columns: dict[str, list[int]] = {name: [] for name in ARRAYS | PLACES}
         self._columns["starts"].append(0)
 
     def __len__(self) -> int:
         return len(self._columns["offsets"])
 
-    def add(self, key: str, photo: Thumbnail, rows: Sequence[int], agree: Sequence[int], names: Sequence[str]) -> None:
+    def add(
+        self,
+        key: str,
+        photo: Thumbnail,
+        rows: Sequence[int],
+        agree: Sequence[int],
+        names: Sequence[str],
+        places: Sequence[int] | None = None,
+    ) -> None:
         """Adds a photo.
 
         Args:
@@ -47,6 +55,7 @@ class ShardWriter:
             rows: indices of its tags in the vocabulary, the most certain first.
             agree: for each tag, the number of captions that contain it.
             names: the tags.
+            places: see ``training.shards.ShardIndex``. None: the photo's text has no other tags.
         """
         about = {"tags": list(names), "agree": list(agree), "first": list(names[:FIRST])}
         about |= {"width": photo.width, "height": photo.height}
@@ -55,11 +64,12 @@ class ShardWriter:
         self._add_file(f"{member_key(key)}.json", json.dumps(about).encode())
         self._columns["tags"] += rows
         self._columns["agree"] += agree
+        self._columns["places"] += range(len(rows)) if places is None else places
         self._columns["starts"].append(len(self._columns["tags"]))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays of the index, see :class:`training.shards.ShardIndex`."""
-        return {name: np.array(self._columns[name], dtype) for name, dtype in ARRAYS.items()}
+        return {name: np.array(self._columns[name], dtype) for name, dtype in (ARRAYS | PLACES).items()}
 
     def _add_file(self, name: str, data: bytes) -> int:
         """Adds a file; returns the offset of its data."""

@@ -37,6 +37,7 @@ SHARDS, VOCABULARY = "shards.json", "vocabulary.txt"
 NAME = re.compile(r"(?:train|val)-[0-9]{6,12}\.tar")
 BLOCK = 512  # bytes, of a tar file
 ARRAYS = {"offsets": np.int64, "sizes": np.int32, "starts": np.int64, "tags": np.int32, "agree": np.uint8}
+PLACES = {"places": np.uint16}  # missing in shards of earlier versions
 RUN_AGAIN = "run grounding step=shards again, it makes only what is missing"
 
 
@@ -64,6 +65,8 @@ class ShardIndex:
         starts: ``(n + 1,)`` int64; the tags of photo i are ``tags[starts[i]:starts[i + 1]]``.
         tags: ``(T,)`` int32, indices in the vocabulary; the most certain tag of a photo comes first.
         agree: ``(T,)`` uint8, number of the photo's captions that contain the tag; 1 for lists of tags.
+        places: ``(T,)`` uint16, the tag's place in the photo's list of tags from 0, tags outside the vocabulary
+            included; for captions its place among the photo's tags here. None in shards of earlier versions.
     """
 
     offsets: np.ndarray
@@ -71,9 +74,33 @@ class ShardIndex:
     starts: np.ndarray
     tags: np.ndarray
     agree: np.ndarray
+    places: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    def order(self, count_unknown: bool = False) -> np.ndarray:
+        """The place of each tag among the tags of its photo, from 0, so that "< N" selects the first N.
+
+        Args:
+            count_unknown: whether tags outside the vocabulary count, too.
+
+        Returns:
+            ``(T,)`` integers.
+
+        Raises:
+            InputError: the shards do not say where tags outside the vocabulary were.
+        """
+        if not count_unknown:
+            return self._ranks
+        if self.places is None:
+            cure = "make them again in another folder, or set step.count_unknown_tags=false"
+            raise InputError(f"the shards are of an earlier version and do not say where a tag was written: {cure}")
+        return self.places
+
+    @cached_property
+    def _ranks(self) -> np.ndarray:
+        return np.arange(len(self.tags)) - np.repeat(self.starts[:-1], np.diff(self.starts))
 
 
 class Shards:
@@ -123,6 +150,24 @@ class Shards:
         over the indices: by photos that are broken, and by tags whose words are apart in a caption (``snow covered``).
         """
         return np.array([count for _, count in self._pairs], np.int64)
+
+    def used_counts(self, first: int | None = None, count_unknown: bool = False) -> np.ndarray:
+        """``(tags,)`` int64, number of training photos for which a training uses each tag.
+
+        Args:
+            first: use only the first tags of each photo. None: all; the counts are those of the vocabulary's file.
+            count_unknown: see :meth:`ShardIndex.order`.
+
+        Raises:
+            InputError: an index is damaged, or does not have the places of the tags.
+        """
+        if first is None:
+            return self.counts
+        total = np.zeros(len(self._pairs), np.int64)
+        for shard in self.train:
+            index = read_index(index_path(self.root / shard.name), shard, len(total))
+            total += np.bincount(index.tags[index.order(count_unknown) < first], minlength=len(total))
+        return total
 
     def index(self, name: str) -> ShardIndex:
         """The index of a shard, from memory if it was used lately.
@@ -220,10 +265,10 @@ def read_index(path: Path, shard: Shard, tags: int) -> ShardIndex:
         InputError: the index is missing or damaged.
     """
     try:
-        arrays = _load(path, tuple(ARRAYS))
-        for name, dtype in ARRAYS.items():
-            if arrays[name].dtype != dtype or arrays[name].ndim != 1:
-                raise ValueError(f"{name} has shape {arrays[name].shape} and type {arrays[name].dtype}")
+        arrays = _load(path, tuple(ARRAYS), tuple(PLACES))
+        for name, array in arrays.items():
+            if array.dtype != (ARRAYS | PLACES)[name] or array.ndim != 1:
+                raise ValueError(f"{name} has shape {array.shape} and type {array.dtype}")
         index = ShardIndex(**arrays)
         _check_index(index, shard, tags)
         return index
@@ -260,13 +305,16 @@ def _check_index(index: ShardIndex, shard: Shard, tags: int) -> None:
         raise ValueError("starts does not divide the tags")
     if len(index.agree) != len(index.tags):
         raise ValueError(f"{len(index.tags)} tags, {len(index.agree)} counts of captions")
+    if index.places is not None and len(index.places) != len(index.tags):
+        raise ValueError(f"{len(index.tags)} tags, {len(index.places)} places")
     if len(index.tags) and (index.tags.min() < 0 or index.tags.max() >= tags):
         raise ValueError(f"a tag is not in the vocabulary of {tags}")
 
 
-def _load(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _load(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """Arrays of an uncompressed npz; so no array is larger than the file."""
     with ZipFile(path) as archive:
+        names = [*names, *(name for name in optional if f"{name}.npy" in archive.namelist())]
         entries = [archive.getinfo(f"{name}.npy") for name in names]
         if any(entry.compress_type != ZIP_STORED or entry.file_size > path.stat().st_size for entry in entries):
             raise ValueError("an array is compressed")

@@ -99,7 +99,8 @@ def initial_state(
     torch.manual_seed(recipe.seed)
     tagger = initial_tagger(init, shards.vocabulary, architecture, names, recipe.distillation_weight > 0)
     known = len(shards.vocabulary)
-    set_frequencies(tagger, torch.from_numpy(shards.counts) / count_photos(shards.train))
+    counts = shards.used_counts(recipe.tags_per_image, recipe.count_unknown_tags)
+    set_frequencies(tagger, torch.from_numpy(counts) / count_photos(shards.train))
     if known < len(tagger.vocabulary):
         _calibrate(tagger, shards, known)
     model = TrainableTagger(tagger, known, recipe, ranks)

@@ -127,7 +127,7 @@ class TrainingLoop:
         self.recipe, self.shards, self.state, self.ranks = recipe, shards, state, ranks
         self.monitor, self.interruption, self.output = monitor, interruption, output
         self.model, self.progress = state.model, state.progress
-        self.dataset = ShardDataset(shards, recipe.tags_per_image)
+        self.dataset = ShardDataset(shards, recipe.tags_per_image, recipe.count_unknown_tags)
         self.steps = count_photos(shards.train) // recipe.batch  # per epoch
         self.total = self.steps * recipe.epochs
         self.share = recipe.share(ranks.size)
