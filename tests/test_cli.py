@@ -174,6 +174,7 @@ def test_shell_completion(tmp_path):
     assert done.stdout.split() == [
         "attention=c-mwp",
         "attention=c-mwp-nonorm",
+        "attention=c-mwp-nonorm-pools",
         "attention=c-mwp-partial",
         "attention=c-mwp-postnorm",
     ]

@@ -16,7 +16,7 @@ from grounding.attention.methods import METHODS
 from grounding.attention.topdown import ENGINES
 from proposals.errors import InputError
 
-UNNORMALISED = ("c-mwp-postnorm", "c-mwp-nonorm")
+UNNORMALISED = ("c-mwp-postnorm", "c-mwp-nonorm", "c-mwp-nonorm-pools")
 property_test = partial(settings, deadline=None)
 
 
@@ -93,7 +93,7 @@ def test_sparse_maps_equal_dense_maps(method, net, data):
         return
     twice = several(topdown, images[:1].repeat(2, 1, 1, 1), method)
     for i, (ours, dense) in enumerate(zip(maps if isinstance(maps, list) else [maps], twice, strict=True)):
-        # a contrast of one position is rounding, which these two methods normalise
+        # a contrast of one position is rounding, which these methods normalise
         if method in UNNORMALISED and ours[0, 0].numel() == 1:
             continue
         assert_same(ours[0], dense[0])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from grounding import TopDown
 from proposals.errors import InputError
 
-UNNORMALISED = ("c-mwp-postnorm", "c-mwp-nonorm")
+UNNORMALISED = ("c-mwp-postnorm", "c-mwp-nonorm", "c-mwp-nonorm-pools")
 
 
 class Small(nn.Module):
@@ -73,6 +73,26 @@ def test_no_mass_passes_an_activation_times_a_negative_factor():
 @pytest.mark.parametrize("method", UNNORMALISED)
 def test_only_the_positive_part_of_a_signed_target_can_win(method):
     assert_same(*small(lambda net, x: torch.relu(net.a(x)), method, "image"))
+
+
+@pytest.mark.parametrize("method", ["c-mwp-nonorm", "c-mwp-nonorm-pools"])
+def test_without_norm_average_pools_keep_or_lose_theirs(method):
+    """Table 2, "w/o norm", by probabilities: p_x = x . W+^T p_a, and at the pool p_b = b / (4 y) p_y or b / 4 p_y."""
+    net = Small(lambda net, x: net.average(torch.relu(net.a(x))))
+    image = torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    x = net.stem(image).detach()
+    b = torch.relu(net.a(x)).detach()
+    y = net.average(b)
+    shares = net.classifier(y)[:, :1].detach().flatten(1).softmax(1).view(1, 1, 4, 4)
+    p_y = y * net.classifier.weight[:1].detach().view(1, 4, 1, 1).abs() * shares
+    p_y = torch.where(net.classifier.weight[0].view(1, 4, 1, 1) > 0, p_y, -p_y).detach()  # of the unit minus its dual
+    above = p_y if method == "c-mwp-nonorm-pools" else torch.where(y > 0, p_y / y, 0)
+    p_b = b * F.interpolate(above, scale_factor=2.0) / 4
+    p_x = x * F.conv_transpose2d(p_b, net.a.weight.detach().clamp(min=0), padding=1)
+    expected = p_x.sum(1).clamp(min=0)
+    for engine in ("sparse", "dense"):
+        maps = TopDown(net, "stem", engine=engine).look(image, method).attend([0], method)[0]
+        assert_same(maps, expected / expected.sum())
 
 
 def test_the_parts_of_a_chunk_may_be_taken_at_different_times():

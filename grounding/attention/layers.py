@@ -245,6 +245,7 @@ ROUTES = (aten.avg_pool2d, aten.avg_pool1d, aten.avg_pool3d, aten._adaptive_avg_
           aten.pixel_shuffle, aten.pixel_unshuffle, aten.channel_shuffle, aten.im2col, aten.col2im, aten.cumsum,
           aten.unfold, aten.rot90, aten._to_copy, aten.upsample_nearest1d, aten.upsample_linear1d)  # fmt: skip
 AVERAGES = (aten.avg_pool2d, aten._adaptive_avg_pool2d, aten.mean)
+MEANS = (*AVERAGES, aten.avg_pool1d, aten.avg_pool3d, aten.adaptive_avg_pool1d, aten._adaptive_avg_pool3d)
 SUMS = (aten.sum,)
 SHAPES = (operations.reshape, operations.chain, operations.expand_like, aten.permute, aten.expand, aten._to_copy)
 
@@ -264,6 +265,7 @@ def route(rules: RuleSet, function: Any, x: Neurons, *rest: Any, **keywords: Any
         return result
 
     down = rules.engine.linear(call, x, total, _windows(function, rest, x.value, total.value))
+    down = rules.averaged(total, down) if key_of(function) in MEANS else down
     return total, lambda g: [down(g), *others]
 
 

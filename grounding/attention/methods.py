@@ -12,7 +12,7 @@ from torch import Tensor, where
 from grounding.attention.descent import TopDownPass
 from grounding.attention.gradients import Deconvolution, Gradient, GuidedBackprop
 from grounding.attention.relevance import LRPAlphaBeta, LRPEpsilon
-from grounding.attention.rules import ExcitationBackprop, RuleSet, UnnormalisedExcitation
+from grounding.attention.rules import ExcitationBackprop, RuleSet, UnnormalisedAverages, UnnormalisedExcitation
 from proposals.errors import InputError
 
 IMAGE = "image"
@@ -125,6 +125,12 @@ METHODS: dict[str, Method] = {
         unnormalised_contrast,
         "Z = 1 in Eq. 2: p_x = x . W+^T p_a, of t and -dual together",
         ZHANG_2,
+    ),
+    "c-mwp-nonorm-pools": Method(
+        UnnormalisedAverages,
+        unnormalised_contrast,
+        "as c-mwp-nonorm, and average pools lose their Z, too: p_x = x / n . p_y",
+        "another reading of Table 2",
     ),
     "grad": Method(Gradient, magnitude, "max over c of |d s_t / d x_c|", "Simonyan et al. 2014", IMAGE, True),
     "deconv": Method(

@@ -73,6 +73,15 @@ class RuleSet:
         """
         raise NotImplementedError
 
+    def averaged(self, y: Neurons, down: Down) -> Down:
+        """An average pool or a mean.
+
+        Args:
+            y: the averages.
+            down: the way down of a linear operation with the weights 1 / n.
+        """
+        return down
+
     def pointwise(self, x: Neurons, value: Neurons) -> tuple[Neurons, Descend]:
         """A nonlinearity that is composed of several operations.
 
@@ -275,3 +284,15 @@ class UnnormalisedExcitation(RuleSet):
     def _active(self, x: Neurons) -> Down:
         """Only the positive part of a value can win."""
         return self.engine.gate((x.value > 0).to(x.value), at=x)
+
+
+class UnnormalisedAverages(UnnormalisedExcitation):
+    """As above, and average pools lose their Z, too: p_x = x / n . p_y, where Z = 1 / y would give x / (n y) . p_y.
+
+    The paper removes Z from Eq. 2, which is about weights, and does not say whether pools lose theirs. In the authors'
+    program average pools have a normalisation of their own.
+    """
+
+    def averaged(self, y: Neurons, down: Down) -> Down:
+        winning = self.engine.gate(y.value.clamp(min=0))
+        return lambda g: down(winning(g))
