@@ -104,3 +104,32 @@ def test_a_layer_without_winners_loses_all_mass(method, engine, words):
     assert maps.isfinite().all()
     if METHODS[method].target is None:
         assert not maps.any()
+
+
+@pytest.mark.parametrize("engine", [None, "sparse", "dense"])
+@pytest.mark.parametrize("words", [1, 3, 40])
+def test_one_pass_of_unit_and_dual_gives_the_maps_of_both_contrasts(engine, words):
+    """The slow form beside it: ``Method.maps`` takes a pass for each contrast."""
+    torch.manual_seed(words)
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 1)]
+    topdown = TopDown(nn.Sequential(*layers).double(), "1", "5", engine=engine)
+    topdown.warned = True  # a pass to check the mass would be counted, too
+    scene = topdown.look(torch.rand(2, 3, 16, 20, dtype=torch.float64))
+    signals = torch.rand(words, 5, dtype=torch.float64)
+    methods = [METHODS[name] for name in ("c-mwp-partial", "c-mwp")]
+    slow = [topdown.maps(scene.forward(method), signals, method)[0] for method in methods]
+    run, passes = topdown.passes, []
+
+    def counted(work, jobs, lanes=1):
+        passes.extend(jobs)
+        return run(work, jobs, lanes)
+
+    topdown.passes = counted
+    fast = [scene.attend(signals, name) for name in ("c-mwp-partial", "c-mwp")]
+    assert len(passes) == 2 * -(-words // 16)  # two images, 16 words with their duals in a pass
+    for ours, expected in zip(fast, slow, strict=True):
+        assert_same(ours, expected, 1e-9)
+    assert not torch.equal(*fast)
+    # other words are not answered from what is kept
+    other = signals.flip(1)
+    assert_same(scene.attend(other, "c-mwp"), topdown.maps(scene.forward(methods[1]), other, methods[1])[0], 1e-9)

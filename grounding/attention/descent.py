@@ -30,7 +30,7 @@ class TopDownPass:
         self.forward, self._run = forward, run
         self._rules, self._engine = forward.rules, forward.rules.engine
 
-    def enter(self, signals: Tensor, used: Tensor, dual: bool = False) -> Signal:
+    def enter(self, signals: Tensor, used: Tensor, dual: bool = False, both: bool = False) -> Signal:
         """The signal of words at the classifier's inputs.
 
         A word starts at every position of its score map, with shares that are the softmax of the scores. The dual unit
@@ -40,11 +40,16 @@ class TopDownPass:
             signals: ``(W, T)`` over the T tags in use.
             used: ``(T,)``, their indices.
             dual: whether to start at the dual units.
+            both: whether to start at the units, and at the dual units as W words more.
         """
-        net, forward, sign = self.forward.net, self.forward, -1 if dual else 1
-        units = Units(sign * net.weight[used], None if net.bias is None else sign * net.bias[used])
+        net, forward = self.forward.net, self.forward
+        signs = [1, -1] if both else [-1 if dual else 1]
+        weight, bias = net.weight[used], None if net.bias is None else net.bias[used]
+        units = Units(torch.cat([sign * weight for sign in signs]),
+                      None if bias is None else torch.cat([sign * bias for sign in signs]))  # fmt: skip
         scores = forward.scores[:, used]
-        shares = scores.flatten(2).softmax(2).view(scores.shape)
+        shares = torch.cat([scores.flatten(2).softmax(2).view(scores.shape)] * len(signs), 1)
+        signals = torch.block_diag(*[signals] * len(signs))
         asked = torch.einsum("wt,nt...->nwt...", signals, shares).flatten(0, 1)
         if forward.features.value.ndim == 2:
             asked = asked.flatten(1)
@@ -119,7 +124,7 @@ class Passes:
         self._crossing, self._arenas = crossing, Arenas()
 
     def __call__(
-        self, work: Callable[[TopDownPass, Tensor], Result], jobs: Sequence[tuple[ForwardPass, Tensor]]
+        self, work: Callable[[TopDownPass, Tensor], Result], jobs: Sequence[tuple[ForwardPass, Tensor]], lanes: int = 1
     ) -> list[Result]:
         """Returns the result of ``work`` for every job, in order.
 
@@ -128,9 +133,10 @@ class Passes:
         Args:
             work: takes a pass and the signals of its words.
             jobs: the forward pass of the images, and the signals, one row per word.
+            lanes: the number of signals that a word takes.
         """
         forward, signals = jobs[0]
-        sparse = len(signals) >= self._crossing * forward.density**2
+        sparse = lanes * len(signals) >= self._crossing * forward.density**2
 
         def one(job: tuple[ForwardPass, Tensor], threads: int) -> Result:
             with self._arenas.borrow() as arena:

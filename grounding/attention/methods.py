@@ -34,6 +34,8 @@ class Method:
             part of CAM's definition.
         focus: the method whose map helps to choose the first box of a phrase in a vote, and chooses the point; None:
             the method itself.
+        part: of a contrastive method, the share of the dual's map that is subtracted before the truncation.
+        lanes: the number of signals that a word takes in a pass.
         blurred: whether the paper blurs the maps (``grounding.maps.blur``). ``Scene.attend`` does not blur.
     """
 
@@ -44,6 +46,13 @@ class Method:
     target: str | None = None
     blurred: bool = False
     focus: str | None = None
+    part: float | None = None
+    lanes: int = 1
+
+    def of_both(self, both: Sequence[Tensor]) -> list[Tensor]:
+        """The maps of a contrastive method from what :func:`unit_and_dual` returns; a map is linear in its signal."""
+        halves = [maps.chunk(2, 2) for maps in both]
+        return [(unit - (self.part or 0) * dual).clamp(min=0).squeeze(2) for unit, dual in halves]
 
 
 def mwp(top_down: TopDownPass, signals: Tensor, used: Tensor) -> list[Tensor]:
@@ -55,6 +64,12 @@ def contrast(top_down: TopDownPass, signals: Tensor, used: Tensor, share: float 
     """The unit's map minus a share of its dual's, in one pass and before the truncation. Sums to 1 - share."""
     unit, dual = top_down.enter(signals, used), top_down.enter(signals, used, dual=True)
     return top_down.mass(top_down.subtract(unit, dual, share))
+
+
+def unit_and_dual(top_down: TopDownPass, signals: Tensor, used: Tensor) -> list[Tensor]:
+    """The unit's map and its dual's, each by itself: ``(N, W, 2, h, w)``. They give every contrast of the two."""
+    maps = top_down.mass(top_down.enter(signals, used, both=True))
+    return [m.unflatten(1, (2, -1)).transpose(1, 2) for m in maps]
 
 
 def contrastive(top_down: TopDownPass, signals: Tensor, used: Tensor) -> list[Tensor]:
@@ -110,9 +125,16 @@ ZHANG, ZHANG_2 = "Zhang et al. 2016, Eq. 1, 2 and Sec. 3.3", "Zhang et al. 2016,
 
 METHODS: dict[str, Method] = {
     "mwp": Method(ExcitationBackprop, mwp, "p_x = x . W+^T (p_a / z), z = W+ x; sum over c of p_x", ZHANG),
-    "c-mwp": Method(ExcitationBackprop, contrastive, "max(MWP(t) - MWP(dual of t), 0), the dual's weights -W_t", ZHANG),
+    "c-mwp": Method(
+        ExcitationBackprop, contrastive, "max(MWP(t) - MWP(dual of t), 0), the dual's weights -W_t", ZHANG, part=1.0
+    ),
     "c-mwp-partial": Method(
-        ExcitationBackprop, partly_contrastive, f"max(MWP(t) - {PART} MWP(dual of t), 0)", "ours", focus="c-mwp"
+        ExcitationBackprop,
+        partly_contrastive,
+        f"max(MWP(t) - {PART} MWP(dual of t), 0)",
+        "ours",
+        focus="c-mwp",
+        part=PART,
     ),
     "c-mwp-postnorm": Method(
         UnnormalisedExcitation,
@@ -166,6 +188,10 @@ METHODS: dict[str, Method] = {
     "cam": Method(Gradient, class_activation, "sum over c of W_t,c x_c", "Zhou et al. 2016, Eq. 2", AVERAGED),
     "c-cam": Method(Gradient, contrastive_class_activation, "CAM(t) - CAM(dual of t)", ZHANG_2, AVERAGED),
 }
+
+
+# the pass that serves a contrastive method together with its focus; its maps are no method's
+BOTH = Method(ExcitationBackprop, unit_and_dual, "MWP(t) and MWP(dual of t)", ZHANG, lanes=2)
 
 
 def method_of(name: str) -> Method:

@@ -23,7 +23,7 @@ from grounding.attention.engine.runs import CROSSING
 from grounding.attention.engine.sparse import SparseEngine
 from grounding.attention.forward import ForwardPass, rule_of
 from grounding.attention.mass import Kept, LostMassWarning, account
-from grounding.attention.methods import AVERAGED, METHODS, Method, method_of
+from grounding.attention.methods import AVERAGED, BOTH, METHODS, Method, method_of
 from grounding.attention.network import Network
 from grounding.attention.networks import Networks
 from grounding.attention.rules import ExcitationBackprop, RuleSet
@@ -164,10 +164,10 @@ class TopDown:
             method: the method.
         """
         used = signals.any(0).nonzero()[:, 0]
-        most = LANES[-1] if forwards[0].density else len(signals)
-        words = signals.split(max(1, min(self._chunk // forwards[0].images, most)))
+        most = LANES[-1] if forwards[0].density else method.lanes * len(signals)
+        words = signals.split(max(1, min(self._chunk // forwards[0].images, most) // method.lanes))
         jobs = [(forward, part[:, used]) for forward in forwards for part in words]
-        passes = self.passes(lambda top_down, part: method.maps(top_down, part, used), jobs)
+        passes = self.passes(lambda top_down, part: method.maps(top_down, part, used), jobs, method.lanes)
         images = [passes[i : i + len(words)] for i in range(0, len(passes), len(words))]
         return [torch.cat([torch.cat([p[t] for p in parts], 1) for parts in images]) for t in range(len(passes[0]))]
 
@@ -218,6 +218,7 @@ class Scene:
     def __init__(self, topdown: TopDown, network: Network, images: Tensor, method: Method):
         self._topdown, self._network, self._images = topdown, network, images
         self._forwards: dict[tuple[type[RuleSet], tuple[Node, ...]], list[ForwardPass]] = {}
+        self._both: tuple[Tensor, list[Tensor]] | None = None  # the latest signals, and the maps of units and duals
         try:
             first = self.forward(method)
         except RuntimeError as error:
@@ -252,11 +253,25 @@ class Scene:
         chosen = method_of(method)
         with torch.inference_mode(False), torch.autocast(self._images.device.type, enabled=False):
             signals = self._signals(units)
-            maps = self._topdown.maps(self.forward(chosen), signals, chosen)
+            maps = self._maps(signals, chosen)
             if chosen.rules is ExcitationBackprop and not self._topdown.warned:
                 self._topdown.warned = True
                 self._warn(signals)
         return maps if self._topdown.several and chosen.target != AVERAGED else maps[0]
+
+    def _maps(self, signals: Tensor, method: Method) -> list[Tensor]:
+        """The maps of words. A method with a focus takes unit and dual down in one pass, which serves its focus, too.
+
+        Without it, each of the two contrasts takes a pass of its own; ``Method.maps`` does that for one.
+        """
+        both = self._both
+        if method.part is not None and both is not None and torch.equal(both[0], signals):
+            return method.of_both(both[1])
+        if method.part is None or method.focus is None:
+            return self._topdown.maps(self.forward(method), signals, method)
+        maps = self._topdown.maps(self.forward(method), signals, BOTH)
+        self._both = signals, maps
+        return method.of_both(maps)
 
     @torch.no_grad()
     def kept(self, units: Sequence[int] | Tensor) -> Kept:
