@@ -13,7 +13,7 @@ from scipy import sparse
 from torch import Tensor
 
 from grounding.answers import Grounding, likely_point
-from grounding.attention.atlas import Atlas
+from grounding.attention.atlas import Atlas, check_box
 from grounding.attention.methods import METHODS
 from grounding.attention.topdown import TopDown
 from grounding.maps import blur, resize_mass
@@ -318,6 +318,7 @@ class GroundingScene:
             InputError: the box is empty or reaches beyond the image.
         """
         vocabulary = self._tagger.vocabulary
+        check_box(box, self.image.shape[:2])  # before the atlas, which takes seconds
         return [(vocabulary[tag], share) for tag, share in self._atlas.words(box, count)]
 
     @cached_property

@@ -80,6 +80,16 @@ def test_a_box_outside_of_the_image_is_refused(atlas, box):
         atlas.concentration(box)
 
 
+def test_a_wrong_box_of_a_photo_is_refused_before_the_atlas_is_computed(grounder, astronaut, monkeypatch):
+    scene = grounder.look(astronaut)
+    monkeypatch.setattr(type(scene), "_atlas", property(lambda scene: pytest.fail("computed the atlas")))
+    for box in [(0, 0, 513, 5), (9, 9, 9, 20), (0, 0, np.nan, 5)]:
+        with pytest.raises(InputError, match="is empty or leaves the image of"):
+            scene.words(box)
+    with pytest.raises(InputError, match="must be four numbers: x1, y1, x2, y2"):
+        scene.words((0, 0, 5))
+
+
 def test_methods_and_images_without_an_atlas_are_refused(tagger, scene, atlas):
     with pytest.raises(InputError, match="an atlas can show mwp or c-mwp, not 'grad'"):
         scene.atlas("grad")

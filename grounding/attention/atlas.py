@@ -130,13 +130,28 @@ class Atlas:
 
     def _coverage(self, box: Sequence[float]) -> Tensor:
         """The share of each cell that lies in the box: ``(h, w)``."""
+        check_box(box, self._size)
         sides = []
         for low, high, length, cells in zip(box[:2], box[2:], self._size[::-1], self.basis.shape[:0:-1], strict=True):
-            if not 0 <= low < high <= length:
-                raise InputError(f"the box {tuple(box)} is empty or leaves the image of {self._size[::-1]} pixels")
             edges = torch.arange(cells + 1).to(self.basis) * length / cells
             sides.append((edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)).clamp(min=0) * cells / length)
         return sides[1][:, None] * sides[0]
+
+
+def check_box(box: Sequence[float], size: Sequence[int]) -> None:
+    """Checks a box.
+
+    Args:
+        box: (x1, y1, x2, y2), half-open, in pixels of the image.
+        size: (height, width) of the image in pixels.
+
+    Raises:
+        InputError: the box is not four numbers, is empty or reaches beyond the image.
+    """
+    if len(box) != 4:
+        raise InputError(f"the box {tuple(box)} must be four numbers: x1, y1, x2, y2")
+    if not all(0 <= low < high <= length for low, high, length in zip(box[:2], box[2:], size[::-1], strict=True)):
+        raise InputError(f"the box {tuple(box)} is empty or leaves the image of {tuple(size[::-1])} pixels")
 
 
 def _input_maps(top_down: TopDownPass, channels: Tensor) -> Tensor:
