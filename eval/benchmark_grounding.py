@@ -1,4 +1,4 @@
-"""The time from a photo's pixels to the boxes of its phrases: our settings beside the paper's.
+"""The time from a photo's pixels to the boxes of its phrases: our settings beside the paper's, and stage by stage.
 
 grounding step=benchmark benchmark=grounding
 """
@@ -8,6 +8,7 @@ from dataclasses import replace
 from skimage import data
 
 from eval.benchmark_phrases import OTHER_PHRASES, PHRASES
+from eval.benchmark_stages import stages
 from eval.benchmark_table import Row
 from eval.checks import check_counts
 from grounding.grounder import Grounder
@@ -24,7 +25,8 @@ def measure(rounds: int = 7) -> tuple[list[Row], dict]:
 
     Returns:
         For each of these a row with the seconds from a photo of 512 x 512 pixels to the boxes of 15 phrases, and the
-        ratio to the paper's settings; and the phrases.
+        ratio to the paper's settings; and the phrases. Then a row for each stage of our settings, see
+        ``eval.benchmark_stages``.
 
     Raises:
         InputError: ``rounds`` is below 1.
@@ -43,4 +45,4 @@ def measure(rounds: int = 7) -> tuple[list[Row], dict]:
     works = {name: lambda g=g: g.ground(photo, phrases) for name, g in grounders.items()}
     seconds = interleaved(works, rounds)
     rows: list[Row] = [{"settings": n, "seconds": s, "times paper's": s / seconds["paper"]} for n, s in seconds.items()]
-    return rows, {"phrases": phrases}
+    return rows + stages(grounders["ours"], photo, rounds), {"phrases": phrases}

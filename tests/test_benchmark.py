@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from eval import benchmark_attention, benchmark_grounding
+from eval import benchmark_attention, benchmark_grounding, benchmark_stages
 from eval.benchmark import benchmark
 from eval.benchmark_table import table
 from eval.connections import multiply_adds, winning_connections
@@ -93,7 +93,13 @@ def test_our_settings_beside_the_papers(monkeypatch):
     monkeypatch.setattr(benchmark_grounding, "PHRASES", ["a woman"])
     monkeypatch.setattr(benchmark_grounding, "OTHER_PHRASES", [])
     monkeypatch.setattr(benchmark_grounding, "interleaved", lambda works, _: {n: len(w()) for n, w in works.items()})
-    rows, common = benchmark_grounding.measure(1)
+    monkeypatch.setattr(benchmark_stages, "interleaved", lambda works, rounds: dict.fromkeys(works, 0.5))
+    monkeypatch.setattr(benchmark_stages, "matrix_rate", lambda: 1e9)
+    measured, common = benchmark_grounding.measure(1)
+    rows, stages = measured[:5], measured[5:]
+    assert [stage["stage"] for stage in stages][::3] == ["plain forward pass", "look, attend and rank, 5 phrases",
+                                                        "floor of the top-down pass, 5 phrases"]  # fmt: skip
+    assert all(stage["forward passes"] == stage["seconds"] / 0.5 > 0 for stage in stages)
     assert [row["settings"] for row in rows][::4] == ["paper", "ours"]
     assert all(row["times paper's"] == 1 for row in rows) and common == {"phrases": ["a woman"]}
     with pytest.raises(InputError, match="rounds=0 must be a whole number"):
