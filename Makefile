@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PHOTO ?= $(shell $(BIN)/python -c "from importlib.resources import files; print(files('skimage.data') / 'astronaut.png')")
 PHRASES ?= 'a woman in an orange suit' 'a smiling woman' 'an orange suit' 'a flag'
 
-.PHONY: ground page test lint docs pictures clean
+.PHONY: ground page test test-slow lint docs pictures clean
 
 # grounds four phrases in a photo that scikit-image ships
 ground: .venv/installed
@@ -19,6 +19,10 @@ page: .venv/demo
 
 test: .venv/dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# the slow proofs, which make test leaves out
+test-slow: .venv/dev
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -44,6 +44,7 @@ def test_phrases_are_extracted_from_captions(tmp_path):
     assert lines[1]["tags"] == ["red", "shirt"]
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_job(tmp_path, coffee):
     done = grounding(tmp_path, "-m", f"image={coffee}", "phrases=[a cup]", "attention=mwp,c-mwp", "gamma=0.25,0.75")
     assert done.returncode == 0, done.stderr
@@ -52,6 +53,7 @@ def test_a_sweep_runs_every_job(tmp_path, coffee):
     assert len({record.read_text() for record in records}) == 4
 
 
+@pytest.mark.slow
 def test_a_sweep_with_failing_jobs_joins_the_others_and_names_each(tmp_path):
     write_entities(tmp_path)
     arguments = ["step=evaluate", "data.root=.", "data.split=toy", "cache=null", "gamma=0.5,-1,-2"]

@@ -70,6 +70,7 @@ def built(name: str) -> tuple[ListedNetwork, torch.Tensor]:
     return found, images[:1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_network_of_the_family_works(name):
     found, image = built(name)
@@ -94,6 +95,7 @@ def test_the_lists_have_the_families():
     assert set(LEFT_OUT) < set(LISTED)
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_or_says_why_not(monkeypatch):
     class Here:
         """Replaces a process by this one."""

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
@@ -12,6 +13,7 @@ NOTEBOOK = ROOT / "docs" / "from-captions-to-boxes.ipynb"
 BOXES = "import json; print(json.dumps([answer.boxes[0].tolist() for answer in answers]))"
 
 
+@pytest.mark.slow
 def test_the_notebook_goes_from_captions_to_boxes(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("TMPDIR", str(tmp_path))

@@ -84,6 +84,7 @@ def fits(page) -> bool:
     return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+@pytest.mark.slow
 def test_upload_ground_change_settings_and_download(page, astronaut, tmp_path):
     page.set_input_files("#file", astronaut)
     page.fill("#text", "a smiling woman\nan orange suit")
@@ -118,6 +119,7 @@ def test_upload_ground_change_settings_and_download(page, astronaut, tmp_path):
     assert coco.loadAnns(coco.getAnnIds(catIds=2))[0]["bbox"] == pytest.approx(shown(page)[1], abs=0.02)
 
 
+@pytest.mark.slow
 def test_sample_methods_words_of_a_box_caption_and_error(page, address):
     page.click("#samples button")
     page.wait_for_selector("#answers li:nth-child(3)")

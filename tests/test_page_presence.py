@@ -101,6 +101,7 @@ def page(site) -> Iterator:
         assert errors == []
 
 
+@pytest.mark.slow
 def test_an_absent_phrase_is_grey_and_in_its_place(page, astronaut):
     page.set_input_files("#file", astronaut)
     page.fill("#text", "\n".join([*ASKED, "a dog"]))

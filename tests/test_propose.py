@@ -123,6 +123,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues(folder, undisturbed, tmp_path):
     output = tmp_path / "out"
     (tmp_path / "run.py").write_text(RUN)

@@ -16,6 +16,8 @@ from grounding.attention.methods import METHODS
 from grounding.attention.topdown import ENGINES
 from proposals.errors import InputError
 
+SLOW = [name for name in METHODS if name != "c-mwp"]
+
 UNNORMALISED = ("c-mwp-postnorm", "c-mwp-nonorm", "c-mwp-nonorm-pools")
 property_test = partial(settings, deadline=None)
 
@@ -75,7 +77,7 @@ def test_a_map_is_linear_in_its_signal_and_words_and_images_do_not_matter_to_one
             assert_same(scene.attend(signals, method)[0], torch.einsum("wt,thx->whx", signals, each))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["c-mwp", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 @property_test(max_examples=15)
 @given(networks(), st.data())
 def test_sparse_maps_equal_dense_maps(method, net, data):

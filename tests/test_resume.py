@@ -56,6 +56,7 @@ def test_a_training_in_two_runs_gives_the_same_weights_as_in_one(shards, tmp_pat
     assert "| precision_at_5" in (tmp_path / "whole" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_with_the_same_weights(shards, tmp_path):
     arguments = {"root": str(shards), "epochs": 50 + 25 * KILLS, "save_minutes": 0, "validate_every": 50, **RECIPE}
     whole = train(output=str(tmp_path / "whole"), **arguments)
@@ -76,6 +77,7 @@ def test_a_killed_training_ends_with_the_same_weights(shards, tmp_path):
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_losses_of_one_process_although_a_rank_is_killed(shards, tmp_path):
     arguments = {"root": str(shards), "epochs": 4, "save_minutes": 0, **RECIPE}
     train(output=str(tmp_path / "one"), **arguments)
@@ -125,6 +127,7 @@ def test_a_signal_saves_the_training_and_then_calls_the_earlier_handler(shards, 
     assert same(train(str(shards), str(tmp_path / "out"), epochs=1, **RECIPE), whole)
 
 
+@pytest.mark.slow
 def test_a_signal_to_all_processes_saves_the_training(shards, tmp_path):
     arguments = {"root": str(shards), "output": str(tmp_path / "out"), **RECIPE, "epochs": 10**5, "workers": 1}
     process = start_training(arguments | {"validate_every": 10**6, "save_minutes": 1e-3})

@@ -138,6 +138,7 @@ def start(folder: Path, crawl: Path, output: Path, workers: int = 1, **variables
     return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])} | variables)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_continued_by_two_workers_gives_the_same_bytes(crawl, made, tmp_path):
     output = tmp_path / "out"
     with start(tmp_path, crawl, output) as process:

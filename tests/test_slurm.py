@@ -34,6 +34,7 @@ def children(process: int) -> list[int]:
     return [int(word) for word in done.stdout.split()]
 
 
+@pytest.mark.slow
 def test_a_preempted_job_is_resumed(tmp_path):
     pytest.importorskip("submitit", reason="submitit is not installed: .venv/bin/pip install -e '.[slurm]'")
     shards = make_shards(tmp_path / "shards", train=3)
@@ -92,6 +93,7 @@ def test_a_rank_that_fails_in_a_sweep_exits_with_1(tmp_path, monkeypatch):
     assert ended.value.code == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("deaths", "starts", "code"), [(0, 1, 0), (3, 4, 0), (9, 4, 1)])
 def test_a_failed_step_is_started_again(tmp_path, deaths, starts, code):
     setup = OmegaConf.load(ROOT / "conf" / "cluster" / "slurm.yaml").hydra.launcher.setup
