@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from eval import benchmark_attention, benchmark_grounding, benchmark_stages
+from eval import benchmark_attention, benchmark_grounding, benchmark_memory, benchmark_stages
 from eval.benchmark import benchmark
 from eval.benchmark_table import table
 from eval.connections import multiply_adds, winning_connections
@@ -104,3 +104,29 @@ def test_our_settings_beside_the_papers(monkeypatch):
     assert all(row["times paper's"] == 1 for row in rows) and common == {"phrases": ["a woman"]}
     with pytest.raises(InputError, match="rounds=0 must be a whole number"):
         benchmark_grounding.measure(0)
+
+
+def test_memory_of_many_photos(monkeypatch):
+    class Grounds(_Here):
+        def apply(self, work, arguments):
+            assert (work, arguments) == (benchmark_memory.grow, (12,))
+            return [500.0, 900.0] + [1000.0] * 10 + [1010.0], 2.5
+
+    monkeypatch.setattr(benchmark_memory, "get_context", lambda _: _HereWith(Grounds()))
+    rows, common = benchmark_memory.measure(12, [1, 10, 12, 50])
+    assert [row["photo"] for row in rows] == ["0", "1", "10", "12"]
+    assert [row["MB"] for row in rows] == [500, 900, 1000, 1010]
+    assert [row["growth since the 10th"] for row in rows] == [None, None, 0, pytest.approx(0.01)]
+    assert common["photos"] == 12
+    with pytest.raises(InputError, match="photos=0 must be a whole number"):
+        benchmark_memory.measure(0)
+
+
+class _HereWith:
+    """A context of processes with one pool."""
+
+    def __init__(self, pool):
+        self._pool = pool
+
+    def Pool(self, _):  # noqa: N802
+        return self._pool
