@@ -23,7 +23,7 @@ from grounding.images import read_image
 from grounding.runtime.device import checked_device
 from grounding.runtime.ledger import Ledger
 from grounding.tagger.presence import PresenceModel, pool, presence_path
-from grounding.tagger.tagger import EMBEDDED, TagClassifier
+from grounding.tagger.tagger import TagClassifier, tagger_path
 from proposals.errors import InputError
 from training.presence_fit import CaptionCounts, fit_platt
 from training.presence_labels import CaptionLabels
@@ -83,7 +83,7 @@ def calibrate(
     paths = [roots] if isinstance(roots, str) else list(roots)
     shares = [float(held_out)] * len(paths) if isinstance(held_out, int | float) else list(held_out)
     _check(paths, shares, folds, side, precision)
-    file = Path(tagger) if tagger else EMBEDDED
+    file = tagger_path(tagger)
     # a presence model of other weights beside the tagger does not matter, because it will be replaced
     network = TagClassifier.load(file, presence=False).to(checked_device(device))
     ledger = Ledger("photos", paths[0], "give photos with captions that the tagger was not trained on")

@@ -6,16 +6,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from grounding.tagger import efficientnet
 from grounding.tagger.architectures import ARCHITECTURES
 from grounding.tagger.googlenet import from_caffe
-from grounding.tagger.tagger import FORMAT, TagClassifier
+from grounding.tagger.tagger import FORMAT, TagClassifier, tagger_path
 from grounding.tagger.tensors import read_tensors
 from grounding.text.vocabulary import Vocabulary
 from grounding.text.words import normalize, words
 from proposals.errors import InputError
 
 CLASSES = "loss3/classifier"  # the output layer of the BVLC GoogLeNet
-CHANNELS = 1024  # of its input
 _CLASS = re.compile(r"(n\d{8}|0|[1-9]\d{0,8})(?:[ \t]+|[:,][ \t]*)(\S.*)")  # WordNet id or row, and the names
 
 
@@ -29,12 +29,12 @@ def initial_tagger(
     """A tagger for a vocabulary, with the trunk of an existing network and its weights for the tags that it knows.
 
     Args:
-        init: ``"embedded"``: the tagger of this package. ``"torchvision"``: ImageNet weights that torchvision
-            downloads. Otherwise a file: a tagger of this package, or the BVLC GoogLeNet as safetensors with Caffe's
-            names.
+        init: ``"embedded"``: the tagger of this package. ``"torchvision"``: ImageNet weights that
+            torchvision downloads. Otherwise a file: one that ``step=train`` wrote, the BVLC GoogLeNet as safetensors
+            with Caffe's names, or EfficientNet-Lite 0, 1 or 2 as safetensors with its published PyTorch names.
         vocabulary: the tags of the training photos.
         architecture: for ``init="torchvision"``: ``"googlenet"``, ``"vgg16"`` or ``"resnet50"``.
-        names: for the BVLC GoogLeNet: a file with the names of its classes, one class per line in the order of its
+        names: for a network of ImageNet's classes: a file with their names, one class per line in the order of its
             outputs. Each line begins with the WordNet id (synset_words.txt) or with the number of the class from 0.
         inherit: whether to add the tags that ``init`` knows and the vocabulary lacks, with their weights.
 
@@ -51,9 +51,10 @@ def initial_tagger(
         tagger = TagClassifier(architecture, vocabulary)
         tagger.trunk = ARCHITECTURES[architecture].trunk(pretrained=True)
         return tagger
-    if init != "embedded" and read_tensors(init)[0].get("format") != FORMAT:
-        return _from_caffe(init, vocabulary, names, inherit)
-    known = TagClassifier.load(None if init == "embedded" else init)
+    path = tagger_path(init)
+    if read_tensors(path)[0].get("format") != FORMAT:
+        return _from_classifier(init, vocabulary, names, inherit)
+    known = TagClassifier.load(path, presence=False, lexicon=False)
     inherited = [tag for tag in known.vocabulary if tag not in vocabulary] if inherit else []
     tagger = TagClassifier(known.architecture, Vocabulary((*vocabulary, *inherited)), known.preprocessing)
     tagger.trunk.load_state_dict(known.trunk.state_dict())
@@ -63,14 +64,17 @@ def initial_tagger(
     return tagger
 
 
-def _from_caffe(path: str, vocabulary: Vocabulary, names: str | Path | None, inherit: bool) -> TagClassifier:
+def _from_classifier(path: str, vocabulary: Vocabulary, names: str | Path | None, inherit: bool) -> TagClassifier:
+    """A tagger from a classifier of ImageNet: the BVLC GoogLeNet or EfficientNet-Lite."""
     if inherit and names is None:
         raise _nothing_to_inherit("the names of the classes are missing: set names=synset_words.txt")
     _, tensors = read_tensors(path)
-    state = {name: tensor.float() for name, tensor in from_caffe(tensors).items()}
-    weight, bias = _caffe_classifier(path, tensors) if inherit else (torch.empty(0), torch.empty(0))
+    architecture, state, layer = _known_network(path, tensors)
+    weight, bias = (
+        _output_layer(path, tensors, layer, ARCHITECTURES[architecture].channels) if inherit else (torch.empty(0),) * 2
+    )
     classes = _class_tags(_class_names(Path(names), len(weight)), vocabulary) if inherit and names else {}
-    tagger = TagClassifier("bvlc_googlenet", Vocabulary((*vocabulary, *classes)))
+    tagger = TagClassifier(architecture, Vocabulary((*vocabulary, *classes)))
     own = tagger.trunk.state_dict()
     for name, tensor in state.items():
         if own[name].shape != tensor.shape:
@@ -82,12 +86,25 @@ def _from_caffe(path: str, vocabulary: Vocabulary, names: str | Path | None, inh
     return tagger
 
 
-def _caffe_classifier(path: str, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _known_network(path: str, tensors: dict[str, Tensor]) -> tuple[str, dict[str, Tensor], str]:
+    """The architecture that tensors belong to, the state of its trunk, and the name of the output layer."""
+    size = efficientnet.size_of(tensors)
+    if size is None:
+        return "bvlc_googlenet", {name: tensor.float() for name, tensor in from_caffe(tensors).items()}, CLASSES
+    try:
+        return f"efficientnet_lite{size}", efficientnet.from_published(tensors, size), "_fc"
+    except KeyError as error:
+        raise InputError(
+            f"{path}: the tensor {error} of EfficientNet-Lite{size} is missing: convert its file again"
+        ) from error
+
+
+def _output_layer(path: str, tensors: dict[str, Tensor], layer: str, channels: int) -> tuple[Tensor, Tensor]:
     """Weight and bias of the output layer."""
-    weight, bias = (tensors.get(f"{CLASSES}.{kind}", torch.empty(0)).float() for kind in ("weight", "bias"))
-    if weight.shape != (len(bias), CHANNELS) or not len(bias):
+    weight, bias = (tensors.get(f"{layer}.{kind}", torch.empty(0)).float() for kind in ("weight", "bias"))
+    if weight.shape != (len(bias), channels) or not len(bias):
         shapes = f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)}"
-        raise _nothing_to_inherit(f"{CLASSES} of {path} has {shapes}, not (classes, {CHANNELS}) and (classes,)")
+        raise _nothing_to_inherit(f"{layer} of {path} has {shapes}, not (classes, {channels}) and (classes,)")
     return weight, bias
 
 

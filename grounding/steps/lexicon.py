@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from grounding.runtime.artefacts import atomic_path
-from grounding.tagger.tagger import EMBEDDED
+from grounding.tagger.tagger import tagger_path
 from grounding.text.derivation import Derivation
 from grounding.text.lexicon import encode, lexicon_path
 from grounding.text.vocabulary import Vocabulary
@@ -30,7 +30,7 @@ def write_lexicon(vocabulary: Vocabulary, tagger: str | Path | None, wordnet: st
     Raises:
         InputError: the folder has no WordNet, one of its files is malformed, or the lexicon cannot be written.
     """
-    path = lexicon_path(tagger or EMBEDDED)
+    path = lexicon_path(tagger_path(tagger))
     database = WordNet(wordnet)
     lexicon = Derivation(database, vocabulary.tags).lexicon()
     with atomic_path(path) as temporary:

@@ -3,12 +3,13 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
 
-from grounding.tagger import googlenet
-from grounding.tagger.preprocessing import CAFFE, TENSORFLOW, TORCHVISION, Preprocessing
+from grounding.tagger import efficientnet, googlenet
+from grounding.tagger.preprocessing import CAFFE, LITE, TENSORFLOW, TORCHVISION, Preprocessing
 from proposals.errors import InputError
 
 
@@ -100,6 +101,15 @@ ARCHITECTURES = {
     "bvlc_googlenet": Architecture(googlenet.googlenet, googlenet.CHANNELS, CAFFE, "pool2"),
     "googlenet": Architecture(torchvision_googlenet, 1024, TENSORFLOW, "maxpool2"),
     "vgg16": Architecture(vgg16, 4096, TORCHVISION, "pool4"),
+    "efficientnet_lite0": Architecture(
+        partial(efficientnet.efficientnet_lite, 0), efficientnet.CHANNELS, LITE, "stage5"
+    ),
+    "efficientnet_lite1": Architecture(
+        partial(efficientnet.efficientnet_lite, 1), efficientnet.CHANNELS, LITE, "stage5"
+    ),
+    "efficientnet_lite2": Architecture(
+        partial(efficientnet.efficientnet_lite, 2), efficientnet.CHANNELS, LITE, "stage5"
+    ),
     "resnet50": Architecture(resnet50, 2048, TORCHVISION, "layer2"),
 }
 

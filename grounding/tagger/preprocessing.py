@@ -87,3 +87,4 @@ CAFFE = Preprocessing(mean=(104.007, 116.669, 122.679), bgr=True)
 TORCHVISION = Preprocessing(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 # torchvision's GoogLeNet has weights from TensorFlow, which expect inputs in -1..1
 TENSORFLOW = Preprocessing(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5))
+LITE = Preprocessing(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))  # EfficientNet-Lite

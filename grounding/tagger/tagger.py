@@ -19,7 +19,23 @@ from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 
 FORMAT = "grounding-tagger-1"
-EMBEDDED = Path(str(files("grounding.tagger.weights") / "tagger.safetensors"))
+_WEIGHTS = files("grounding.tagger.weights")
+EMBEDDED = Path(str(_WEIGHTS / "tagger.safetensors"))
+PACKAGED = {"embedded": EMBEDDED}  # the taggers of the package by name
+
+
+def tagger_path(path: str | Path | None = None) -> Path:
+    """The file of a tagger.
+
+    Args:
+        path: a file, or a name in ``PACKAGED``; None for ``"embedded"``.
+
+    Returns:
+        Its path. A file that exists is preferred to a name.
+    """
+    return (
+        Path(path) if path and (Path(path).exists() or str(path) not in PACKAGED) else PACKAGED[str(path or "embedded")]
+    )
 
 
 class TagClassifier(nn.Module):
@@ -118,7 +134,7 @@ class TagClassifier(nn.Module):
         """Reads a file that :meth:`save` wrote, and the presence model and the lexicon beside it if there are any.
 
         Args:
-            path: the file; by default the tagger that is part of the package.
+            path: the file, or a name in ``PACKAGED``; by default ``"embedded"``.
             presence: whether to read the presence model.
             lexicon: whether the vocabulary gets the lexicon (``grounding.text.lexicon``).
             plain_words: see ``grounding.text.vocabulary.Vocabulary``.
@@ -130,7 +146,7 @@ class TagClassifier(nn.Module):
             InputError: the file does not exist, is truncated or is not a tagger, or its weights do not match its
                 metadata; or the presence model or the lexicon is not one, or was made for another tagger.
         """
-        path = Path(path) if path else EMBEDDED
+        path = tagger_path(path)
         metadata, tensors = read_tensors(path)
         try:
             if metadata.get("format") != FORMAT:
