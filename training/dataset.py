@@ -1,5 +1,6 @@
 """The training data: photos and their tags, read from shards into batches."""
 
+import math
 import random
 from collections.abc import Sequence
 from io import BytesIO
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from grounding.images import read_image
 from proposals.errors import InputError
+from training.merged_shards import MergedShards
 from training.order import PhotoPosition
-from training.shards import ShardIndex, Shards, read_photo_bytes
+from training.shards import ShardIndex, Shards
 
 PADDED, CROP = 256, 224  # pixels, Sec. 4.3
 TRIES = 16  # photos in a row that may be broken
@@ -46,10 +48,18 @@ class ShardDataset(torch.utils.data.Dataset):
         shards: the shards to read.
         tags_per_image: use only the first N tags of a photo. None: all.
         count_unknown: whether tags outside the vocabulary count among the first N.
+        crop_scale: smallest and largest share of a random crop of the photo's area. None: 224 of 256 pixels.
     """
 
-    def __init__(self, shards: Shards, tags_per_image: int | None = None, count_unknown: bool = False):
-        self.shards, self.tags_per_image, self.count_unknown = shards, tags_per_image, count_unknown
+    def __init__(
+        self,
+        shards: Shards | MergedShards,
+        tags_per_image: int | None = None,
+        count_unknown: bool = False,
+        crop_scale: tuple[float, float] | None = None,
+    ):
+        self.shards, self.crop_scale = shards, crop_scale
+        self.tags_per_image, self.count_unknown = tags_per_image, count_unknown
 
     def __getitem__(self, positions: Sequence[PhotoPosition]) -> TrainingBatch:
         skipped: list[str] = []
@@ -75,9 +85,9 @@ class ShardDataset(torch.utils.data.Dataset):
         rng = random.Random(position.crop_seed) if position.crop_seed else None
         for row in range(position.row, position.row + TRIES):
             row %= len(index)
-            data = read_photo_bytes(self.shards.root, position.shard, index, row)
+            data = self.shards.read(position.shard, row)
             try:
-                return crop(pad_to_square(read_image(BytesIO(data))), rng), self._tags(index, row)
+                return crop(pad_to_square(read_image(BytesIO(data))), rng, self.crop_scale), self._tags(index, row)
             except InputError as error:
                 skipped.append(f"photo {row} of {position.shard}: {error}")
         raise InputError(f"{position.shard} has {TRIES} broken photos in a row: make the shards again")
@@ -106,17 +116,34 @@ def pad_to_square(image: np.ndarray, side: int = PADDED) -> Image.Image:
     return Image.fromarray(padded).resize((side, side), Image.Resampling.BILINEAR)
 
 
-def crop(image: Image.Image, rng: random.Random | None) -> Tensor:
+def crop(image: Image.Image, rng: random.Random | None, scale: tuple[float, float] | None = None) -> Tensor:
     """Cuts 224 x 224 pixels out of a square photo.
 
     Args:
         image: an RGB image of 256 x 256 pixels.
         rng: chooses the place and whether to flip. None: the centre, not flipped.
+        scale: smallest and largest share of the area that is cut out, and resized to 224 x 224 pixels; its width is
+            3/4 to 4/3 of its height. None: 224 x 224 pixels, not resized.
 
     Returns:
         ``(3, 224, 224)`` uint8.
     """
-    spare = PADDED - CROP
-    x, y, flip = (rng.randint(0, spare), rng.randint(0, spare), rng.random() < 0.5) if rng else (spare // 2,) * 2 + (0,)
-    pixels = np.array(image)[y : y + CROP, x : x + CROP]
+    if rng is None or scale is None:
+        spare = PADDED - CROP
+        x, y, flip = (
+            (rng.randint(0, spare), rng.randint(0, spare), rng.random() < 0.5) if rng else (spare // 2,) * 2 + (0,)
+        )
+        pixels = np.array(image)[y : y + CROP, x : x + CROP]
+    else:
+        box, flip = _random_box(rng, scale), rng.random() < 0.5
+        pixels = np.array(image.resize((CROP, CROP), Image.Resampling.BILINEAR, box))
     return torch.from_numpy((pixels[:, ::-1] if flip else pixels).copy()).permute(2, 0, 1)
+
+
+def _random_box(rng: random.Random, scale: tuple[float, float]) -> tuple[float, float, float, float]:
+    """A box (x1, y1, x2, y2) in the square photo, its area a uniform share of the photo's (Szegedy et al. 2015)."""
+    area = rng.uniform(*scale) * PADDED**2
+    aspect = math.exp(rng.uniform(-1, 1) * math.log(4 / 3))
+    width, height = min(math.sqrt(area * aspect), PADDED), min(math.sqrt(area / aspect), PADDED)
+    x, y = rng.uniform(0, PADDED - width), rng.uniform(0, PADDED - height)
+    return x, y, x + width, y + height

@@ -48,6 +48,37 @@ def tag_loss(logits: Tensor, rows: Tensor, columns: Tensor, photos: int | None =
     return _TagLoss.apply(logits, rows, columns, photos or len(logits))
 
 
+def tagged_loss(logits: Tensor, rows: Tensor, columns: Tensor, photos: int) -> Tensor:
+    """:func:`tag_loss` of the photos that have a tag; nothing is known of the tags of the others.
+
+    Args:
+        logits: ``(B, tags)`` float.
+        rows: ``(P,)`` int64, the photo of each positive pair.
+        columns: ``(P,)`` int64, the tag of each positive pair.
+        photos: number to divide by.
+
+    Returns:
+        A float32 scalar, 0 if no photo has a tag.
+    """
+    tagged, rows = rows.unique(return_inverse=True)
+    return tag_loss(logits if len(tagged) == len(logits) else logits[tagged], rows, columns, photos)
+
+
+def soft_tag_loss(logits: Tensor, teacher_logits: Tensor, photos: int) -> Tensor:
+    """Binary cross entropy with the teacher's probabilities as targets, summed over tags and averaged over photos.
+
+    Args:
+        logits: ``(B, tags)`` float, of the student.
+        teacher_logits: ``(B, tags)`` float, of the teacher.
+        photos: number to divide by.
+
+    Returns:
+        A float32 scalar, smallest where both logits are equal.
+    """
+    targets = teacher_logits.float().sigmoid()
+    return F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="sum") / photos
+
+
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, photos: int | None = None) -> Tensor:
     """KL divergence of the student's softmax from the teacher's, averaged over photos (Hinton et al. 2015, T = 1).
 

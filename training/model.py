@@ -12,9 +12,9 @@ from grounding.tagger.tagger import TagClassifier
 from training.dataset import TrainingBatch
 from training.distributed import RankGroup
 from training.dropout import KeyedDropout
-from training.loss import distillation_loss, tag_loss
+from training.loss import distillation_loss, soft_tag_loss, tag_loss, tagged_loss
 from training.recipe import Recipe
-from training.teacher import Teacher
+from training.teacher import FileTeacher, Teacher
 
 
 class TrainableTagger:
@@ -25,23 +25,29 @@ class TrainableTagger:
         known: number of its tags that the training photos have. These come first; the others are inherited.
         recipe: the settings of the training.
         ranks: the ranks that train together.
+        guide: another tagger that teaches this one (``step.teacher``); None: the initial network teaches the inherited
+            tags.
 
     Attributes:
         tagger: the tagger that learns.
         known: see above.
         share: photos per step on this rank.
         teacher: predicts the inherited tags; None if there are none, or if the trunk is frozen, because then their
-            weights do not change.
+            weights do not change, or with a guide.
+        guide: predicts the tags that it shares with the tagger; None without one.
         average: exponential moving average of the weights, or None.
     """
 
-    def __init__(self, tagger: TagClassifier, known: int, recipe: Recipe, ranks: RankGroup):
+    def __init__(
+        self, tagger: TagClassifier, known: int, recipe: Recipe, ranks: RankGroup, guide: TagClassifier | None = None
+    ):
         self.recipe, self.ranks, self.known = recipe, ranks, known
         self.share = recipe.share(ranks.size)
         tagger.trunk.requires_grad_(recipe.trunk_lr > 0)
         tagger.dropout = self.dropout = KeyedDropout(tagger.dropout.p, recipe.seed)
         self.tagger = tagger.to(ranks.device, memory_format=torch.channels_last)
-        distilled = known < len(tagger.vocabulary) and recipe.trunk_lr > 0
+        self.guide = None if guide is None else FileTeacher(tagger, guide, known).to(ranks.device)
+        distilled = known < len(tagger.vocabulary) and recipe.trunk_lr > 0 and guide is None
         self.teacher = Teacher(tagger, known).to(ranks.device) if distilled else None
         self.average = None
         if recipe.ema_decay:
@@ -84,11 +90,25 @@ class TrainableTagger:
         self.dropout.at(step, self.recipe.batch, first)
         images, rows, columns = self.preprocess(batch.images), *self.positives(batch)
         logits = self._logits(self._model, images)
-        loss = tag_loss(logits[:, : self.known], rows, columns, self.share)
+        own = tag_loss if self.recipe.count_unknown_tags else tagged_loss
+        loss = own(logits[:, : self.known], rows, columns, self.share)
+        if self.guide is not None:
+            loss = loss + self.recipe.distillation_weight * self._guided(self.guide, batch.images, logits, rows)
         if self.teacher is not None:
             taught = self._logits(self.teacher, images)
             distilled = distillation_loss(logits[:, self.known :], taught, self.share)
             loss = loss + self.recipe.distillation_weight * distilled
+        return loss
+
+    def _guided(self, guide: FileTeacher, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
+        """What the guide teaches: its tags on photos without tags, and the inherited tags on all photos."""
+        with self._autocast():
+            tags, inherited = guide(images.to(self.ranks.device, non_blocking=True))
+        untagged = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+        untagged[rows] = False
+        loss = soft_tag_loss(logits[untagged][:, guide.columns], tags[untagged], self.share)
+        if len(guide.inherited):
+            loss = loss + distillation_loss(logits[:, guide.inherited], inherited, self.share)
         return loss
 
     def predict(self, batch: TrainingBatch) -> tuple[Tensor, Tensor | None]:
@@ -110,7 +130,7 @@ class TrainableTagger:
 
     def after_step(self) -> None:
         """To be called after each optimizer step: restores inherited tags that have no teacher, updates the average."""
-        if self.teacher is None:
+        if self.teacher is None and self.guide is None:
             with torch.no_grad():
                 for part, start in zip(self.tagger.classifier.parameters(), self._inherited, strict=True):
                     part[self.known :] = start
@@ -134,5 +154,9 @@ class TrainableTagger:
         return batch.rows.to(self.ranks.device), batch.columns.to(self.ranks.device)
 
     def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+        with self._autocast():
             return model(images).flatten(1).float()
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.recipe.precision == "bfloat16"
+        return torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=enabled)

@@ -24,6 +24,8 @@ class Recipe:
         tags_per_image: use only the first N tags of a photo. None: all.
         count_unknown_tags: whether tags outside the vocabulary count among the first N, as in the paper. A photo
             without a known tag among the first N then counts as a photo without tags.
+        crop_scale: smallest and largest share of a random crop of the photo's area, in (0, 1], for example (0.4, 1).
+            None: crops of 224 pixels from photos of 256 pixels, as in the paper.
         trunk_lr: learning rate of everything below the tag layer; 0 freezes it.
         tag_lr: learning rate of the tag layer.
         momentum: momentum of SGD.
@@ -48,6 +50,7 @@ class Recipe:
     micro_batch: int | None = None
     tags_per_image: int | None = None
     count_unknown_tags: bool = False
+    crop_scale: tuple[float, float] | None = None
     trunk_lr: float = 0.0003
     tag_lr: float = 0.005
     momentum: float = 0.9
@@ -73,12 +76,22 @@ class Recipe:
         for name in ("momentum", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"step.{name}={getattr(self, name)} must be at least 0 and below 1")
+        self._check_scale()
         if not 0 < self.lr_factor <= 1:
             raise InputError(f"step.lr_factor={self.lr_factor} must be above 0 and at most 1")
         if self.count_unknown_tags and self.tags_per_image is None:
             raise InputError("step.count_unknown_tags=true needs step.tags_per_image=, such as 5")
         if self.precision not in ("float32", "bfloat16"):
             raise InputError(f"step.precision={self.precision} is unknown: use float32 or bfloat16")
+
+    def _check_scale(self) -> None:
+        """Accepts a list, and numbers in order only."""
+        if self.crop_scale is None:
+            return
+        scale = self.crop_scale
+        if isinstance(scale, str) or len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+            raise InputError(f"step.crop_scale={scale} must be two shares of the area in (0, 1], such as [0.4,1]")
+        object.__setattr__(self, "crop_scale", (float(scale[0]), float(scale[1])))
 
     def share(self, ranks: int) -> int:
         """The number of photos per step and rank.

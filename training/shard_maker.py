@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from grounding.runtime.ledger import Ledger, LedgerError
 from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
-from training.samples import MISSING_PHOTO, SourceSample, read_photo
+from training.samples import MISSING_PHOTO, MISSING_TEXT, SourceSample, read_photo
 from training.shard_statistics import ShardStatistics
 from training.shard_writer import ShardWriter, write_index, write_shard
 from training.shards import index_path, read_about
@@ -49,6 +49,7 @@ class ShardSettings:
         min_images: number of photos that must have a tag.
         stop_words: tags that are dropped.
         held_out: fraction of the photos for validation, in [0, 1).
+        untagged: whether photos without a text, or without a tag of the vocabulary, are kept for training.
 
     Raises:
         InputError: a setting is out of range.
@@ -60,6 +61,7 @@ class ShardSettings:
     min_images: int
     stop_words: frozenset[str]
     held_out: float
+    untagged: bool = False
 
     def __post_init__(self) -> None:
         for name in ("side", "min_side", "max_tags", "min_images"):
@@ -155,7 +157,7 @@ class ShardMaker:
             photo = self._thumbnail(sample)
         except InputError as error:
             return str(error)
-        held_out = self.settings.holds_out(sample.key)
+        held_out = self.settings.holds_out(sample.key) and bool(rows)  # what has no tag cannot be validated
         names = [self.vocabulary[row] for row in rows]
         pair.writer(held_out).add(sample.key, photo, rows, agree, names, places)
         statistics.keep(held_out, len(rows))
@@ -163,12 +165,14 @@ class ShardMaker:
 
     def _tags(self, sample: SourceSample, statistics: ShardStatistics) -> tuple[list[int], list[int], list[int]]:
         """The known tags of a sample, how many captions contain each, and their places in a list of tags."""
+        if self.settings.untagged and sample.reason == MISSING_TEXT:
+            return [], [], []
         if sample.reason:
             raise InputError(sample.reason)
         tags = sample.text.all_tags()
         statistics.text(len(tags), sum(tag in self.vocabulary for tag in tags))
         rows, agree = sample.text.known_tags(self.vocabulary)
-        if not rows:
+        if not rows and not self.settings.untagged:
             raise InputError(UNKNOWN_TAGS)
         if not sample.text.tags:
             return rows, agree, list(range(len(rows)))

@@ -59,6 +59,7 @@ def shard(
     held_out: float = 0.05,
     images_per_shard: int = 10_000,
     workers: int | None = None,
+    untagged: bool = False,
 ) -> dict[str, Any]:
     """Makes shards of photos and their tags (see ``training.shards``), and prints their statistics.
 
@@ -74,6 +75,8 @@ def shard(
         held_out: fraction of the photos for validation, in [0, 1).
         images_per_shard: samples per shard, for a source that is not tar files; a tar becomes one shard.
         workers: number of processes. None: the number of cores; 0: this process alone.
+        untagged: whether photos without a text, or without a tag of the vocabulary, are kept for training: with
+            ``step=train step.teacher=FILE`` another tagger teaches them.
 
     Returns:
         ``stats`` of ``shards.json``; an empty dict on ranks other than 0.
@@ -83,7 +86,7 @@ def shard(
             range; ``output`` has shards of other photos or settings, contains the photos, or cannot be written; or a
             worker was killed.
     """
-    settings = ShardSettings(side, min_side, max_tags, min_images, _read_stop_words(stop_words), held_out)
+    settings = ShardSettings(side, min_side, max_tags, min_images, _read_stop_words(stop_words), held_out, untagged)
     workers = cores() if workers is None else workers
     if workers < 0 or images_per_shard < 1:
         raise InputError(
@@ -161,6 +164,8 @@ class ShardJob:
     def __post_init__(self) -> None:
         self.rank, self.world = rank_of()
         settings = asdict(self.settings) | {"stop_words": _digest("\n".join(sorted(self.settings.stop_words)))}
+        if not self.settings.untagged:
+            del settings["untagged"]  # shards that were made before there was this setting are complete
         size = {} if self.source.rows is None else {"images_per_shard": self.source.size}
         self.identity = settings | size | self.source.identity() | {"grounding": VERSION}
 

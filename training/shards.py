@@ -191,6 +191,21 @@ class Shards:
             self._indices.popitem(last=False)
         return self._indices[name]
 
+    def read(self, name: str, row: int) -> bytes:
+        """Reads the JPEG of a photo.
+
+        Args:
+            name: name of the shard.
+            row: row of the photo in the shard, from 0.
+
+        Returns:
+            The bytes of the JPEG.
+
+        Raises:
+            InputError: the tar is missing or truncated.
+        """
+        return read_photo_bytes(self.root, name, self.index(name), row)
+
 
 def read_photo_bytes(root: str | Path, name: str, index: ShardIndex, row: int) -> bytes:
     """Reads the JPEG of a photo.

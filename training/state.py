@@ -9,11 +9,12 @@ import torch
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from grounding.tagger.tagger import EMBEDDED, TagClassifier
+from grounding.tagger.tagger import TagClassifier, tagger_path
 from proposals.errors import InputError
 from training.dataset import ShardDataset
 from training.distributed import RankGroup
 from training.initialization import initial_tagger, set_frequencies
+from training.merged_shards import MergedShards
 from training.model import TrainableTagger
 from training.order import count_photos, validation_positions
 from training.recipe import Recipe
@@ -78,7 +79,13 @@ class TrainingState:
 
 
 def initial_state(
-    recipe: Recipe, shards: Shards, ranks: RankGroup, init: str, architecture: str, names: str | Path | None
+    recipe: Recipe,
+    shards: Shards | MergedShards,
+    ranks: RankGroup,
+    init: str,
+    architecture: str,
+    names: str | Path | None,
+    teacher: str | None = None,
 ) -> TrainingState:
     """The state before the first step, equal on all ranks.
 
@@ -89,6 +96,7 @@ def initial_state(
         init: what to start from, see ``initial_tagger``.
         architecture: see ``initial_tagger``.
         names: see ``initial_tagger``.
+        teacher: the file of a tagger that teaches this one, see ``training.teacher.FileTeacher``; None for none.
 
     Returns:
         The state.
@@ -103,19 +111,21 @@ def initial_state(
     set_frequencies(tagger, torch.from_numpy(counts) / count_photos(shards.train))
     if known < len(tagger.vocabulary):
         _calibrate(tagger, shards, known)
-    model = TrainableTagger(tagger, known, recipe, ranks)
+    guide = TagClassifier.load(teacher, presence=False, lexicon=False) if teacher else None
+    model = TrainableTagger(tagger, known, recipe, ranks, guide)
     optimizer = model.optimizer()
     content = json.dumps([list(tagger.vocabulary), shards.train, shards.val])
     identity = recipe.identity() | {
         "init": _describe(init, architecture),
         "shards": sha256(content.encode()).hexdigest()[:12],
     }
+    identity |= {"teacher": _describe(teacher, architecture)} if teacher else {}
     factor = recipe.lr_factor if recipe.lr_factor < 1 else 0.1  # torch refuses 1; the loop then never uses it
     scheduler = ReduceLROnPlateau(optimizer, factor=factor, patience=0)
     return TrainingState(model, optimizer, scheduler, Progress(json.dumps(identity)))
 
 
-def _calibrate(tagger: TagClassifier, shards: Shards, known: int) -> None:
+def _calibrate(tagger: TagClassifier, shards: Shards | MergedShards, known: int) -> None:
     batch = ShardDataset(shards)[next(validation_positions(shards.train, 0, 1, CALIBRATION_PHOTOS))]
     if batch.error:
         raise InputError(batch.error)
@@ -126,5 +136,5 @@ def _describe(init: str, architecture: str) -> str:
     """The initial weights in words, with a digest of their file."""
     if init == "torchvision":
         return f"torchvision {architecture}"
-    path = EMBEDDED if init == "embedded" else Path(init)
+    path = tagger_path(init)
     return f"{path.name} {sha256(path.read_bytes()).hexdigest()[:12]}"

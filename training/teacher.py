@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from grounding.tagger.tagger import TagClassifier
+from proposals.errors import InputError
 
 
 class Teacher(nn.Module):
@@ -36,6 +37,60 @@ class Teacher(nn.Module):
             ``(n, inherited)`` float.
         """
         return self.classifier(self.trunk(images)).flatten(1)
+
+
+class FileTeacher(nn.Module):
+    """Another tagger, of any architecture, that teaches the tags that both have.
+
+    Args:
+        student: the tagger to be trained.
+        teacher: the tagger that teaches; it is changed.
+        known: number of the student's tags that the training photos have. These come first; the others are inherited.
+
+    Attributes:
+        columns: ``(S,)`` int64, the student's tags below ``known`` that the teacher has.
+        inherited: ``(T,)`` int64, the student's other tags that the teacher has.
+
+    Raises:
+        InputError: the teacher lacks an inherited tag, or has none of the student's tags.
+    """
+
+    columns: Tensor
+    inherited: Tensor
+
+    def __init__(self, student: TagClassifier, teacher: TagClassifier, known: int):
+        super().__init__()
+        tags, has = list(student.vocabulary), teacher.vocabulary
+        missing = [tag for tag in tags[known:] if tag not in has]
+        if missing:
+            raise InputError(
+                f"step.teacher= lacks {len(missing)} of the tags that init= adds, such as {missing[0]!r}: give another "
+                "teacher, or set step.distillation_weight=0 to drop these tags"
+            )
+        shared = [row for row, tag in enumerate(tags) if tag in has]
+        if not shared:
+            raise InputError("step.teacher= has none of the tags of the training photos: give another teacher")
+        own = torch.tensor([has.index(tags[row]) for row in shared])
+        teacher.classifier.weight = nn.Parameter(teacher.classifier.weight.detach()[own])
+        teacher.classifier.bias = nn.Parameter(teacher.classifier.bias.detach()[own])
+        self.tagger = teacher
+        self.register_buffer("columns", torch.tensor([row for row in shared if row < known], dtype=torch.long))
+        self.register_buffer("inherited", torch.tensor([row for row in shared if row >= known], dtype=torch.long))
+        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The teacher's logits of the shared tags.
+
+        Args:
+            images: ``(n, 3, 224, 224)`` uint8 RGB.
+
+        Returns:
+            ``(n, S)`` and ``(n, T)`` float.
+        """
+        prepared = self.tagger.preprocessing(images).contiguous(memory_format=torch.channels_last)
+        logits = self.tagger(prepared).flatten(1)
+        return logits[:, : len(self.columns)], logits[:, len(self.columns) :]
 
 
 @torch.no_grad()

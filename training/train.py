@@ -22,10 +22,11 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from grounding.runtime.artefacts import write_json
 from grounding.tagger.tensors import write_tensors
@@ -35,6 +36,7 @@ from training.dataset import ShardDataset, TrainingBatch
 from training.distributed import RankGroup, joined_ranks
 from training.interruption import Interruption
 from training.loader import load_batches
+from training.merged_shards import MergedShards, open_shards
 from training.monitoring import Monitor, write_report
 from training.order import count_photos, training_positions, validation_positions
 from training.recipe import Recipe
@@ -48,13 +50,15 @@ TAGGER = "tagger.safetensors"
 
 
 def train(
-    root: str,
+    root: str | Sequence[str],
     output: str,
     init: str = "embedded",
     architecture: str = "googlenet",
     names: str | None = None,
     tensorboard: bool = False,
-    **settings: float,
+    repeat: Sequence[int] | None = None,
+    teacher: str | None = None,
+    **settings: Any,
 ) -> Path:
     """Trains a tagger, or continues from the last checkpoint in ``output``.
 
@@ -62,12 +66,16 @@ def train(
     in ``maps/``; every few steps a line in ``metrics.jsonl``; at the end ``report.md``.
 
     Args:
-        root: folder of the shards that ``step=shards`` wrote.
+        root: folder of the shards that ``step=shards`` wrote, or a list of folders.
         output: folder to write to.
         init: what to start from, see ``training.initialization.initial_tagger``.
         architecture: see ``training.initialization.initial_tagger``.
         names: see ``training.initialization.initial_tagger``.
         tensorboard: whether to write TensorBoard files as well.
+        repeat: how often the photos of each folder are seen in an epoch; None: once.
+        teacher: the file of another tagger, of any architecture, which teaches the tags that both have with the weight
+            ``distillation_weight``: on photos without tags all of them, on all photos those that the photos' texts
+            lack. None: the initial network teaches the latter.
         **settings: fields of :class:`training.recipe.Recipe`.
 
     Returns:
@@ -77,7 +85,7 @@ def train(
         InputError: there are no shards, they are damaged or have too few photos for a step; the checkpoint belongs to
             another training; the loss is not finite (the batch is saved); or a file cannot be written.
     """
-    recipe, shards = Recipe.of(**settings), Shards(root)
+    recipe, shards = Recipe.of(**settings), open_shards(root, repeat)
     steps = count_photos(shards.train) // recipe.batch
     if not steps:
         few = f"{count_photos(shards.train)} photos for training, and step.batch={recipe.batch}"
@@ -87,7 +95,7 @@ def train(
         raise InputError(f"{root} has no photo for validation ({made}): make the shards with a larger step.held_out=")
     start = time.perf_counter()
     with joined_ranks() as ranks, Interruption() as interruption:
-        state = initial_state(recipe, shards, ranks, init, architecture, names)
+        state = initial_state(recipe, shards, ranks, init, architecture, names, teacher)
         tags = state.model.tagger.vocabulary
         log.info("%d tags, %d of them inherited", len(tags), len(tags) - state.model.known)
         if last := checkpoint.last_checkpoint(Path(output, "checkpoints"), ranks):
@@ -117,7 +125,7 @@ class TrainingLoop:
     def __init__(
         self,
         recipe: Recipe,
-        shards: Shards,
+        shards: Shards | MergedShards,
         state: TrainingState,
         ranks: RankGroup,
         monitor: Monitor,
@@ -127,7 +135,7 @@ class TrainingLoop:
         self.recipe, self.shards, self.state, self.ranks = recipe, shards, state, ranks
         self.monitor, self.interruption, self.output = monitor, interruption, output
         self.model, self.progress = state.model, state.progress
-        self.dataset = ShardDataset(shards, recipe.tags_per_image, recipe.count_unknown_tags)
+        self.dataset = ShardDataset(shards, recipe.tags_per_image, recipe.count_unknown_tags, recipe.crop_scale)
         self.steps = count_photos(shards.train) // recipe.batch  # per epoch
         self.total = self.steps * recipe.epochs
         self.share = recipe.share(ranks.size)
