@@ -54,22 +54,30 @@ class MergedShards:
         self.index = lru_cache(KEPT)(self._index)
 
     @cached_property
-    def _counted(self) -> list[tuple[str, int]]:
-        """All tags and the number of training photos that have each, repeated ones included."""
+    def vocabulary(self) -> Vocabulary:
+        """The tags of all folders, the most frequent first."""
         total: Counter[str] = Counter()
         for folder, times in zip(self._folders, self._times, strict=True):
             total.update(dict(zip(folder.vocabulary, (folder.counts * times).tolist(), strict=True)))
-        return sorted(total.items(), key=lambda pair: (-pair[1], pair[0]))
+        return Vocabulary(tuple(sorted(total, key=lambda tag: (-total[tag], tag))))
 
-    @cached_property
-    def vocabulary(self) -> Vocabulary:
-        """The tags of all folders, the most frequent first."""
-        return Vocabulary(tuple(tag for tag, _ in self._counted))
+    def used_counts(self, first: int | None = None, count_unknown: bool = False) -> np.ndarray:
+        """``(tags,)`` int64, number of photos of an epoch for which a training uses each tag.
 
-    @property
-    def counts(self) -> np.ndarray:
-        """``(tags,)`` int64, number of training photos of an epoch with each tag."""
-        return np.array([count for _, count in self._counted], np.int64)
+        Args:
+            first: see :meth:`training.shards.Shards.used_counts`.
+            count_unknown: see :meth:`training.shards.Shards.used_counts`.
+
+        Returns:
+            The counts; a repeated photo counts each time.
+
+        Raises:
+            InputError: an index is damaged, or does not have the places of the tags.
+        """
+        total = np.zeros(len(self.vocabulary), np.int64)
+        for folder, times, rows in zip(self._folders, self._times, self._rows, strict=True):
+            total[rows] += times * folder.used_counts(first, count_unknown)
+        return total
 
     @cached_property
     def _rows(self) -> list[np.ndarray]:
