@@ -68,6 +68,8 @@ MODULES = (
     "grounding.attention.weights",
     "grounding.images",
     "grounding.tagger.architectures",
+    "grounding.tagger.cnns",
+    "grounding.tagger.convolutional",
     "grounding.tagger.googlenet",
     "grounding.tagger.preprocessing",
     "grounding.tagger.tagger",

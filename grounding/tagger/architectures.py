@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from grounding.tagger import efficientnet, googlenet
+from grounding.tagger import cnns, efficientnet, googlenet
+from grounding.tagger.convolutional import as_convolution
 from grounding.tagger.preprocessing import CAFFE, LITE, TENSORFLOW, TORCHVISION, Preprocessing
 from proposals.errors import InputError
 
@@ -19,7 +20,8 @@ class Architecture:
 
     Attributes:
         trunk: builds the network from the image up to the input of the classifier. Its output is
-            ``(N, channels, h', w')``, with one position for 224 pixels and one more for every further 32 pixels.
+            ``(N, channels, h', w')``, with one position for 224 pixels and one more for every further 32 pixels (36 for
+            CNN-S).
         channels: number of output channels of the trunk.
         preprocessing: the input that the trunk's published weights expect.
         target: name of the layer whose maps are read (as in the paper, an early pooling layer).
@@ -93,13 +95,31 @@ def vgg16(pretrained: bool = False) -> nn.Sequential:
     named = enumerate(network.features)
     layers = [(f"pool{next(pools)}" if isinstance(f, nn.MaxPool2d) else f"layer{i}", f) for i, f in named]
     for name, size, inputs, dense in (("6", 7, 512, network.classifier[0]), ("7", 1, 4096, network.classifier[3])):
-        layers += [(f"fc{name}", _as_convolution(dense, inputs, size)), (f"relu{name}", nn.ReLU(inplace=True))]
+        layers += [(f"fc{name}", as_convolution(dense, inputs, (size, size))), (f"relu{name}", nn.ReLU(inplace=True))]
     return nn.Sequential(OrderedDict(layers))
+
+
+def cnn_s(pretrained: bool = False) -> nn.Sequential:
+    """CNN-S of Chatfield et al.; its first two fully connected layers are 6x6 and 1x1 convolutions, as in Sec. 4.1.
+
+    Args:
+        pretrained: must be False, because torchvision has no weights of it.
+
+    Returns:
+        The trunk, 4096 output channels.
+
+    Raises:
+        InputError: ``pretrained`` is True.
+    """
+    if pretrained:
+        raise InputError("torchvision has no weights of cnn_s: give a tagger with them as init=FILE")
+    return cnns.trunk_of(cnns.CNNS())
 
 
 ARCHITECTURES = {
     "bvlc_googlenet": Architecture(googlenet.googlenet, googlenet.CHANNELS, CAFFE, "pool2"),
     "googlenet": Architecture(torchvision_googlenet, 1024, TENSORFLOW, "maxpool2"),
+    "cnn_s": Architecture(cnn_s, 4096, CAFFE, "conv5"),
     "vgg16": Architecture(vgg16, 4096, TORCHVISION, "pool4"),
     "efficientnet_lite0": Architecture(
         partial(efficientnet.efficientnet_lite, 0), efficientnet.CHANNELS, LITE, "stage5"
@@ -137,10 +157,3 @@ def _trunk_of(network: nn.Module) -> nn.Sequential:
     """The layers before the global average, and a 7x7 average of stride 1."""
     layers = [(name, layer) for name, layer in network.named_children() if name not in ("avgpool", "dropout", "fc")]
     return nn.Sequential(OrderedDict([*layers, ("avgpool", nn.AvgPool2d(7, stride=1))]))
-
-
-def _as_convolution(dense: nn.Linear, inputs: int, size: int) -> nn.Conv2d:
-    """A fully connected layer over ``(inputs, size, size)`` features as a convolution with the same weights."""
-    convolution = nn.Conv2d(inputs, dense.out_features, size)
-    convolution.load_state_dict({"weight": dense.weight.data.view_as(convolution.weight), "bias": dense.bias.data})
-    return convolution

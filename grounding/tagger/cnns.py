@@ -1,12 +1,14 @@
 """CNN-S of Chatfield et al., *Return of the Devil in the Details*, 2014 (Table 1), as a PyTorch module.
 
 One of the paper's three networks. Its weights are not part of the project. Pooling uses ceil mode, as in Caffe.
+``trunk_of`` gives its fully convolutional form.
 """
 
 from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from grounding.tagger.convolutional import as_convolution
 from grounding.tagger.googlenet import conv
 
 
@@ -47,3 +49,19 @@ class CNNS(nn.Module):
         x = self.dropout6(self.relu6(self.fc6(x)))
         logits: Tensor = self.fc8(self.dropout7(self.relu7(self.fc7(x))))
         return logits
+
+
+def trunk_of(network: CNNS) -> nn.Sequential:
+    """The layers before fc8, with fc6 and fc7 as 6x6 and 1x1 convolutions.
+
+    Args:
+        network: the network; its weights are shared.
+
+    Returns:
+        ``(N, 3, h, w)`` images to ``(N, 4096, h', w')`` features, with one position for 224 pixels and one more for
+        every further 36 pixels.
+    """
+    layers = OrderedDict(network.features.named_children())
+    layers |= {"fc6": as_convolution(network.fc6, 512, (6, 6)), "relu6": nn.ReLU(inplace=True)}
+    layers |= {"fc7": as_convolution(network.fc7, 4096, (1, 1)), "relu7": nn.ReLU(inplace=True)}
+    return nn.Sequential(layers)

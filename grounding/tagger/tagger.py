@@ -89,7 +89,8 @@ class TagClassifier(nn.Module):
             images: ``(N, 3, h, w)`` float32, preprocessed, h and w at least 224.
 
         Returns:
-            ``(N, tags, h', w')`` logits, one position for 224 pixels and one more for every further 32 pixels.
+            ``(N, tags, h', w')`` logits, one position for 224 pixels and one more for every further 32 pixels
+            (36 for CNN-S).
         """
         logits: Tensor = self.classifier(self.dropout(self.trunk(images)))
         return logits
