@@ -4,6 +4,8 @@
 
 Both runs answer the same phrases of the same photos, and each bootstrap resample draws the same photos for both. This
 paired interval of the difference is much narrower than the interval of either run.
+
+Runs of the Pointing Game are compared class by class.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,18 +16,21 @@ import numpy as np
 from eval.bootstrap import interval, resampled_share, resamples
 from eval.failures import REASONS, reason_of
 from eval.localization import DEPTHS, SMALL
+from eval.point_comparison import compare_points, is_points, point_table
 from eval.protocol import OURS
 from eval.runs import read_run
 from grounding.runtime.artefacts import write_json
 from proposals.errors import InputError
 
 
-def compare(run: str, against: str, output: str) -> dict:
+def compare(run: str, against: str | Sequence[str], output: str) -> dict:
     """Compares two evaluations on Flickr30k Entities, COCO or VOC, prints a table, and writes ``compare.json``.
+
+    If ``run`` is a Pointing Game, all runs are, and they are compared by ``eval.point_comparison.compare_points``.
 
     Args:
         run: the folder of an evaluation of our own answers.
-        against: the folder of the other one.
+        against: the folder of the other one; of Pointing Games also a list of folders.
         output: the folder for the result.
 
     Returns:
@@ -33,8 +38,16 @@ def compare(run: str, against: str, output: str) -> dict:
         photos. "reasons": the reasons of the phrases' results (see ``eval.failures``), in percent, in both runs.
 
     Raises:
-        InputError: a folder has no such evaluation, or the two evaluations are of different phrases or protocols.
+        InputError: a folder has no such evaluation, the two evaluations are of different phrases or protocols, or there
+            is more than one other evaluation.
     """
+    if is_points(run):
+        record = compare_points(run, [against] if isinstance(against, str) else list(against))
+        write_json(Path(output, "compare.json"), record)
+        print(point_table(record))
+        return record
+    if not isinstance(against, str):
+        raise InputError("step.against is a list: only runs of step=point can be compared with several others")
     (one, ours), (other, theirs) = _phrases(run), _phrases(against)
     if one != other:
         raise InputError(f"{run} has protocol {one}, {against} has {other}: evaluate both with the same step.protocol")
