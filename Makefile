@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PHOTO ?= $(shell $(BIN)/python -c "from importlib.resources import files; print(files('skimage.data') / 'astronaut.png')")
 PHRASES ?= 'a woman in an orange suit' 'a smiling woman' 'an orange suit' 'a flag'
 
-.PHONY: ground page test test-slow lint docs pictures clean
+.PHONY: ground page test test-slow fuzz lint docs pictures clean
 
 # grounds four phrases in a photo that scikit-image ships
 ground: .venv/installed
@@ -23,6 +23,11 @@ test: .venv/dev
 # the slow proofs, which make test leaves out
 test-slow: .venv/dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
+
+# gives changed files to each reader for FUZZ_SECONDS; each must be read, or refused in one line
+FUZZ_SECONDS ?= 60
+fuzz: .venv/dev
+	OMP_NUM_THREADS=1 nice -n 15 $(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

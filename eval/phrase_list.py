@@ -19,6 +19,7 @@ from proposals.errors import InputError
 NO_WORD = "NO_VALID_POS"  # the program's label of a phrase without a word of these classes
 # NN... are nouns, also LOC ("front"); within a noun phrase VB and VBZ are nouns, too ("a ride", "the stands")
 LABEL_CLASSES = ("NN", "NNS", "LOC", "VB", "VBZ", "JJ", "PREP", "IN")
+LONGEST = 1000  # digits of a number
 
 
 class ListedPhrase(NamedTuple):
@@ -66,7 +67,13 @@ def phrase_label(text: str) -> str:
 
 
 def _above_one(word: str) -> bool:
-    return int(word) > 1 if word.isdecimal() else word != "one"
+    # int() refuses thousands of digits
+    return len(word) > LONGEST or int(word) > 1 if word.isdecimal() else word != "one"
+
+
+def _is_number(word: str) -> bool:
+    """Whether a word is a whole number from 1."""
+    return word.isdecimal() and len(word) <= LONGEST and int(word) > 0
 
 
 def read_phrase_list(path: str | Path) -> dict[Place, ListedPhrase]:
@@ -86,7 +93,7 @@ def read_phrase_list(path: str | Path) -> dict[Place, ListedPhrase]:
         words = line.split()
         if not words:
             continue
-        if len(words) < 5 or not all(word.isdecimal() for word in words[1:3]) or words[3] not in ("0", "1"):
+        if len(words) < 5 or not all(map(_is_number, words[1:3])) or words[3] not in ("0", "1"):
             raise InputError(f"{path}:{number}: a line must be IMAGE SENTENCE PHRASE MATCH WORDS, and MATCH 0 or 1")
         place: Place = (words[0], int(words[1]) - 1, int(words[2]) - 1)
         if place in listed:
