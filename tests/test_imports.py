@@ -18,6 +18,7 @@ LAYERS = [
     {"runtime"},
     {"text"},
     {"images", "maps", "photos"},
+    {"shards"},
     {"attention"},
     {"tagger"},
     {"answers", "draw", "exports", "rescoring", "svg"},
