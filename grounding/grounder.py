@@ -129,11 +129,13 @@ class Grounder:
         """
         return GroundingBatch(self.ground, self.tagger.vocabulary, images, phrases, progress, keep_images)
 
-    def look(self, image: Photo) -> GroundingScene:
+    def look(self, image: Photo, name: str | None = None) -> GroundingScene:
         """Runs the forward pass and computes the proposals of an image.
 
         Args:
             image: a path, a binary file, a PIL image, or an array ``(H, W, 3)`` uint8 RGB.
+            name: the name under which stored proposals of the image are found; by default that of its path, without the
+                suffix.
 
         Returns:
             The scene, which answers phrases without another forward pass.
@@ -142,6 +144,7 @@ class Grounder:
             InputError: the image cannot be read, see ``grounding.images.read_image``.
         """
         pixels = read_image(image)
-        name = Path(image).stem if isinstance(image, str | Path) else None
+        if name is None and isinstance(image, str | Path):
+            name = Path(image).stem
         scene = self.topdown.look(self.tagger.prepare(pixels, [self.settings.side]), self.settings.method)
         return GroundingScene(pixels, self.proposer(pixels, name), scene, self.tagger, self.topdown, self.settings)

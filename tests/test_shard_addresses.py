@@ -3,6 +3,7 @@
 import pytest
 from made_tars import crawl, photo
 
+from grounding.runtime import front_door
 from grounding.shards.addresses import find_shards
 from proposals.errors import InputError
 
@@ -47,6 +48,12 @@ def test_names_are_the_shortest_that_differ():
     assert names("http://host/a.tar?key=1") == ["a"]
     assert names("pipe:aws s3 cp s3://b/{0..1}.tar -") == ["0", "1"]
     assert names(["pipe:make-a-tar", "pipe:make-another"]) == ["shard-000000", "shard-000001"]
+
+
+@pytest.mark.parametrize("source", ["crawl/{0..1}.tar", "s3://bucket/*.tar", "pipe:cat 0.tar"])
+def test_the_command_line_takes_them(source):
+    config = front_door.read([source, "a cup", "step.shards.workers=0"]).config
+    assert (config["image"], config["phrases"], config["step"]["shards"]["workers"]) == (source, ["a cup"], 0)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
@@ -96,7 +96,8 @@ class ShardCache:
             self._keep(address, kept, own)
             yield own
         finally:
-            own.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder that cannot be written
+                own.unlink(missing_ok=True)
 
     def _keep(self, address: str, kept: Path, own: Path) -> None:
         try:
@@ -279,4 +280,4 @@ def file_system(address: str) -> Any:
         package = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}.get(scheme, "fsspec")
         raise InputError(f"{scheme}:// needs another package: .venv/bin/pip install {package}") from error
     except ValueError as error:
-        raise InputError(f"{address} cannot be fetched: {error}") from error
+        raise InputError(str(error)) from error

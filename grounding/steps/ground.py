@@ -17,6 +17,8 @@ from grounding.grounder import Grounder
 from grounding.photos import MAX_BYTES, UNREAD_FORMAT, PhotoList, find_photos
 from grounding.runtime.artefacts import atomic_path
 from grounding.runtime.ledger import SKIPPED, Ledger
+from grounding.shards.addresses import find_shards
+from grounding.steps.ground_shards import ShardOptions, ground_shards
 from grounding.svg import svg
 from grounding.text.phrases import read_phrases
 from proposals.errors import InputError, SkippedError
@@ -34,6 +36,7 @@ def ground(
     boxes: int | None = None,
     pictures: str | None = "png",
     maps: bool = False,
+    shards: ShardOptions | None = None,
 ) -> None:
     """Grounds phrases in images, and writes one file with all answers and an overlay of each groundable one.
 
@@ -44,13 +47,15 @@ def ground(
     Args:
         grounder: answers the phrases.
         image: a file, a folder, a pattern such as ``*.jpg``, or "-" for the standard input; or a list
-            of files, folders and patterns.
+            of files, folders and patterns. Or tar files of photos, see ``grounding.shards.addresses.find_shards`` and
+            ``grounding.steps.ground_shards``.
         phrases: what to find, or a text file with one phrase per line.
         output: the folder to write to.
         form: the format of the answers, a name in ``grounding.exports.FORMATS``.
         boxes: the largest number of boxes of a phrase; None for the default of the format.
         pictures: the format of the overlays, "png" or "svg"; None for no overlays.
         maps: whether to write each heat map as ``.npy``.
+        shards: how to work on tar files.
 
     Raises:
         InputError: there is no image or no image that can be read, there is no phrase, a phrase is empty, or a format
@@ -59,6 +64,11 @@ def ground(
     """
     if not image:
         raise InputError("no image: set image=PHOTO, image=FOLDER, or image=- for the standard input")
+    if (tars := find_shards(image)) is not None:
+        _check("jsonl", boxes, None)
+        texts = read_phrases(phrases) if phrases else []
+        ground_shards(grounder, tars, texts, output, form, boxes, maps, shards)
+        return
     _check(form, boxes, pictures)
     source, texts, shape = (
         find_photos(image if isinstance(image, list) else str(image)),

@@ -1,0 +1,297 @@
+"""The step ``ground`` with tar files of photos: any number of shards, on all cores, by any number of processes.
+
+    grounding 'image="crawl/{00000..00127}.tar"' 'phrases=[a kite, a dog]' format=parquet
+    torchrun --nproc-per-node 4 -m grounding image=crawl/ 'phrases=[a kite]'     # the ranks share the shards
+
+The results of a shard are one file, which appears complete or not at all. A run that was stopped continues at the photo
+where it was when the same command is started again.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass
+from dataclasses import field as setting
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from grounding.answers import Answers, Grounding
+from grounding.exports import BOXES, image_record
+from grounding.grounder import Grounder
+from grounding.runtime.artefacts import atomic_path, write_json_lines
+from grounding.runtime.ledger import SKIPPED, Skipped
+from grounding.runtime.ranks import cores, rank_of
+from grounding.runtime.version import VERSION
+from grounding.runtime.workers import in_order, worker_pool
+from grounding.scene import GroundingScene
+from grounding.shards.addresses import InputShard
+from grounding.shards.fetching import FetchOptions, ShardCache
+from grounding.shards.parquet import check_pyarrow, write_parquet
+from grounding.shards.parts import OutputFolder, PhotoResult, ShardPart, Writer
+from grounding.shards.reading import WITHOUT_PHRASES, ShardPhoto, check_installed, read_shard
+from grounding.shards.sharing import ShardProgress, UnreadableShardError, share_shards
+from grounding.text.phrases import Phrase
+from grounding.text.vocabulary import Vocabulary
+from proposals.errors import InputError, SkippedError
+from proposals.provenance import settings_of
+
+UNREADABLE = "unreadable"
+AHEAD = 4  # photos in the queue of each worker
+WRITERS: dict[str, tuple[str, Writer]] = {"jsonl": (".jsonl", write_json_lines), "parquet": (".parquet", write_parquet)}
+
+
+@dataclass(frozen=True)
+class ShardOptions:
+    """How ``step=ground`` works on tar files.
+
+    Attributes:
+        field: where each photo's own phrases are: a field of its JSON, see ``ShardPhoto.phrases``; None if all photos
+            have the same phrases.
+        tags: instead of phrases, ask for this number of most probable tags of each photo, each on its own; None to ask
+            for phrases. With ``form="parquet"`` the answers are an index of what is where in the photos.
+        workers: the number of processes that answer; None for the number of cores, 0 for this process.
+        lease: seconds after which the shard of a process that has died is taken over.
+        fetch: how remote shards are fetched.
+    """
+
+    field: str | None = None
+    tags: int | None = None
+    workers: int | None = None
+    lease: float = 120
+    fetch: FetchOptions = setting(default_factory=FetchOptions)
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and (not isinstance(self.workers, int) or self.workers < 0):
+            raise InputError(f"workers={self.workers} must be a whole number, 0 or more")
+        if self.tags is not None and (not isinstance(self.tags, int) or self.tags < 1):
+            raise InputError(f"tags={self.tags} must be a whole number, 1 or more")
+
+
+class ShardQuestion(NamedTuple):
+    """What a worker needs to answer about photos.
+
+    Attributes:
+        grounder: answers the phrases.
+        phrases: the phrases for all photos.
+        field: see :class:`ShardOptions`.
+        tags: see :class:`ShardOptions`.
+        boxes: the largest number of boxes of a phrase.
+        maps: whether the maps are wanted.
+    """
+
+    grounder: Grounder
+    phrases: tuple[str, ...]
+    field: str | None
+    tags: int | None
+    boxes: int
+    maps: bool
+
+
+def ground_shards(
+    grounder: Grounder,
+    shards: Sequence[InputShard],
+    phrases: Sequence[str],
+    output: str | Path,
+    form: str = "jsonl",
+    boxes: int | None = None,
+    maps: bool = False,
+    options: ShardOptions | None = None,
+) -> ShardProgress:
+    """Grounds phrases in the photos of tar files. The answers about a tar are one file in ``output``.
+
+    Args:
+        grounder: answers the phrases.
+        shards: the tar files.
+        phrases: what to find in every photo; empty if each photo has its own.
+        output: the folder of the answers, which all processes see. It also gets ``skipped.jsonl``, the photos of all
+            shards that were skipped, and for each shard ``ledger-NAME.json``, the counts.
+        form: ``jsonl`` or ``parquet``.
+        boxes: the largest number of boxes of a phrase; None for 10.
+        maps: whether to write ``maps-NAME.tar`` too, with the maps of each photo as npz, on the grid of its proposals.
+        options: see :class:`ShardOptions`.
+
+    Returns:
+        What became of the shards.
+
+    Raises:
+        InputError: there is no phrase, both phrases and a field are given, the folder has other answers, or an extra is
+            not installed.
+        SkippedError: photos were skipped or shards could not be read; all others are done.
+    """
+    options = options or ShardOptions()
+    check_installed()
+    phrases = _check_phrases(phrases, options, grounder.tagger.vocabulary)
+    suffix, write = WRITERS[_check_format(form)]
+    cache = ShardCache(options.fetch)
+    question = ShardQuestion(grounder, tuple(phrases), options.field, options.tags, boxes or BOXES, maps)
+    folder = OutputFolder(output, "groundings", suffix, _identity(question))
+    workers = cores() if options.workers is None else options.workers
+    if workers:  # workers share the weights; a descriptor for each tensor fails if two tensors share their memory
+        torch.multiprocessing.set_sharing_strategy("file_system")
+    with worker_pool(workers, _begin, question) as pool:
+
+        def work(shard: InputShard, check: Callable[[], None]) -> None:
+            try:
+                with _readable(shard, cache) as photos:
+                    _ground_shard(shard, photos, folder, write, pool, workers * AHEAD, check)
+            except OSError as error:
+                raise InputError(f"{folder.folder} cannot be written: {error.strerror or error}") from error
+
+        progress = share_shards(shards, folder.folder, options.lease, folder.done, work)
+    _report(progress, folder)
+    return progress
+
+
+def _ground_shard(
+    shard: InputShard,
+    photos: Iterator[ShardPhoto | Skipped],
+    folder: OutputFolder,
+    write: Writer,
+    pool: ProcessPoolExecutor | None,
+    ahead: int,
+    check: Callable[[], None],
+) -> None:
+    with closing(folder.part(shard.name, shard.address)) as part:
+        for _, result in in_order(pool, _answer, islice(photos, part.done, None), ahead):
+            check()
+            part.add(result)
+        if part.maps.is_dir():
+            _pack_maps(part, folder.folder / f"maps-{shard.name}.tar")
+        folder.finish(part, write)
+
+
+@contextmanager
+def _readable(shard: InputShard, cache: ShardCache) -> Iterator[Iterator[ShardPhoto | Skipped]]:
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(cache.local(shard.address))
+        except InputError as error:
+            raise UnreadableShardError(str(error)) from error
+        yield _photos(path, shard)
+
+
+def _photos(path: Path, shard: InputShard) -> Iterator[ShardPhoto | Skipped]:
+    try:
+        yield from read_shard(path, f"{shard.name}.tar")
+    except (InputError, OSError) as error:
+        raise UnreadableShardError(str(error)) from error
+
+
+def _pack_maps(part: ShardPart, path: Path) -> None:
+    """Packs the maps of a shard into a tar, which webdataset reads."""
+    from webdataset import TarWriter
+
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("wb") as file,
+        TarWriter(file, mtime=0, format="PAX_FORMAT") as tar,  # the same bytes each time
+    ):
+        for number, record in part.records():
+            tar.write({"__key__": record["image"], "npz": (part.maps / f"{number:09d}").read_bytes()})
+
+
+def _check_phrases(phrases: Sequence[str], options: ShardOptions, vocabulary: Vocabulary) -> list[str]:
+    given = {"phrases=": bool(phrases), "step.shards.field=": options.field, "step.shards.tags=": options.tags}
+    asked = [name for name, value in given.items() if value]
+    if not asked:
+        raise InputError(
+            "no phrase to ground: set phrases= for all photos, step.shards.field=caption for those of each photo, or "
+            "step.shards.tags=10 for its most probable tags"
+        )
+    if len(asked) > 1:
+        raise InputError(f"{' and '.join(asked)} are given: give one of them")
+    return [Phrase.parse(text, vocabulary).text for text in phrases]
+
+
+def _check_format(form: str) -> str:
+    if form == "json":  # the default of the command line
+        return "jsonl"
+    if form not in WRITERS:
+        raise InputError(f"format={form} is not written for tar files: choose {' or '.join(WRITERS)}")
+    if form == "parquet":
+        check_pyarrow()
+    return form
+
+
+def _identity(question: ShardQuestion) -> dict[str, object]:
+    """What the answers depend on, except for the photos."""
+    grounder = question.grounder
+    return {
+        "grounding": VERSION,
+        "tagger": grounder.tagger.digest(),
+        "settings": asdict(grounder.settings),
+        "proposer": settings_of(grounder.proposer),
+        "phrases": question.phrases,
+        "field": question.field,
+        "tags": question.tags,
+        "boxes": question.boxes,
+        "maps": question.maps,
+    }
+
+
+def _report(progress: ShardProgress, folder: OutputFolder) -> None:
+    """Writes the list of what was skipped in all shards, and prints the counts."""
+    rank, world = rank_of()
+    if rank:  # the first rank waits for the others, so it sees all shards
+        return
+    ledger = folder.ledger(progress.done, "give tar files of photos that can be read")
+    for name, reason in progress.failed.items():
+        ledger.came_in(name)
+        ledger.skip(name, "unreadable shards", reason)
+    ledger.check()
+    ledger.write(folder.folder / SKIPPED)
+    ledger.require_kept()
+    listed = f"; see {folder.folder / SKIPPED}" if ledger.reasons else ""
+    line = f"{len(progress.done):,} shards, {ledger.line()}{listed}"
+    if ledger.reasons and world == 1:  # a launcher would stop the other ranks
+        raise SkippedError(line)
+    print(f"{line}; answers: {folder.folder}")
+
+
+_question: ShardQuestion  # of a worker process
+
+
+def _begin(question: ShardQuestion) -> None:
+    """Runs at the start of a worker."""
+    global _question
+    _question = question
+    torch.set_num_threads(1)  # each core has its own worker; so the answers do not depend on their number
+    part: Any
+    for part in (question.grounder.proposer, getattr(question.grounder.proposer, "segments", None)):
+        if hasattr(part, "threads"):
+            part.threads = 1
+
+
+def _answer(photo: ShardPhoto | Skipped) -> PhotoResult:
+    """Answers about one photo, or says why it is skipped."""
+    if isinstance(photo, Skipped):
+        return PhotoResult(skipped=photo)
+    reason, phrases, tags = WITHOUT_PHRASES, list(_question.phrases), _question.tags
+    try:
+        phrases = phrases if phrases or tags else photo.phrases(_question.field or "")
+        reason = UNREADABLE
+        scene = _question.grounder.look(BytesIO(photo.data), photo.name)
+        groundings = scene.ground(_top_tags(scene, tags), rivalry=0) if tags else scene.ground(phrases)
+    except InputError as error:
+        return PhotoResult(skipped=Skipped(photo.name, reason, str(error)))
+    record = image_record(Answers(photo.name, groundings[0].size, groundings), _question.boxes)
+    return PhotoResult(record, maps=_maps(groundings) if _question.maps else None)
+
+
+def _top_tags(scene: GroundingScene, count: int) -> list[str]:
+    """The most probable tags of a photo, best first."""
+    order = np.argsort(-scene.probabilities, kind="stable")[:count]
+    return [_question.grounder.tagger.vocabulary[int(tag)] for tag in order]
+
+
+def _maps(groundings: Sequence[Grounding]) -> bytes:
+    """The maps of a photo as npz: ``01`` for the first phrase, and so on; float32, on the grid of the proposals."""
+    found = {f"{number:02d}": answer.map for number, answer in enumerate(groundings, 1) if answer.map is not None}
+    arrays: dict[str, Any] = {name: values.astype(np.float32) for name, values in found.items()}
+    np.savez_compressed(buffer := BytesIO(), **arrays)
+    return buffer.getvalue()
