@@ -266,7 +266,8 @@ def _plain(settings: list[Setting], asked: dict[str, Any]) -> CommandLine:
 
 def _check_file(image: str) -> None:
     """Refuses a missing photo now: the step itself would look for it after PyTorch is imported."""
-    if image != "-" and not glob.has_magic(image) and "://" not in image and not _exists(image):
+    tars = image.startswith("pipe:") or re.search(r"\{.*\}.*\.tar$", image)  # see grounding/shards/addresses.py
+    if image != "-" and not tars and not glob.has_magic(image) and "://" not in image and not _exists(image):
         raise InputError(f"{image}: no such image file")
 
 
