@@ -1,15 +1,15 @@
 """Answers about many images, one image after another, in memory that does not grow with their number."""
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 from tqdm import tqdm
 
 from grounding.answers import Answers, Grounding
-from grounding.images import Photo, image_name
+from grounding.images import Photo, image_name, is_one_image
 from grounding.runtime.ledger import Ledger, Skipped
 from grounding.text.phrases import Phrase
 from grounding.text.vocabulary import Vocabulary
@@ -39,7 +39,7 @@ class GroundingBatch(Iterator[Answers]):
 
     Raises:
         InputError: there is no phrase, a phrase is empty, the number of lists of phrases differs from the number of
-            images, or ``images`` is a single path.
+            images, or ``images`` is a single image.
     """
 
     def __init__(
@@ -54,9 +54,10 @@ class GroundingBatch(Iterator[Answers]):
         self.ledger = Ledger("images", cure="give images that can be read")
         self._ground, self._keep_images = ground, keep_images
         self._phrases, self._common = phrases, _common(phrases, vocabulary)
-        if isinstance(images, str | Path):
+        if is_one_image(images):
             name = image_name(images)
-            raise InputError(f"{name} is one image, not a list of images: call ground for it, or give [{name!r}]")
+            listed = repr(name) if isinstance(images, str | os.PathLike) else "image"
+            raise InputError(f"{name} is one image, not a list of images: call ground for it, or give [{listed}]")
         total = len(images) if isinstance(images, Sized) else None
         if not self._common and total not in (None, len(phrases)):
             raise InputError(self._mismatch(f"{total} images"))
@@ -68,7 +69,7 @@ class GroundingBatch(Iterator[Answers]):
 
     def _run(self, images: Iterable[Photo]) -> Iterator[Answers]:
         for number, image in enumerate(images):
-            name = image_name(image) if isinstance(image, str | Path) else f"image {number}"
+            name = image_name(image) if isinstance(image, str | os.PathLike) else f"image {number}"
             phrases = self._phrases_of(number)
             self.ledger.came_in(name)
             try:

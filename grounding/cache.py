@@ -20,7 +20,7 @@ from torch import Tensor
 
 from grounding.attention.topdown import Scene
 from grounding.grounder import Grounder
-from grounding.images import read_image
+from grounding.images import MAX_PANORAMA, read_image
 from grounding.runtime.artefacts import atomic_path
 from grounding.scene import GroundingScene
 from proposals import InputError, Proposals
@@ -67,6 +67,7 @@ MODULES = (
     "grounding.attention.verification",
     "grounding.attention.weights",
     "grounding.images",
+    "grounding.runtime.heic",
     "grounding.tagger.architectures",
     "grounding.tagger.cnns",
     "grounding.tagger.convolutional",
@@ -168,7 +169,7 @@ class Cache:
         Raises:
             InputError: the photo cannot be read, a phrase is empty, or the folder cannot be written.
         """
-        image, grounder = read_image(path), self.grounder
+        image, grounder = read_image(path, MAX_PANORAMA), self.grounder
         name = f"{Path(path).stem}-{sha256(Path(path).read_bytes()).hexdigest()[:16]}.npz"
         proposals = self._proposals(self._proposals_folder / name, image, Path(path).stem)
 

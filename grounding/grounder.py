@@ -1,6 +1,7 @@
 """Grounder: finds what phrases name in photos. The public class of the package."""
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from grounding.answers import Grounding
 from grounding.attention.topdown import TopDown
 from grounding.batch import GroundingBatch, Phrases
-from grounding.images import Photo, read_image
+from grounding.images import MAX_PANORAMA, Photo, read_image
 from grounding.runtime.device import checked_device
 from grounding.scene import GroundingScene, Settings
 from grounding.tagger.tagger import TagClassifier
@@ -18,6 +19,8 @@ from proposals import Proposer, SegmentProposer
 
 class Grounder:
     """Finds what phrases name in photos.
+
+    A grounder can be pickled, for example for the workers of a process pool.
 
     Args:
         tagger: the network; a phrase can be grounded if it contains one of its tags.
@@ -40,6 +43,10 @@ class Grounder:
         self.tagger, self.settings = tagger, settings or Settings()
         self.proposer = proposer or SegmentProposer()
         self.topdown = TopDown(tagger, self.settings.target)
+
+    def __reduce__(self) -> tuple[Callable[..., "Grounder"], tuple[object, ...]]:
+        # without the recorded network, which contains functions; the copy records it again
+        return Grounder, (self.tagger, self.proposer, self.settings)
 
     @classmethod
     def load(
@@ -133,7 +140,9 @@ class Grounder:
         """Runs the forward pass and computes the proposals of an image.
 
         Args:
-            image: a path, a binary file, a PIL image, or an array ``(H, W, 3)`` uint8 RGB.
+            image: a path, the bytes of a file, a binary file, a PIL image, an array or a tensor, see
+                ``grounding.images.read_image``. In a photo whose sides differ by more than 8:1, the network sees less
+                detail; at most 32:1.
             name: the name under which stored proposals of the image are found; by default that of its path, without the
                 suffix.
 
@@ -143,8 +152,8 @@ class Grounder:
         Raises:
             InputError: the image cannot be read, see ``grounding.images.read_image``.
         """
-        pixels = read_image(image)
-        if name is None and isinstance(image, str | Path):
+        pixels = read_image(image, MAX_PANORAMA)
+        if name is None and isinstance(image, str | os.PathLike):
             name = Path(image).stem
         scene = self.topdown.look(self.tagger.prepare(pixels, [self.settings.side]), self.settings.method)
         return GroundingScene(pixels, self.proposer(pixels, name), scene, self.tagger, self.topdown, self.settings)

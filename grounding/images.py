@@ -1,19 +1,27 @@
 """Reads photos as upright RGB arrays."""
 
+import os
+import sys
 import warnings
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from grounding.runtime.heic import HEIC_CURE, is_heic, register_heic
 from proposals.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Pillow's own limit. Without it, a file of a few kilobytes could fill the memory.
 MAX_PIXELS = cast(int, Image.MAX_IMAGE_PIXELS)
 MAX_ASPECT = 8  # longer side / shorter side
+MAX_PANORAMA = 32  # the same for photos that are grounded; the network sees those above MAX_ASPECT in less detail
 STRIP = 1 << 20  # pixels that are converted at a time; a copy of a large photo takes hundreds of megabytes
 FULL_SCALES = (1, 255, 1023, 4095, 16383, 65535)  # white in 0..1, and in grey images of 8 to 16 bits
 DARKEST = 16  # white divided by the smallest largest value of an image that is not refused
@@ -21,11 +29,15 @@ DARKEST = 16  # white divided by the smallest largest value of an image that is 
 NOT_READ = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 LONGEST = 255  # characters of a path in a message
 
-Photo = str | Path | BinaryIO | Image.Image | np.ndarray
+ROUNDING = 0.002  # how far resizing may take values beyond 0..1
+
+Photo: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | Tensor"
+)
 
 
 def read_image(source: Photo, max_aspect: float | None = MAX_ASPECT) -> NDArray[np.uint8]:
-    """Reads a photo from a path, an open file, a PIL image or an array.
+    """Reads a photo from a path, bytes, an open file, a PIL image, an array or a tensor.
 
     Images in grey, palette or CMYK modes become RGB, transparent pixels become white, and the orientation in the EXIF
     data is applied. Of an animation the first frame is used.
@@ -35,8 +47,13 @@ def read_image(source: Photo, max_aspect: float | None = MAX_ASPECT) -> NDArray[
     largest value is below a sixteenth of white (labels, for example), or a value is negative or above 65535. So are
     colour images with 16 bits per channel of which only 12 are used, because Pillow reads the upper 8 bits.
 
+    Arrays and tensors are grey, ``(H, W)``, or have 1 to 4 channels (grey, grey and alpha, RGB, RGBA), ``(H, W, C)`` or
+    ``(C, H, W)``. If both are possible, a tensor has its channels first and an array last. A batch of one image is
+    accepted. True is white; 255 is white in uint8; in other types white is found as in grey images with more bits.
+
     Args:
-        source: a path, a binary file, a PIL image, or an array ``(H, W, 3)`` uint8 RGB, which is returned unchanged.
+        source: a path (``~`` is the home folder), the bytes of a file, a binary file, a PIL image, an array or a
+            tensor. An array ``(H, W, 3)`` uint8 RGB is returned unchanged.
         max_aspect: the largest ratio of the longer to the shorter side; None for no limit.
 
     Returns:
@@ -45,10 +62,10 @@ def read_image(source: Photo, max_aspect: float | None = MAX_ASPECT) -> NDArray[
     Raises:
         InputError: the file does not exist, is not an image or is truncated; the image has more than ``MAX_PIXELS``
             pixels or a larger ratio than ``max_aspect``; it is unknown which value is white; the array has another
-            shape or type.
+            shape or type; the source is a URL, or HEIC and pillow-heif is not installed.
     """
-    if isinstance(source, np.ndarray):
-        array: NDArray[np.uint8] = _check_array(source)
+    if isinstance(source, np.ndarray) or _is_tensor(source):
+        array: NDArray[np.uint8] = _from_array(source)
     elif isinstance(source, Image.Image):
         array = _pixels(source, source)
     else:
@@ -60,7 +77,23 @@ def read_image(source: Photo, max_aspect: float | None = MAX_ASPECT) -> NDArray[
     return array
 
 
-def image_name(source: Photo) -> str:
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Replaces a leading ``~`` or ``~user`` of a path by the home folder.
+
+    Args:
+        path: any path.
+
+    Returns:
+        The path; unchanged if it exists as it is, or if the home folder is unknown.
+    """
+    given = Path(path)
+    try:
+        return given if given.exists() else given.expanduser()
+    except (OSError, RuntimeError, ValueError):
+        return given
+
+
+def image_name(source: object) -> str:
     """The name of an image for a message.
 
     Args:
@@ -69,31 +102,109 @@ def image_name(source: Photo) -> str:
     Returns:
         Its path, shortened if it is too long for one; "the image" for anything else.
     """
-    if not isinstance(source, str | Path):
+    if not isinstance(source, str | os.PathLike):
         return "the image"
     text = str(source)
     return text if len(text) <= LONGEST else f"{text[:60]}…"
 
 
-def _check_array(array: np.ndarray) -> NDArray[np.uint8]:
-    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size:
-        if array.max() == 1:
-            raise InputError("the values of the image array are 0 and 1 only, which is black: multiply them by 255")
+def is_one_image(value: object) -> bool:
+    """Whether a value is one image, not a collection of images.
+
+    Args:
+        value: an image (see :func:`read_image`), or an iterable of images.
+
+    Returns:
+        True for anything but an iterable of images. An array or a tensor with four axes is a batch of images.
+    """
+    if isinstance(value, np.ndarray) or _is_tensor(value):
+        return cast(Any, value).ndim < 4
+    kinds = str | os.PathLike | bytes | bytearray | memoryview | Image.Image
+    return isinstance(value, kinds) or hasattr(value, "read")
+
+
+def _is_tensor(source: object) -> bool:
+    torch = sys.modules.get("torch")  # whoever has a tensor has imported PyTorch
+    return torch is not None and isinstance(source, torch.Tensor)
+
+
+def _from_array(source: Any) -> NDArray[np.uint8]:
+    """Converts an array or a tensor to ``(H, W, 3)`` uint8; an array of this kind is returned unchanged."""
+    array = source if isinstance(source, np.ndarray) else _of_tensor(source)
+    given = f"{array.shape} {array.dtype}"
+    if array.ndim == 4 and len(array) == 1:
+        array = array[0]
+    if array.ndim == 4:
+        raise InputError(f"the array {given} is a batch of {len(array)} images: give one, or the list to ground_batch")
+    first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+    if first and (array.shape[2] > 4 or (array is not source and not isinstance(source, np.ndarray))):
+        array = array.transpose(1, 2, 0)
+    array = array[:, :, None] if array.ndim == 2 else array
+    if array.ndim != 3 or not 1 <= array.shape[2] <= 4 or not array.size or array.dtype.kind not in "buif":
+        raise InputError(
+            f"an image array must be (H, W), (H, W, C) or (C, H, W) and contain numbers, with C from 1 to 4, not "
+            f"{given}: convert it with PIL.Image.fromarray, or to RGB"
+        )
+    if array.shape[0] * array.shape[1] > MAX_PIXELS and array.dtype != np.uint8:
+        raise InputError(f"the image has more than {MAX_PIXELS} pixels; make it smaller")
+    return _rgb_of(_bytes_of(array))
+
+
+def _of_tensor(tensor: Any) -> NDArray[Any]:
+    try:
+        floating = tensor.is_floating_point()
+        return cast(NDArray[Any], (tensor.detach().float() if floating else tensor.detach()).cpu().numpy())
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise InputError(f"the image tensor has no values that can be read ({error}): give a dense tensor") from error
+
+
+def _bytes_of(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """Scales the values of an array to 0..255."""
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    low, high = float(array.min()), float(array.max())  # NaN if a value is NaN
+    if array.dtype.kind in "ui" and low >= 0 and high == 1:
+        raise InputError("the values of the image array are 0 and 1 only, which is black: multiply them by 255")
+    if array.dtype == np.uint8:
         return array
-    cure = "convert it with PIL.Image.fromarray, or to RGB"
-    if array.ndim == 3 and array.shape[2] == 3 and array.size:
-        cure = "scale its values to 0..255 and convert them with .astype(np.uint8)"
-    raise InputError(f"an image array must be (H, W, 3) uint8, not {array.shape} {array.dtype}: {cure}")
+    if array.dtype.kind == "f" and -ROUNDING <= low < 0 <= high <= 1:
+        low = 0
+    if array.dtype.kind == "f" and 1 < high <= 1 + ROUNDING:
+        high = 1
+    white = _white_of(low, high)
+    if white is None:
+        cure = "undo its normalisation and give" if low < 0 else "give"
+        raise InputError(
+            f"the image array has values from {low:g} to {high:g} ({array.dtype}), and it is unknown which of them is "
+            f"white: {cure} uint8 values in 0..255, or floats in 0..1"
+        )
+    scaled = np.empty(array.shape, np.uint8)
+    for row, values in enumerate(array):
+        scaled[row] = np.rint(np.clip(values.astype(np.float64) * (255 / white), 0, 255))
+    return scaled
 
 
-def _check_path(source: str | Path) -> None:
+def _rgb_of(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Converts ``(H, W, C)`` to RGB; transparent pixels become white."""
+    channels = array.shape[2]
+    if channels == 3:
+        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+    if channels == 1:
+        return np.repeat(array, 3, axis=2)
+    # RGBA in Pillow, as files are converted
+    full = array if channels == 4 else array[:, :, [0, 0, 0, 1]]
+    return np.asarray(_to_rgb(Image.fromarray(np.ascontiguousarray(full)))).copy()
+
+
+def _check_path(source: str | os.PathLike[str]) -> None:
     name, text = image_name(source), str(source)
     if text.startswith("data:"):
         raise InputError(f"{name} is a data URL: decode it with base64.b64decode and give io.BytesIO(data)")
     if "://" in text:
-        raise InputError(f"{name} is a URL: download the photo and give its path")
+        cure = "download the photo (curl -o photo.jpg URL) and give its path"
+        raise InputError(f"{name} is a URL: {cure}, or io.BytesIO(urllib.request.urlopen(URL).read())")
     try:
-        exists = Path(source).is_file()
+        exists = expanded(source).is_file()
     except OSError:  # the name is too long
         exists = False
     if not exists and len(text) > LONGEST:
@@ -103,13 +214,16 @@ def _check_path(source: str | Path) -> None:
         raise InputError(f"{name}: no such image file")
 
 
-def _open(source: str | Path | BinaryIO) -> Image.Image:
-    name = image_name(source)
-    if isinstance(source, str | Path):
+def _open(source: object) -> Image.Image:
+    name, file = image_name(source), source
+    if isinstance(source, str | os.PathLike):
         _check_path(source)
+        file = expanded(source)
     elif isinstance(source, bytes | bytearray | memoryview):
-        raise InputError("the image is given as bytes: give io.BytesIO(data)")
-    image = _identify(source, name)
+        file = BytesIO(source)
+    elif not callable(getattr(source, "read", None)):
+        raise InputError(f"{type(source).__name__} is no image: give a path, bytes, a PIL image, an array or a tensor")
+    image = _identify(cast("str | Path | BinaryIO", file), name)
     if image.format in NOT_READ:
         image.close()
         raise InputError(f"{name} is in the format {image.format}, which is not read: save it as JPEG or PNG")
@@ -118,17 +232,42 @@ def _open(source: str | Path | BinaryIO) -> Image.Image:
 
 def _identify(source: str | Path | BinaryIO, name: str) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(source)
+        return _opened(source)
     except UnidentifiedImageError as error:
-        raise InputError(f"{name} cannot be read as an image") from error
+        if not is_heic(_head(source)):
+            raise InputError(f"{name} cannot be read as an image") from error
+        raise InputError(f"{name} is a HEIC photo: {HEIC_CURE}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{name} has more than {MAX_PIXELS} pixels; make it smaller") from error
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # Pillow's readers may raise any exception on a broken file
         raise InputError(f"{name} cannot be read as an image ({error})") from error
+
+
+def _opened(source: str | Path | BinaryIO) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            return Image.open(source)
+        except UnidentifiedImageError:
+            if not is_heic(_head(source)) or not register_heic():
+                raise
+            return Image.open(source)
+
+
+def _head(source: str | Path | BinaryIO) -> bytes:
+    """The first bytes of a file; empty if they cannot be read."""
+    try:
+        if isinstance(source, str | Path):
+            with Path(source).open("rb") as file:
+                return file.read(12)
+        source.seek(0)
+        head = source.read(12)
+        source.seek(0)
+    except (OSError, AttributeError, ValueError):
+        return b""
+    return head if isinstance(head, bytes) else b""
 
 
 def _pixels(image: Image.Image, source: Photo) -> NDArray[np.uint8]:
@@ -176,13 +315,20 @@ def _full_scale(image: Image.Image, name: str) -> int:
     """The value of white in a grey image with more than 8 bits, see :func:`read_image`."""
     ranges = [(pixels.min(), pixels.max()) for pixels in (np.asarray(strip) for _, strip in _strips(image))]
     low, high = float(np.min(ranges)), float(np.max(ranges))  # NaN if a value is NaN
-    known = low >= 0 and high <= FULL_SCALES[-1]
-    white = next((scale for scale in FULL_SCALES if high <= scale), 0)
-    if not known or (white > 1 and DARKEST * high < white):
+    white = _white_of(low, high)
+    if white is None:
         raise InputError(
             f"{name} has grey values from {low:g} to {high:g} (mode {image.mode}), and it is unknown which of them is "
             "white: scale them to 0..255 and convert the image to mode L"
         )
+    return white
+
+
+def _white_of(low: float, high: float) -> int | None:
+    """The value of white if the smallest and the largest value are these; None if it is unknown."""
+    white = next((scale for scale in FULL_SCALES if high <= scale), None)
+    if white is None or not low >= 0 or (white > 1 and DARKEST * high < white):
+        return None
     return white
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
+from grounding.images import expanded
+from grounding.runtime.heic import HEIC_CURE, HEIC_SUFFIXES, reads_heic
 from grounding.runtime.hidden import is_hidden, visible
 from grounding.runtime.ledger import Ledger
 from proposals.errors import InputError
@@ -20,10 +22,10 @@ SUFFIXES = {
     ".psd", ".pxr", ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".tga", ".tif", ".tiff", ".vda", ".vst", ".webp", ".xbm",
     ".xpm",
 }  # fmt: skip
-# photos that Pillow does not read
+# photos that Pillow does not read; HEIC with pillow-heif
 UNREAD = {
-    ".3fr", ".arw", ".cr2", ".cr3", ".dng", ".eps", ".heic", ".heif", ".hif", ".jxl", ".jxr", ".nef", ".orf", ".raf",
-    ".rw2", ".srw", ".svg",
+    ".3fr", ".arw", ".cr2", ".cr3", ".dng", ".eps", ".heic", ".heics", ".heif", ".heifs", ".hif", ".jxl",
+    ".jxr", ".nef", ".orf", ".raf", ".rw2", ".srw", ".svg",
 }  # fmt: skip
 PACKED = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"}
 UNREAD_FORMAT = "in a format that is not read"
@@ -195,6 +197,7 @@ def find_photos(source: str | Sequence[str]) -> PhotoList:
     """
     if not isinstance(source, str):
         return _of_several([find_photos(part) for part in source])
+    source = str(expanded(source)) if source.startswith("~") else source
     left_out = Ledger("files", source, CURE)
     folder, exists = _look_up(source)
     if folder:
@@ -232,7 +235,7 @@ def _look_up(source: str) -> tuple[bool, bool]:
 
 def _of_folder(root: Path, left_out: Ledger) -> list[Path]:
     """The photos in a folder and its subfolders, sorted by their paths. Lists everything else in the ledger."""
-    found = []
+    found, read = [], HEIC_SUFFIXES if reads_heic() else frozenset[str]()
     for folder, folders, names in os.walk(root, onerror=lambda error: _leave_out_folder(left_out, error)):
         here = Path(folder)
         for name in [name for name in sorted(folders) if is_hidden(Path(name)) or (here / name).is_symlink()]:
@@ -243,13 +246,17 @@ def _of_folder(root: Path, left_out: Ledger) -> list[Path]:
         for name in sorted(names):
             if is_hidden(Path(name)):
                 _leave_out(left_out, here / name, "hidden")
-            elif Path(name).suffix.lower() in UNREAD:
-                _leave_out(left_out, here / name, UNREAD_FORMAT, detail=f"{Path(name).suffix}: convert it to JPEG")
-            elif Path(name).suffix.lower() not in SUFFIXES:
+            elif Path(name).suffix.lower() in UNREAD - read:
+                _leave_out(left_out, here / name, UNREAD_FORMAT, detail=_unread(Path(name).suffix))
+            elif Path(name).suffix.lower() not in SUFFIXES | read:
                 _leave_out(left_out, here / name, "not a photo", detail=_not_a_photo(Path(name).suffix))
             else:
                 found.append(here / name)
     return sorted(found)
+
+
+def _unread(suffix: str) -> str:
+    return f"{suffix}: {HEIC_CURE if suffix.lower() in HEIC_SUFFIXES else 'convert it to JPEG'}"
 
 
 def _not_a_photo(suffix: str) -> str:

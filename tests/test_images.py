@@ -144,8 +144,8 @@ PIXELS = "iVBORw0KGgo" * 50
     (PIXELS, "iVBORw0KGgo.*… .550 characters. is no path of a file: decode base64 text and give io.BytesIO"),
     ("/9j/" * 3000, ".12,000 characters. is no path of a file"),
     ("data:image/png;base64,iVBO", "is a data URL: decode it with base64.b64decode and give io.BytesIO"),
-    ("https://example.org/a.jpg", "is a URL: download the photo and give its path"),
-    (b"\x89PNG", "the image is given as bytes: give io.BytesIO"),
+    ("https://example.org/a.jpg", "a.jpg is a URL: download the photo .curl -o photo.jpg URL. and give its path"),
+    (b"\x89PNG", "the image cannot be read as an image"),
     ("a\0.jpg", "no such image file"),
 ])  # fmt: skip
 def test_text_and_bytes_are_not_paths(source, message):
@@ -195,13 +195,6 @@ def test_unreadable_files_are_refused(tmp_path):
         read_image(tmp_path / "missing.jpg")
     with pytest.raises(InputError, match="no such image file"):
         read_image(tmp_path)
-
-
-@pytest.mark.parametrize("array", [np.zeros((4, 4)), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8),
-                                   np.zeros((0, 4, 3), np.uint8)])  # fmt: skip
-def test_invalid_arrays_are_refused(array):
-    with pytest.raises(InputError, match=r"must be \(H, W, 3\) uint8, not .*: (convert|scale)"):
-        read_image(array)
 
 
 def test_a_very_long_image_is_refused():

@@ -90,6 +90,20 @@ def test_longer_tags_come_first():
     assert Phrase.parse("hot dog hot", vocabulary).tags == ("hot dog", "hot")
 
 
+@pytest.mark.parametrize(("text", "expected"), [
+    ("dog🐕", ["dog", "🐕"]), ("🐕dog's ball", ["🐕", "dog", "ball"]), ("a dog's🐕", ["a", "dog", "🐕"]),
+    ("❤️ a cat", ["❤️", "a", "cat"]), ("👩‍🚀s", ["👩‍🚀", "s"]), ("3️⃣ dogs", ["3", "dogs"]), ("🏳️‍🌈flag", ["🏳️‍🌈", "flag"]),
+    ("می‌خواهم", ["می‌خواهم"]),
+])  # fmt: skip
+def test_emoji_are_words_of_their_own(text, expected):
+    assert words(text) == expected
+
+
+def test_an_emoji_beside_a_word_does_not_hide_it():
+    phrase = Phrase.parse("dog🐕", Vocabulary(["dog"]))
+    assert (phrase.tags, phrase.skipped) == (("dog",), ("🐕",))
+
+
 def test_a_function_word_is_found_if_it_is_a_tag():
     assert Phrase.parse("the one behind", Vocabulary(("behind",))) == Phrase("the one behind", ("behind",), ("one",))
 

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from proposals.errors import InputError
 
+LONGEST = 8  # longer side of what the network sees, relative to the setting of its shorter side
+SMALLEST_SIDE = 224  # pixels; the networks need as many
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -75,6 +78,27 @@ def resize(pixels: NDArray[np.uint8], size: Sequence[int]) -> Tensor:
     )
     # reshape sets the strides of the one image as torchvision does
     return (resized if native else resized.round_().to(torch.uint8)).reshape(1, 3, *shape)
+
+
+def network_size(shape: Sequence[int], side: int) -> list[int]:
+    """The size at which the network sees a photo. It limits the cost of photos with sides that differ by more than 8:1.
+
+    Such a photo has as many pixels on the longer side as one of 8:1. Its shorter side is reduced, but not below
+    ``SMALLEST_SIDE``. Beyond this, the photo is squeezed along its longer side.
+
+    Args:
+        shape: height and width of the photo in pixels.
+        side: the shorter side of the result in pixels.
+
+    Returns:
+        ``[side]``; for a panorama ``[height, width]``.
+    """
+    short, long = sorted(shape)
+    if long <= LONGEST * short:
+        return [side]
+    longest = LONGEST * side
+    reduced = max(min(side, SMALLEST_SIDE), longest * short // long)
+    return [reduced, longest] if shape[0] < shape[1] else [longest, reduced]
 
 
 def _with_shorter_side(shape: Sequence[int], side: int) -> list[int]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from grounding.tagger.architectures import ARCHITECTURES
-from grounding.tagger.preprocessing import Preprocessing, resize
+from grounding.tagger.preprocessing import Preprocessing, network_size, resize
 from grounding.tagger.presence import PresenceModel, presence_path
 from grounding.tagger.tensors import read_tensors, write_tensors
 from grounding.text.lexicon import lexicon_path, load_lexicon
@@ -100,11 +100,14 @@ class TagClassifier(nn.Module):
 
         Args:
             pixels: ``(H, W, 3)`` uint8 RGB.
-            size: ``[shorter side]`` or ``[height, width]`` of the result, in pixels.
+            size: ``[shorter side]`` or ``[height, width]`` of the result, in pixels. The shorter side is less for a
+                panorama, see :func:`grounding.tagger.preprocessing.network_size`.
 
         Returns:
             ``(1, 3, h, w)`` float32, preprocessed.
         """
+        if len(size) == 1:
+            size = network_size(pixels.shape[:2], size[0])
         # resized on the CPU, so that the input is the same on every device
         return self.preprocessing(resize(pixels, size)).to(self.classifier.weight.device)
 

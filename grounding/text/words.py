@@ -19,16 +19,17 @@ FUNCTION_WORDS = _read_words("function_words.txt")
 _APOSTROPHES = "'\u2018\u2019\u201b\u02bc\uff07`\u00b4"
 _HYPHENS = "-\u2010\u2011\ufe63\uff0d"
 # Characters that separate words: spaces, controls, invisible marks, and the punctuation of ASCII, Latin-1, Hebrew,
-# Arabic, CJK and full-width forms. All other characters, such as letters of any script, are part of words.
+# Arabic, CJK and full-width forms, and marks that choose how an emoji looks. Letters of any script are part of words.
 _BREAKS = (
     r"\s\x00-\x1f!-/:-@\[-`{-\xa9\xab-\xb1\xb4\xb6-\xb8\xbb\xbf\u02bc\u05be\u060c\u061b\u061f\u200b\u200e-\u205e"
-    r"\u2060-\u206f\u3000-\u3003\u3008-\u3011\ufe50-\ufe6b\ufeff\uff01-\uff0f\uff1a-\uff20\uff5f-\uff65"
+    r"\u2060-\u206f\u3000-\u3003\u3008-\u3011\u20e3\ufe00-\ufe0f\ufe50-\ufe6b\ufeff\uff01-\uff0f\uff1a-\uff20\uff5f-\uff65"
 )
-# Emoji are words of their own: "dog🐕" is a dog, and a word that no tag covers
-_EMOJI = r"\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff"
+# Emoji and pictographs. A run of them is a word of its own, also beside letters ("dog\U0001f415").
+_EMOJI = r"\u2190-\u23ff\u25a0-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff"
 _LETTERS = f"[^{_BREAKS}{_EMOJI}]+"
-_WORD = re.compile(f"{_LETTERS}(?:[{_HYPHENS}{_APOSTROPHES}]{_LETTERS})*|[{_EMOJI}][{_EMOJI}\u200d\ufe0f]*")
-_CLITICS = re.compile(f"[{_APOSTROPHES}](?:s|m|d|re|ve|ll)(?![^{_BREAKS}])", re.IGNORECASE)
+_PICTURES = f"[{_EMOJI}][{_EMOJI}\u200d\ufe0f\U000e0020-\U000e007f]*"
+_WORD = re.compile(f"{_PICTURES}|{_LETTERS}(?:[{_HYPHENS}{_APOSTROPHES}]{_LETTERS})*")
+_CLITICS = re.compile(f"[{_APOSTROPHES}](?:s|m|d|re|ve|ll)(?![^{_BREAKS}{_EMOJI}])", re.IGNORECASE)
 _HYPHEN = re.compile(f"[{_HYPHENS}]")
 
 # words in captions for which simplemma and the endings below are wrong; an empty entry has no other form
@@ -72,7 +73,7 @@ def normalize(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Splits a text into words. A hyphenated word is one word; a possessive 's is left out.
+    """Splits a text into words. A hyphenated word is one word; a possessive 's is left out; emoji are a word.
 
     >>> words("A man's blue-striped T-shirt, 2 dogs!")
     ['A', 'man', 'blue-striped', 'T-shirt', '2', 'dogs']
