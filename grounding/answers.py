@@ -20,7 +20,7 @@ ABSENT = "probably not in this photo"  # how people read ``present=False``
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Grounding:
-    """The answer to one phrase. A terminal prints it as one line, a notebook shows its overlay.
+    """The answer to one phrase. ``print`` writes it as one line, a notebook shows its overlay.
 
     Attributes:
         phrase: the phrase as the caller wrote it, its tags, and the words that no tag covers.
@@ -93,6 +93,19 @@ class Grounding:
         skipped = f", skipped={self.phrase.skipped}" if self.phrase.skipped else ""
         return f"Grounding({self.phrase.text!r}: {result}{skipped})"
 
+    def __str__(self) -> str:
+        parts = []
+        if self.groundable:
+            parts = [f"box {' '.join(f'{side:.0f}' for side in self.boxes[0])}", f"score {self.scores[0]:.2f}"]
+        if self.presence is not None:
+            parts.append(f"presence {self.presence:.2f}")
+        if self.phrase.read_as:
+            parts.append(f"read as {self.phrase.read_as}")
+        if self.phrase.skipped:
+            parts.append(f"not known: {', '.join(self.phrase.skipped)}")
+        verdict = f"{ABSENT}: " if self.absent else "" if self.groundable else "not groundable: "
+        return f"{' '.join(self.phrase.text.split())}: {verdict}{', '.join(parts)}"
+
     def overlay(self) -> Image.Image:
         """Draws the photo under the phrase's heat map, with the best box in white and the phrase above.
 
@@ -152,7 +165,7 @@ def _maximum(attention: NDArray[np.float64], size: tuple[int, int]) -> tuple[flo
 
 
 class Answers(NamedTuple):
-    """The answers about one image.
+    """The answers about one image. A notebook shows them beside each other if they contain their image.
 
     Attributes:
         image: the image's name.
@@ -163,3 +176,7 @@ class Answers(NamedTuple):
     image: str
     size: tuple[int, int]
     groundings: Sequence[Grounding]
+
+    def _repr_html_(self) -> str | None:
+        show = getattr(self.groundings, "_repr_html_", None)
+        return show() if show else None

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from grounding.answers import Answers, Grounding
 from grounding.images import Photo, image_name, is_one_image
+from grounding.pictures.groundings import Groundings
 from grounding.runtime.ledger import Ledger, Skipped
 from grounding.text.phrases import Phrase
 from grounding.text.vocabulary import Vocabulary
@@ -79,7 +80,7 @@ class GroundingBatch(Iterator[Answers]):
                 continue
             self.ledger.keep()
             if not self._keep_images:
-                groundings = [replace(answer, image=None) for answer in groundings]
+                groundings = Groundings(replace(answer, image=None) for answer in groundings)
             yield Answers(name, groundings[0].size, groundings)
         self.ledger.check()
         if self.ledger.reasons:

@@ -1,5 +1,6 @@
 """Pictures of attention: a map as heat over its photo, the best box, and a caption."""
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +12,11 @@ from PIL import Image, ImageDraw, ImageFont
 LONGEST = 1200  # pixels of a picture's longer side
 # The font of matplotlib: Pillow's own has Latin letters only. Chinese and emoji are empty boxes in this one, too.
 FONT = str(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
-OPACITY = 0.65  # of the heat at its maximum
+COLOUR = 0.4  # how much of the photo's colour stays under the heat, so that it is visible on an orange suit, too
+OPACITY = 0.75  # of the heat at its maximum
+# The part of matplotlib's inferno that is shown: its dark end is invisible on dark photos, its pale end on light ones.
+INFERNO = (0.25, 0.88)
+LEVELS = 1024  # steps in which the values of a map are compared
 GREY = "#9a9a9a"  # of what is probably not in the photo
 
 
@@ -34,14 +39,12 @@ def overlay(
     scale = scale_of(image)
     picture = heated(image, attention, scale)
     width = max(2, max(picture.size) // 250)
-    _box(ImageDraw.Draw(picture), box * scale, width, GREY if absent else "white")
-    if absent:
-        _gaps(ImageDraw.Draw(picture), box * scale, width)
-    return _captioned(picture, caption, absent)
+    draw_box(ImageDraw.Draw(picture), (box * scale).tolist(), width, GREY if absent else "white", bool(absent))
+    return captioned(picture, [(text, colour) for text, colour in ((caption, "white"), (absent, GREY)) if text])
 
 
 def heated(image: NDArray[np.uint8], attention: NDArray[np.float64], scale: float) -> Image.Image:
-    """Draws the heat of a map over a photo.
+    """Draws the heat of a map over a photo, in the colours of inferno; hotter places are more opaque.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB.
@@ -52,14 +55,19 @@ def heated(image: NDArray[np.uint8], attention: NDArray[np.float64], scale: floa
         An RGB picture.
     """
     size = scaled_size(image, scale)
-    photo = np.asarray(Image.fromarray(image).resize(size), dtype=np.float64)
+    resized = Image.fromarray(image).resize(size)
+    pale = Image.blend(resized.convert("L").convert("RGB"), resized, COLOUR)
+    photo = np.asarray(pale, dtype=np.float64)
     heat = heat_of(attention, size)[..., None]
-    colours = mpl.colormaps["inferno"](heat[..., 0])[..., :3] * 255
+    colours = mpl.colormaps["inferno"](np.interp(heat[..., 0], (0, 1), INFERNO))[..., :3] * 255
     return Image.fromarray((photo * (1 - OPACITY * heat) + colours * OPACITY * heat).astype(np.uint8))
 
 
 def heat_of(attention: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Computes the heat that is shown for a map: the square root of its values divided by their maximum.
+    """Computes the heat that is shown for a map: the share of its mass at places with a lower value.
+
+    The hottest places that have half of the mass together have a heat above 0.5, however the mass is distributed. The
+    heat of an even map is 0.5.
 
     Args:
         attention: ``(h, w)``, >= 0, the map.
@@ -69,7 +77,15 @@ def heat_of(attention: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np
         ``(height, width)`` in 0..1.
     """
     heat = np.asarray(Image.fromarray(attention.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
-    return (heat / heat.max()).clip(0, 1) ** 0.5 if heat.max() > 0 else np.zeros_like(heat)
+    if not heat.max() > 0:
+        return np.zeros_like(heat)
+    values = (heat / heat.max()).clip(0, 1)
+    levels = np.rint(np.sqrt(values) * (LEVELS - 1)).astype(np.int64)
+    masses = np.bincount(levels.ravel(), values.ravel(), minlength=LEVELS)
+    below = (masses.cumsum() - masses / 2) / masses.sum()
+    below[0] = 0
+    shown: NDArray[np.float32] = below[levels].astype(np.float32)
+    return shown
 
 
 def scale_of(image: NDArray[np.uint8]) -> float:
@@ -83,14 +99,25 @@ def scaled_size(image: NDArray[np.uint8], scale: float) -> tuple[int, int]:
     return max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
 
 
-def _box(draw: ImageDraw.ImageDraw, box: NDArray[np.float64], width: int, colour: str) -> None:
-    """Draws a light line on a black one, which is visible on any photo."""
-    x1, y1, x2, y2 = box
+def draw_box(draw: ImageDraw.ImageDraw, box: Sequence[float], width: int, colour: str, dashed: bool = False) -> None:
+    """Draws the box as a light line on a black one, which is visible on any photo.
+
+    Args:
+        draw: draws on the picture.
+        box: x1 y1 x2 y2, half-open, in pixels of the picture.
+        width: of the light line, in pixels.
+        colour: of the light line.
+        dashed: whether the line has black gaps.
+    """
+    x1, y1 = box[:2]
+    x2, y2 = max(box[2], x1 + 4), max(box[3], y1 + 4)
     draw.rectangle((x1, y1, x2 - 1, y2 - 1), outline="black", width=width + 2)
     draw.rectangle((x1 + 1, y1 + 1, x2 - 2, y2 - 2), outline=colour, width=width)
+    if dashed:
+        _gaps(draw, (x1, y1, x2, y2), width)
 
 
-def _gaps(draw: ImageDraw.ImageDraw, box: NDArray[np.float64], width: int) -> None:
+def _gaps(draw: ImageDraw.ImageDraw, box: Sequence[float], width: int) -> None:
     """Draws black gaps over the line of a box, which make it dashed. The corners have none."""
     (x1, y1, x2, y2), dash, thick = box, 4 * width, width + 1
     for x, y in product(np.arange(x1 + dash, x2 - 2 * dash, 2 * dash), (y1, y2 - 1 - thick)):
@@ -99,11 +126,20 @@ def _gaps(draw: ImageDraw.ImageDraw, box: NDArray[np.float64], width: int) -> No
         draw.rectangle((x, y, x + thick, y + dash), "black")
 
 
-def _captioned(picture: Image.Image, caption: str, note: str) -> Image.Image:
-    """Adds lines of text above a picture: the caption in white, the note in grey."""
+def captioned(picture: Image.Image, texts: Sequence[tuple[str, str]]) -> Image.Image:
+    """Adds lines of text above a picture.
+
+    Args:
+        picture: an RGB picture.
+        texts: (text, colour) pairs. Lines that are too long are wrapped.
+
+    Returns:
+        An RGB picture; the picture itself if there is no text.
+    """
+    if not texts:
+        return picture
     height = max(14, max(picture.size) // 28)
     font = ImageFont.truetype(FONT, height)
-    texts = [(text, colour) for text, colour in ((caption, "white"), (note, GREY)) if text]
     lines = [(line, colour) for text, colour in texts for line in _wrapped(text, font, picture.width - height)]
     step = 3 * height // 2
     above = step * len(lines) + height // 2

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from grounding.answers import Grounding
 from grounding.attention.topdown import TopDown
 from grounding.batch import GroundingBatch, Phrases
 from grounding.images import MAX_PANORAMA, Photo, read_image
+from grounding.pictures.groundings import Groundings
 from grounding.runtime.device import checked_device
 from grounding.scene import GroundingScene, Settings
 from grounding.tagger.tagger import TagClassifier
@@ -90,7 +90,7 @@ class Grounder:
         vote: float | None = None,
         presence: float | None = None,
         rivalry: float | None = None,
-    ) -> list[Grounding]:
+    ) -> Groundings:
         """Answers phrases about one image. Equals ``look(image).ground(phrases)``.
 
         Args:

@@ -118,8 +118,8 @@ def is_one_image(value: object) -> bool:
         True for anything but an iterable of images. An array or a tensor with four axes is a batch of images.
     """
     if isinstance(value, np.ndarray) or _is_tensor(value):
-        return cast(Any, value).ndim < 4
-    kinds = str | os.PathLike | bytes | bytearray | memoryview | Image.Image
+        return bool(cast(Any, value).ndim < 4)
+    kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
     return isinstance(value, kinds) or hasattr(value, "read")
 
 

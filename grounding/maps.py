@@ -6,9 +6,24 @@ a grounding. The paper blurs the maps of Grad, Deconv and LRP (Sec. 4.1), and do
 removed before.
 """
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+class MapSource(Protocol):
+    """Computes attention maps of one image at one target: a ``grounding.attention.topdown.Scene``, or a cache."""
+
+    @property
+    def score_maps(self) -> Tensor:
+        """``(1, tags, h', w')``, the tagger's scores at each of its positions."""
+        ...
+
+    def attend(self, signals: Tensor, method: str, /) -> Tensor | list[Tensor]:
+        """Returns the maps ``(1, W, h, w)`` of W words, given as distributions over the tags, ``(W, tags)``."""
+        ...
 
 
 def blur(maps: Tensor, share: float = 0.02) -> Tensor:

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from numbers import Real
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import sparse
 from torch import Tensor
 
@@ -16,7 +17,8 @@ from grounding.answers import Grounding, likely_point
 from grounding.attention.atlas import Atlas, check_box
 from grounding.attention.methods import METHODS
 from grounding.attention.topdown import TopDown
-from grounding.maps import blur, resize_mass
+from grounding.maps import MapSource, blur, resize_mass
+from grounding.pictures.groundings import Groundings
 from grounding.rescoring import contest, first_box, rescore, suppress, vote, vote_overlaps, winning
 from grounding.tagger.presence import phrase_presence, word_presence
 from grounding.tagger.tagger import TagClassifier
@@ -83,19 +85,6 @@ class Settings:
         return METHODS[self.method].focus if self.vote else None
 
 
-class MapSource(Protocol):
-    """Computes attention maps of one image at one target: a ``grounding.attention.topdown.Scene``, or a cache."""
-
-    @property
-    def score_maps(self) -> Tensor:
-        """``(1, tags, h', w')``, the tagger's scores at each of its positions."""
-        ...
-
-    def attend(self, signals: Tensor, method: str, /) -> Tensor | list[Tensor]:
-        """Returns the maps ``(1, W, h, w)`` of W words, given as distributions over the tags, ``(W, tags)``."""
-        ...
-
-
 class Ranked(NamedTuple):
     """The boxes of a question.
 
@@ -159,7 +148,7 @@ class GroundingScene:
         vote: float | None = None,
         presence: float | None = None,
         rivalry: float | None = None,
-    ) -> list[Grounding]:
+    ) -> Groundings:
         """Finds the boxes of each phrase.
 
         The maps of words and the masses of phrases are kept. So a second call with the same phrases needs no further
@@ -195,10 +184,24 @@ class GroundingScene:
         }
         answered.pop((), None)
         ranked = dict(zip(answered, self._rank(answered, settings), strict=True)) if answered else {}
-        return [
+        return Groundings(
             self._answer(phrase, presence, ranked.get(_words(phrase)), settings)
             for phrase, presence in zip(parsed, presences, strict=True)
-        ]
+        )
+
+    def show(self, phrases: Sequence[str]) -> Image.Image:
+        """Answers phrases and draws them beside each other; a notebook shows the picture.
+
+        Args:
+            phrases: what to find.
+
+        Returns:
+            An RGB picture, see ``grounding.pictures.board``.
+
+        Raises:
+            InputError: see :meth:`ground`.
+        """
+        return self.ground(phrases).picture()
 
     def prepare(self, phrases: Sequence[str], method: str | None = None) -> None:
         """Computes the maps of the phrases' words in one pass, so that :meth:`ground` needs none.

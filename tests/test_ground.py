@@ -152,7 +152,7 @@ def test_an_existing_file_is_not_a_pattern(album):
 
 REFUSALS = {
     "format": ({"form": "xml"}, "there is no format 'xml'; choose one of json, jsonl, csv, coco"),
-    "pictures": ({"pictures": "gif"}, "pictures='gif' is not a picture format; choose one of png, svg, or null"),
+    "pictures": ({"pictures": "gif"}, "pictures='gif' is not a picture format; choose one of png, svg, one, or null"),
     "boxes": ({"boxes": 0}, "boxes=0 must be a whole number, 1 or more"),
     "half a box": ({"boxes": 1.5}, "boxes=1.5 must be a whole number, 1 or more"),
     "no image": ({"image": None}, "no image: set image=PHOTO, image=FOLDER, or image=- for the standard input"),

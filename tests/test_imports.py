@@ -21,7 +21,7 @@ LAYERS = [
     {"shards"},
     {"attention"},
     {"tagger"},
-    {"answers", "draw", "exports", "rescoring", "svg"},
+    {"answers", "draw", "exports", "pictures", "rescoring", "svg"},
     {"batch", "cache", "grounder", "scene"},
     {"steps"},
     {"page"},

@@ -1,30 +1,24 @@
 """The step ``ground``: finds phrases in images, and writes boxes and overlays."""
 
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from grounding.answers import ABSENT, Answers, Grounding
 from grounding.batch import GroundingBatch
 from grounding.exports import FORMATS, Format, write_map
 from grounding.grounder import Grounder
 from grounding.photos import MAX_BYTES, UNREAD_FORMAT, PhotoList, find_photos
-from grounding.runtime.artefacts import atomic_path
 from grounding.runtime.ledger import SKIPPED, Ledger
 from grounding.shards.addresses import find_shards
 from grounding.steps.ground_shards import ShardOptions, ground_shards
-from grounding.svg import svg
+from grounding.steps.pictures import PictureWriter, check_pictures, file_name
 from grounding.text.phrases import read_phrases
 from proposals.errors import InputError, SkippedError
 
 STDIN = "-"
-PICTURES = ("png", "svg")
 
 
 def ground(
@@ -53,7 +47,8 @@ def ground(
         output: the folder to write to.
         form: the format of the answers, a name in ``grounding.exports.FORMATS``.
         boxes: the largest number of boxes of a phrase; None for the default of the format.
-        pictures: the format of the overlays, "png" or "svg"; None for no overlays.
+        pictures: the format of the overlays, "png" or "svg"; "one" for one picture of all phrases of a photo, and
+            contact sheets of many photos; None for no pictures.
         maps: whether to write each heat map as ``.npy``.
         shards: how to work on tar files.
 
@@ -94,8 +89,7 @@ def ground(
 def _check(form: str, boxes: int | None, pictures: str | None) -> None:
     if form not in FORMATS:
         raise InputError(f"there is no format {form!r}; choose one of {', '.join(FORMATS)}")
-    if pictures is not None and pictures not in PICTURES:
-        raise InputError(f"pictures={pictures!r} is not a picture format; choose one of {', '.join(PICTURES)}, or null")
+    check_pictures(pictures)
     if boxes is not None and (not isinstance(boxes, int) or boxes < 1):
         raise InputError(f"boxes={boxes} must be a whole number, 1 or more: it is the number of boxes of a phrase")
 
@@ -144,29 +138,16 @@ def _draw(
     batch: Iterable[Answers], source: PhotoList, output: Path, form: Format, pictures: str | None, maps: bool
 ) -> Iterator[Answers]:
     """Writes the overlays and maps of answers, and yields the answers, named as their format requires."""
+    writer = PictureWriter(output, pictures, source.many)
     for answers in batch:
         name = source.name(answers.image)
         folder = output / name if source.many else output
+        writer.write(name, answers, folder)
         for number, answer in enumerate(answers.groundings, 1):
-            path = folder / _file_name(number, answer)
-            if answer.groundable and answer.image is not None and pictures is not None:
-                _write_picture(answer.image, answer, path.with_name(f"{path.name}.{pictures}"))
             if answer.groundable and maps:
-                write_map(path.with_name(f"{path.name}.npy"), answer)
+                write_map(folder / f"{file_name(number, answer)}.npy", answer)
         yield answers._replace(image=name) if form.relative else answers
-
-
-def _file_name(number: int, answer: Grounding) -> str:
-    slug = re.sub(r"[^a-z0-9]+", "-", answer.phrase.text.lower()).strip("-")[:60]
-    return f"{number:02d}-{slug}".rstrip("-")
-
-
-def _write_picture(image: NDArray[np.uint8], answer: Grounding, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        if path.suffix == ".svg":
-            temporary.write_text(svg(image, [answer]), "utf-8")
-        else:
-            answer.overlay().save(temporary, "PNG")
+    writer.close()
 
 
 def table(answers: Sequence[Grounding]) -> str:

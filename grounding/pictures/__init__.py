@@ -1,0 +1,1 @@
+"""Pictures of several answers: labelled boxes, all phrases of a photo, contact sheets of many photos."""
