@@ -201,8 +201,7 @@ def _check_path(source: str | os.PathLike[str]) -> None:
     if text.startswith("data:"):
         raise InputError(f"{name} is a data URL: decode it with base64.b64decode and give io.BytesIO(data)")
     if "://" in text:
-        cure = "download the photo (curl -o photo.jpg URL) and give its path"
-        raise InputError(f"{name} is a URL: {cure}, or io.BytesIO(urllib.request.urlopen(URL).read())")
+        raise InputError(f"{name} is a URL: download the photo and give its path (curl -o photo.jpg URL)")
     try:
         exists = expanded(source).is_file()
     except OSError:  # the name is too long

@@ -144,7 +144,7 @@ PIXELS = "iVBORw0KGgo" * 50
     (PIXELS, "iVBORw0KGgo.*… .550 characters. is no path of a file: decode base64 text and give io.BytesIO"),
     ("/9j/" * 3000, ".12,000 characters. is no path of a file"),
     ("data:image/png;base64,iVBO", "is a data URL: decode it with base64.b64decode and give io.BytesIO"),
-    ("https://example.org/a.jpg", "a.jpg is a URL: download the photo .curl -o photo.jpg URL. and give its path"),
+    ("https://example.org/a.jpg", "a.jpg is a URL: download the photo and give its path .curl -o photo"),
     (b"\x89PNG", "the image cannot be read as an image"),
     ("a\0.jpg", "no such image file"),
 ])  # fmt: skip
