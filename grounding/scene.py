@@ -1,5 +1,6 @@
 """GroundingScene: one photo after the forward pass, which answers phrases."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -128,6 +129,7 @@ class GroundingScene:
         self._source, self._tagger, self._topdown, self._settings = source, tagger, topdown, settings
         self._maps: dict[tuple[str, Word], Map] = {}  # by method and word
         self._probabilities: NDArray[np.float64] | None = None
+        self._atlas, self._atlas_lock = cast(Atlas | None, None), threading.Lock()
         maps = self._maps  # not self: a scene that its own cache refers to stays until the garbage collector runs
         self._masses = lru_cache(CACHED_PHRASES)(
             lambda method, words: proposals.integrate(_average(maps, method, words)[None])
@@ -322,12 +324,11 @@ class GroundingScene:
         """
         vocabulary = self._tagger.vocabulary
         check_box(box, self.image.shape[:2])  # before the atlas, which takes seconds
+        with self._atlas_lock:  # one a scene; cached_property of Python 3.11 has one for all scenes
+            if self._atlas is None:
+                scene = self._topdown.look(self._tagger.prepare(self.image, [224, 224]))
+                self._atlas = scene.atlas(size=self.image.shape[:2])
         return [(vocabulary[tag], share) for tag, share in self._atlas.words(box, count)]
-
-    @cached_property
-    def _atlas(self) -> Atlas:
-        scene = self._topdown.look(self._tagger.prepare(self.image, [224, 224]))
-        return scene.atlas(size=self.image.shape[:2])
 
     @cached_property
     def _overlaps(self) -> sparse.csr_array:

@@ -88,7 +88,7 @@ def test_formats_are_recognised_by_content(site, kind):
 
 def test_the_page_loads_nothing_from_other_sites(site):
     texts = ("/", "/page.css", "/page.js", "/client.js", "/common.js", "/drawing.js")
-    for path in (*texts, "/icon.svg", "/api/samples/astronaut.jpg"):
+    for path in (*texts, "/icon.svg", "/api/samples/astronaut.png"):
         reply = ask(site, "GET", path)
         assert reply.status == 200
         assert "default-src 'none'" in reply.headers["content-security-policy"]
@@ -100,7 +100,7 @@ def test_the_page_loads_nothing_from_other_sites(site):
 def test_openapi_describes_every_route(site):
     described = ask(site, "GET", "/openapi.json").json
     assert described["paths"].keys() == {
-        "/api/about", "/api/samples/{name}.jpg", "/api/photos", "/api/photos/{token}", "/api/photos/{token}/ground",
+        "/api/about", "/api/samples/{name}", "/api/photos", "/api/photos/{token}", "/api/photos/{token}/ground",
         "/api/photos/{token}/heat.png", "/api/photos/{token}/words", "/api/photos/{token}/exports/{kind}",
         "/api/ground",
     }  # fmt: skip

@@ -49,7 +49,7 @@ def test_a_client_that_does_not_read_is_disconnected(site):
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.connect(("127.0.0.1", site.port))
     with connection:
-        request = b"GET /api/samples/astronaut.jpg HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        request = b"GET /api/samples/astronaut.png HTTP/1.1\r\nHost: localhost\r\n\r\n"
         connection.sendall(request * 20)
         assert settled(lambda: len(site.connections) == 1)
         assert settled(lambda: not site.connections)

@@ -12,10 +12,7 @@ from grounding.tagger.tagger import load_vocabulary
 
 @pytest.fixture(scope="module")
 def token(site, astronaut) -> str:
-    token = ask(site, "POST", "/api/photos?name=astronaut.png", astronaut.read_bytes()).json["token"]
-    # the first request for the words of a photo takes seconds, also one with a wrong box
-    ask(site, "POST", f"/api/photos/{token}/words", {"box": [0, 0, 9, 9]})
-    return token
+    return ask(site, "POST", "/api/photos?name=astronaut.png", astronaut.read_bytes()).json["token"]
 
 
 def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
@@ -101,6 +98,14 @@ HOSTILE = {
     "an invalid origin": ("POST", PHOTO, encoded("PNG"), {"origin": "http://[evil"}, 403, "another site"),
     "a null origin": ("POST", PHOTO, encoded("PNG"), {"origin": "null"}, 403, "another site"),
     "a fetch across sites": ("POST", PHOTO, encoded("PNG"), {"sec_fetch_site": "cross-site"}, 403, "another site"),
+    "another scheme": ("POST", PHOTO, b"", {"origin": "https://localhost", "host": "localhost"}, 403, "another"),
+    "another port": ("POST", PHOTO, b"", {"origin": "http://localhost:1", "host": "localhost"}, 403, "another"),
+    "gamma is false": ("POST", GROUND, {"phrases": ["a cat"], "gamma": False}, {}, 422, "gamma"),
+    "boxes is text": ("POST", GROUND, {"phrases": ["a cat"], "boxes": "3"}, {}, 422, "boxes"),
+    "a box of booleans": ("POST", WORDS, {"box": [False, False, True, True]}, {}, 422, "box"),
+    "a form as a question": (
+        "POST", GROUND, b"phrases=a", {"content_type": "application/x-www-form-urlencoded"}, 415, "application/json"
+    ),
     "headers of 100 KB": ("GET", "/", None, {"x": "a" * 100_000}, 431, "the headers have more than"),
 }  # fmt: skip
 
@@ -115,3 +120,30 @@ def test_hostile_requests_are_refused_within_a_second(site, token, name):
     assert message in reply.json["error"] and len(reply.json) == 1
     assert len(reply.body) < 800 and b"Traceback" not in reply.body and b".py" not in reply.body
     assert spent < 1
+
+
+def test_errors_say_what_is_allowed_and_head_has_the_headers_of_get(site):
+    assert ask(site, "PUT", "/api/about").headers["allow"] == "GET"
+    assert ask(site, "GET", "/api/ground").headers["allow"] == "POST"
+    for path in ("/", "/api/about", "/api/samples/astronaut.png"):
+        head, full = ask(site, "HEAD", path), ask(site, "GET", path)
+        assert (head.status, head.body) == (200, b"")
+        assert head.headers["content-length"] == str(len(full.body))
+
+
+def test_openapi_declares_each_error_as_json_and_the_bounds_of_a_question(site):
+    described = ask(site, "GET", "/openapi.json").json
+    for operations in described["paths"].values():
+        for operation in operations.values():
+            for status in ("400", "405", "431", "500"):
+                assert list(operation["responses"][status]["content"]) == ["application/json"]
+    question = described["components"]["schemas"]["Question"]["properties"]
+    phrases = question["phrases"]["anyOf"][0]
+    assert (phrases["maxItems"], phrases["items"]["maxLength"], question["boxes"]["maximum"]) == (20, 200, 100)
+
+
+def test_the_origin_of_a_proxy_with_tls_is_its_own(site):
+    proxied = {"host": "localhost", "x_forwarded_proto": "https"}
+    assert ask(site, "POST", PHOTO, encoded("PNG"), origin="https://localhost:443", **proxied).status == 200
+    assert ask(site, "POST", PHOTO, encoded("PNG"), origin="http://localhost", **proxied).status == 403
+    assert ask(site, "POST", f"{PHOTO}?name=Bild%2012:30:00.png", encoded("PNG")).json["name"] == "Bild 12:30:00.png"

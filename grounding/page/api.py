@@ -18,9 +18,10 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
-from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 
 from grounding.answers import Grounding
+from grounding.attention.atlas import check_box
 from grounding.attention.methods import METHODS
 from grounding.grounder import Grounder
 from grounding.page.downloads import DOWNLOADS
@@ -53,17 +54,18 @@ from proposals.errors import InputError
 log = logging.getLogger(__name__)
 
 EVICT_SECONDS = 30  # between two checks for old photos
-ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (403, 404, 408, 413, 415, 422, 503)}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Problem} for code in (400, 403, 404, 405, 408, 413, 415, 422, 431, 500, 503)
+}
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 PHOTO_BODY = {"requestBody": {"required": True, "content": dict.fromkeys(FORMATS, BINARY)}}
+PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": BINARY, "image/jpeg": BINARY}}}
+HEAT: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": BINARY}}}
+FILES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {download.media_type.partition(";")[0]: BINARY for download in DOWNLOADS.values()}}
+}
 CACHED = {"cache-control": "private, max-age=600"}
 Result = TypeVar("Result")
-
-
-class Picture(Response):
-    """A response with a picture, for the OpenAPI description."""
-
-    media_type = "image/png"
 
 
 class Api:
@@ -91,8 +93,11 @@ class Api:
             raise InputError(f"step.methods: unknown method {unknown[0]!r}: choose among {', '.join(METHODS)}")
         self._grounder, self._limits = grounder, limits
         self._methods = list(dict.fromkeys([grounder.settings.method, *methods]))
-        self._samples = {name: SamplePhoto(name, **given) for name, given in samples.items()}
+        chosen = [SamplePhoto(name, **given) for name, given in samples.items()]
+        self._samples = {sample.path: sample for sample in chosen}
         self._photos, self._workers = PhotoStore(limits), WorkerPool(limits.workers, limits.queue)
+        # words of boxes take seconds, so they have one thread of their own, and never hold up phrases
+        self._word_workers = WorkerPool(1, limits.queue)
         self._scenes = SceneCache(grounder, limits.scenes)
         for sample in [*self._samples.values()][:1]:
             log.info("grounding a sample photo; on a new machine this compiles functions for some seconds")
@@ -105,6 +110,7 @@ class Api:
         yield
         eviction.cancel()
         self._workers.close()
+        self._word_workers.close()
 
     async def _evict_regularly(self) -> None:
         while True:
@@ -116,13 +122,16 @@ class Api:
         router = APIRouter(prefix="/api", responses=ERRORS)
         photo = "/photos/{token}"
         router.add_api_route("/about", self.about, methods=["GET"])
-        router.add_api_route("/samples/{name}.jpg", self.sample, methods=["GET"], response_class=Picture)
+        picture: dict[str, Any] = {"methods": ["GET"], "response_class": Response}
+        question: dict[str, Any] = {"methods": ["POST"], "dependencies": [Depends(_is_json)]}
+        router.add_api_route("/samples/{name}", self.sample, responses=PICTURE, **picture)
         router.add_api_route("/photos", self.upload, methods=["POST"], openapi_extra=PHOTO_BODY)
         router.add_api_route(photo, self.delete, methods=["DELETE"], status_code=204)
-        router.add_api_route(f"{photo}/ground", self.ground, methods=["POST"])
-        router.add_api_route(f"{photo}/heat.png", self.heat, methods=["GET"], response_class=Picture)
-        router.add_api_route(f"{photo}/words", self.words, methods=["POST"])
-        router.add_api_route(f"{photo}/exports/{{kind}}", self.export, methods=["POST"], response_class=Response)
+        router.add_api_route(f"{photo}/ground", self.ground, **question)
+        router.add_api_route(f"{photo}/heat.png", self.heat, responses=HEAT, **picture)
+        router.add_api_route(f"{photo}/words", self.words, **question)
+        exports = f"{photo}/exports/{{kind}}"
+        router.add_api_route(exports, self.export, responses=FILES, response_class=Response, **question)
         router.add_api_route("/ground", self.upload_and_ground, methods=["POST"], openapi_extra=PHOTO_BODY)
         return router
 
@@ -134,7 +143,10 @@ class Api:
             method=settings.method,
             gamma=settings.gamma,
             presence=settings.presence,
-            samples=[SampleInfo(name=s.name, title=s.title, phrases=list(s.phrases)) for s in samples],
+            samples=[
+                SampleInfo(name=s.name, title=s.title, picture=f"/api/samples/{s.path}", phrases=list(s.phrases))
+                for s in samples
+            ],
             colours=list(COLOURS),
             exports={kind: download.title for kind, download in DOWNLOADS.items()},
             limits=vars(self._limits),
@@ -200,7 +212,8 @@ class Api:
         """Returns the words whose attention is most concentrated in a box. The first request for a photo takes a few
         seconds."""
         scene = self._photo(token).scene
-        found = await self._run(lambda: scene.words(region.box, region.count))
+        check_box(region.box, scene.image.shape[:2])
+        found = await self._run(lambda: scene.words(region.box, region.count), self._word_workers)
         return Words(words=[Word(word=word, share=share) for word, share in found])
 
     async def export(self, token: str, kind: str, question: Question) -> Response:
@@ -214,9 +227,9 @@ class Api:
         disposition = f"attachment; filename*=UTF-8''{quote(f'{stem}.{kind}', safe='')}"
         return Response(content, media_type=download.media_type, headers={"content-disposition": disposition})
 
-    async def _run(self, work: Callable[[], Result]) -> Result:
+    async def _run(self, work: Callable[[], Result], workers: WorkerPool | None = None) -> Result:
         try:
-            return await self._workers.run(work)
+            return await (workers or self._workers).run(work)
         except QueueFull as full:
             message = "the server is busy: try again later"
             raise RequestRefused(503, message, self._limits.retry_seconds) from full
@@ -252,6 +265,14 @@ class Api:
             method=method,
             gamma=settings.gamma if question.gamma is None else question.gamma,
             answers=[Answer.of(answer, question.boxes, photo.token, method) for answer in answers],
+        )
+
+
+def _is_json(request: Request) -> None:
+    """Refuses a question whose content type does not say that it is JSON."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise RequestRefused(
+            415, "this content type is not accepted: send the header content-type: application/json (curl --json)"
         )
 
 

@@ -57,7 +57,18 @@ def build_app(
     for path, name in PAGE.items():
         app.add_api_route(path, _static_file(name), include_in_schema=False)
     _add_error_handlers(app)
+    _declare_bounds(app, limits)
     return CheckRequests(app, limits, hosts, {"/api/photos", "/api/ground"})
+
+
+def _declare_bounds(app: FastAPI, limits: Limits) -> None:
+    """Writes the limits of a question into the OpenAPI description."""
+    fields = app.openapi()["components"]["schemas"]["Question"]["properties"]
+    phrases = next(kind for kind in fields["phrases"]["anyOf"] if kind["type"] == "array")
+    phrases |= {"minItems": 1, "maxItems": limits.phrases}
+    phrases["items"] |= {"minLength": 1, "maxLength": limits.phrase_length}
+    next(kind for kind in fields["caption"]["anyOf"] if kind["type"] == "string")["maxLength"] = limits.caption_length
+    fields["boxes"]["maximum"] = limits.boxes
 
 
 def _add_error_handlers(app: FastAPI) -> None:
@@ -66,7 +77,9 @@ def _add_error_handlers(app: FastAPI) -> None:
     )
     app.add_exception_handler(InputError, lambda _, error: _error(422, str(error)))
     app.add_exception_handler(RequestValidationError, lambda _, error: _error(422, _first_message(error)))
-    app.add_exception_handler(HTTPException, lambda _, error: _error(error.status_code, error.detail))
+    app.add_exception_handler(
+        HTTPException, lambda _, error: _error(error.status_code, error.detail, headers=error.headers)
+    )
     app.add_exception_handler(Exception, lambda _, error: _error(500, INTERNAL_ERROR))
 
 
@@ -75,8 +88,10 @@ def _static_file(name: str) -> Callable[[], Response]:
     return lambda: Response(content, media_type=MEDIA_TYPES[name.rpartition(".")[2]])
 
 
-def _error(status: int, message: str, retry_after: int | None = None) -> Response:
-    headers = None if retry_after is None else {"retry-after": str(retry_after)}
+def _error(
+    status: int, message: str, retry_after: int | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    headers = dict(headers or {}) | ({} if retry_after is None else {"retry-after": str(retry_after)})
     # escaped as ASCII, because the text of a client may not be encodable as UTF-8
     return Response(json.dumps({"error": message}), status, headers, "application/json")
 

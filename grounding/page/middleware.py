@@ -23,6 +23,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PORT = re.compile(r":\d*$")
+DEFAULT_PORT = {"http": re.compile(r":80$"), "https": re.compile(r":443$")}
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 MAX_HEADER_BYTES = 16384  # of all headers of a request together
 INTERNAL_ERROR = "internal error: see the log of the server"
@@ -81,9 +82,9 @@ class CheckRequests:
         try:
             if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
                 raise RequestRefused(431, f"the headers have more than {MAX_HEADER_BYTES} bytes: send fewer")
-            self._check_origin(scope["method"], request_headers(scope))
+            self._check_origin(scope, request_headers(scope))
             await self._receive_body(body, scope, receive)
-            await self._run(scope, bytes(body), receive, response)
+            await self._run(_as_get(scope), bytes(body), receive, response)
         except RequestRefused as refused:
             await response.refuse(refused)
         except ClientDisconnected:
@@ -94,14 +95,16 @@ class CheckRequests:
         finally:
             self._held -= len(body)
 
-    def _check_origin(self, method: str, headers: dict[str, str]) -> None:
+    def _check_origin(self, scope: Scope, headers: dict[str, str]) -> None:
         """Prevents a page of another site from using a server on the visitor's own machine."""
         host = headers.get("host", "")
         if not self._hosts & {"*", PORT.sub("", host.lower())}:
             raise RequestRefused(403, "this host name is not accepted: add it to step.hosts")
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
-        foreign = site not in ("none", "same-origin") or (origin is not None and origin.partition("://")[2] != host)
-        if method not in SAFE_METHODS and foreign:
+        # a proxy with TLS says the scheme; a page of another site cannot send this header
+        own = f"{headers.get('x-forwarded-proto', scope.get('scheme', 'http'))}://{host}"
+        foreign = site not in ("none", "same-origin") or (origin is not None and _same(origin) != _same(own))
+        if scope["method"] not in SAFE_METHODS and foreign:
             raise RequestRefused(
                 403, "requests from pages of another site are not accepted: use the page of this server"
             )
@@ -213,6 +216,18 @@ def request_headers(scope: Scope) -> dict[str, str]:
         Values by names in lower case. If a name is repeated, the last value counts.
     """
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _same(origin: str) -> str:
+    """An origin in lower case, without the default port of its scheme."""
+    origin = origin.lower()
+    default = DEFAULT_PORT.get(origin.partition("://")[0])
+    return default.sub("", origin) if default else origin
+
+
+def _as_get(scope: Scope) -> Scope:
+    """HEAD is answered as GET; the server leaves out the body."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
 async def _until_disconnected(receive: Receive) -> None:

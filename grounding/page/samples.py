@@ -37,6 +37,11 @@ class SamplePhoto:
             )
 
     @property
+    def path(self) -> str:
+        """Its name in URLs with the ending of its format."""
+        return f"{self.name}.{self.file[-3:]}"
+
+    @property
     def media_type(self) -> str:
         """The media type of the file, such as ``image/png``."""
         return MEDIA_TYPES[self.file[-3:]]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Annotated
 from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,12 +16,13 @@ from proposals.errors import InputError
 # control characters, characters that change the direction of text, and surrogates
 HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 Box = tuple[float, float, float, float]
+Number = Annotated[float, Field(strict=True)]  # false is no number
 
 
 class Question(BaseModel):
     """What to find: phrases, or a caption, from which the noun phrases are extracted."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     phrases: list[str] | None = Field(default=None, examples=[["a woman in an orange suit", "a flag"]])
     caption: str | None = Field(default=None, examples=[None])
@@ -42,8 +44,10 @@ class Region(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    box: Box = Field(description="(x1, y1, x2, y2), half-open, in pixels of the photo", examples=[[40, 30, 120, 180]])
-    count: int = Field(default=10, ge=1, le=50, description="maximum number of words")
+    box: tuple[Number, Number, Number, Number] = Field(
+        description="(x1, y1, x2, y2), half-open, in pixels of the photo", examples=[[40, 30, 120, 180]]
+    )
+    count: int = Field(default=10, ge=1, le=50, strict=True, description="maximum number of words")
 
 
 class PhotoInfo(BaseModel):
@@ -130,6 +134,7 @@ class SampleInfo(BaseModel):
 
     name: str
     title: str
+    picture: str = Field(description="path of the photo")
     phrases: list[str]
 
 

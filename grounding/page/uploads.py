@@ -12,7 +12,7 @@ from proposals.errors import InputError
 
 FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
 SCAN = b"\xff\xda"  # the JPEG marker of a scan; in image data, a byte ff is always followed by 00
-NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f/\\:\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,200}")
+NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f/\\\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,200}")
 
 
 def decode(data: bytes, limits: Limits) -> np.ndarray:

@@ -54,7 +54,7 @@ function closePhoto() {
 }
 
 async function openSample(sample) {
-  const blob = await (await request(`/api/samples/${sample.name}.jpg`)).blob();
+  const blob = await (await request(sample.picture)).blob();
   await openPhoto(new File([blob], `${sample.name}.${blob.type.split('/')[1]}`, { type: blob.type }), sample);
 }
 
@@ -329,7 +329,7 @@ function showOptions(about) {
   $('terms').textContent = `JPEG, PNG or WebP, up to ${limits.upload_bytes / 1e6} MB. The photo is sent to this server only, is never `
     + `written to its disk, and is deleted ${Math.round(limits.photo_seconds / 60)} minutes after your last request.`;
   for (const sample of samples) {
-    const picture = createElement('img', { src: `/api/samples/${sample.name}.jpg`, alt: sample.title, width: 58, height: 58 });
+    const picture = createElement('img', { src: sample.picture, alt: sample.title, width: 58, height: 58 });
     const button = createElement('button', { type: 'button', title: sample.title }, picture);
     button.dataset.name = sample.name;
     button.addEventListener('click', () => openSample(sample).catch(showError));
