@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from page_server import encoded
 from pycocotools.coco import COCO
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: .venv/bin/pip install -e '.[dev]'")
@@ -132,6 +133,8 @@ def test_sample_methods_words_of_a_box_caption_and_error(page, address):
     assert page.locator("figcaption b").all_inner_texts() == ["c-MWP, partial", "c-MWP", "MWP", "Grad", "CAM"]
 
     frame = page.locator("#frame")
+    page.click("#box")
+    assert page.is_visible("#hint")
     frame.scroll_into_view_if_needed()
     box = frame.bounding_box()
     page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.1 * box["height"])
@@ -154,3 +157,31 @@ def test_sample_methods_words_of_a_box_caption_and_error(page, address):
     page.wait_for_selector("#problem:visible")
     assert "no word" in page.inner_text("#problem")
     assert fits(page)
+
+
+def test_a_slow_upload_never_replaces_a_later_photo_and_a_refused_one_keeps_the_answers(page, astronaut, tmp_path):
+    held: list = []
+    page.route("**/api/photos?name=astronaut.png", lambda route: held.append(route))
+    page.set_input_files("#file", astronaut)
+    until(page, lambda: held)
+    page.click("#samples button >> nth=1")
+    page.wait_for_selector("#answers li:nth-child(2)")
+    phrases = page.locator("#answers .phrase").all_inner_texts()
+    with suppress(sync_api.Error):  # the page has cancelled it
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert "motorcycle" in page.inner_text("#name")
+    (tmp_path / "wide.png").write_bytes(encoded("PNG", (900, 30)))
+    page.set_input_files("#file", tmp_path / "wide.png")
+    page.wait_for_selector("#problem:visible")
+    assert "aspect ratio" in page.inner_text("#problem") and "motorcycle" in page.inner_text("#name")
+    assert page.locator("#answers .phrase").all_inner_texts() == phrases and page.is_hidden("#words")
+
+
+def test_a_gif_is_sent_as_png_and_a_click_only_selects(page, tmp_path):
+    (tmp_path / "Bild 12:30.gif").write_bytes(encoded("GIF", (300, 300)))
+    page.set_input_files("#file", tmp_path / "Bild 12:30.gif")
+    until(page, lambda: "300 × 300" in page.inner_text("#name"))
+    assert page.inner_text("#name").startswith("Bild 12:30.gif.png")
+    page.click("#frame")
+    assert page.is_hidden("#words")

@@ -17,7 +17,8 @@ from proposals.errors import InputError
 
 MAX_MESSAGE = 300  # characters of each part of an error message
 PAGE = {"/": "index.html"} | {
-    f"/{name}": name for name in ("page.css", "page.js", "client.js", "common.js", "drawing.js", "icon.svg")
+    f"/{name}": name
+    for name in ("page.css", "page.js", "client.js", "common.js", "drawing.js", "panels.js", "icon.svg")
 }
 MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 

@@ -1,6 +1,6 @@
 // Sends requests to the HTTP API.
 
-import { RequestError, showStatus, state } from './common.js';
+import { RequestError, StaleReply, showStatus, state } from './common.js';
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
@@ -18,18 +18,23 @@ export async function request(path, options = {}, tries = 5) {
 
 export const asJson = (value) => ({ method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(value) });
 
-export async function uploadPhoto() {
-  const query = new URLSearchParams({ name: (state.blob.name || 'photo').slice(-200) });
-  const options = { method: 'POST', body: state.blob, headers: { 'content-type': state.blob.type || 'application/octet-stream' } };
-  state.photo = await (await request(`/api/photos?${query}`, options)).json();
+export async function uploadPhoto(blob, signal) {
+  const query = new URLSearchParams({ name: (blob.name || 'photo').slice(-200) });
+  const headers = { 'content-type': blob.type || 'application/octet-stream' };
+  return (await request(`/api/photos?${query}`, { method: 'POST', body: blob, headers, signal })).json();
 }
 
 // The server deletes a photo after a while. Then the photo is sent again.
 export async function requestPhoto(path, value) {
+  const { number, blob } = state;
+  const current = (reply) => { if (number !== state.number) throw new StaleReply(); return reply; };
   const once = () => request(`/api/photos/${state.photo.token}/${path}`, asJson(value));
-  return once().catch(async (error) => {
-    if (error.status !== 404 || !state.blob) throw error;
-    await uploadPhoto();
+  return current(await once().catch(async (error) => {
+    current();
+    if (error.status !== 404 || !blob) throw error;
+    const photo = await uploadPhoto(blob);
+    current();
+    state.photo = photo;
     return once();
-  });
+  }));
 }

@@ -10,6 +10,7 @@ export const colour = (i) => (isAbsent(state.answers[i]) ? GREY : state.about.co
 export const state = {
   about: null, blob: null, url: null, photo: null, sample: null, // blob: the file; photo: the server's reply
   question: null, answers: [], // the last question and its answers
+  number: 0, // of the photo; what was asked for an earlier photo is not shown
   selected: -1, hovered: -1, drawn: null, // indices of answers (-1: none), and the box that the user has drawn
 };
 
@@ -17,9 +18,13 @@ export class RequestError extends Error {
   constructor(status, message) { super(message); this.status = status; }
 }
 
+// The reply belongs to an earlier photo, so it is dropped.
+export class StaleReply extends Error {}
+
 export function showStatus(text) { $('status').textContent = text; }
 
 export function showError(error) {
+  if (error instanceof StaleReply) return;
   $('problem').hidden = !error;
   $('problem').textContent = error ? error.message : '';
   if (error) showStatus('');

@@ -2,39 +2,41 @@
 
 import { request, requestPhoto, uploadPhoto } from './client.js';
 import { $, ABSENT, MAX_BOXES, RequestError, colour, showError, heatMap, createElement, isAbsent, showStatus, seconds, state } from './common.js';
-import { draw, rectangle } from './drawing.js';
-
-const NAMES = {
-  'c-mwp': ['c-MWP', 'excitation, contrastive'], 'c-mwp-partial': ['c-MWP, partial', 'excitation, partly contrastive'], 'mwp': ['MWP', 'excitation'],
-  'grad': ['Grad', 'gradient'], 'cam': ['CAM', 'class activation'],
-};
+import { draw } from './drawing.js';
+import { NAMES, comparePanels } from './panels.js';
 
 // ---- the photo ----
 
+let opened = 0, uploading = null; // the number of the last photo, and its upload
 async function openPhoto(blob, sample = null) {
   showError(null);
   const { upload_bytes: maxBytes } = state.about.limits;
   if (blob.size > maxBytes) return showError(new RequestError(413, `the photo has more than ${maxBytes / 1e6} MB: choose a smaller one`));
-  const since = performance.now();
+  const since = performance.now(), number = ++opened;
+  uploading?.abort();
+  uploading = new AbortController();
+  showStatus('analysing the photo …');
+  let photo;
+  try {
+    photo = await uploadPhoto(blob, uploading.signal);
+  } catch (error) {
+    if (number === opened) showError(error); // the photo before stays, with its answers
+    return;
+  }
+  if (number !== opened) return;
   if (state.url) URL.revokeObjectURL(state.url);
-  Object.assign(state, { blob, sample, photo: null, url: URL.createObjectURL(blob), answers: [], question: null, drawn: null });
+  lastQuestion++;
+  Object.assign(state, { number, blob, sample, photo, url: URL.createObjectURL(blob), answers: [], question: null, drawn: null });
   $('photo').src = state.url;
-  $('name').textContent = blob.name || 'photo';
   $('photo').alt = sample ? sample.title : blob.name || 'the photo';
   $('drop').hidden = true;
   $('view').hidden = false;
+  lastWords++;
   $('words').hidden = true;
   $('panels').hidden = true;
   showSamples();
   if (sample) $('text').value = mode() === 'caption' ? sample.phrases.join(' and ') : sample.phrases.join('\n');
   showAnswers();
-  showStatus('analysing the photo …');
-  try {
-    await uploadPhoto();
-  } catch (error) {
-    closePhoto();
-    return showError(error);
-  }
   $('name').textContent = `${blob.name || 'photo'}, ${state.photo.width} × ${state.photo.height}`;
   $('controls').hidden = false;
   $('find').disabled = false;
@@ -43,14 +45,24 @@ async function openPhoto(blob, sample = null) {
   else $('text').focus();
 }
 
-function closePhoto() {
-  Object.assign(state, { blob: null, photo: null, sample: null, answers: [], question: null });
-  $('drop').hidden = false;
-  for (const id of ['view', 'controls', 'panels', 'words']) $(id).hidden = true;
-  $('find').disabled = true;
-  showSamples();
-  showAnswers();
-  showStatus('');
+// Formats that only the browser can read, such as GIF, are sent as PNG: of an animation, the first picture.
+async function asPhoto(file) {
+  if (!file.type || ['image/jpeg', 'image/png', 'image/webp'].includes(file.type)) return file;
+  const bitmap = await createImageBitmap(file).catch(() => { throw new RequestError(415, `${file.name} is not a photo that can be read: choose a JPEG, PNG or WebP`); });
+  const canvas = createElement('canvas', { width: bitmap.width, height: bitmap.height });
+  canvas.getContext('2d').drawImage(bitmap, 0, 0);
+  const blob = await new Promise((done) => canvas.toBlob(done, 'image/png'));
+  return new File([blob], `${file.name}.png`, { type: 'image/png' });
+}
+
+async function openFiles(files) {
+  if (!files.length) return showError(new RequestError(0, 'this is no file: save the photo, then drop the file here'));
+  try {
+    await openPhoto(await asPhoto(files[0]));
+    if (files.length > 1) showError(new RequestError(0, `only the first of ${files.length} files was opened`));
+  } catch (error) {
+    showError(error);
+  }
 }
 
 async function openSample(sample) {
@@ -188,15 +200,19 @@ function showCaption() {
 
 // ---- words of a box ----
 
+let lastWords = 0; // words of an earlier box are not shown
 async function showWords(box) {
+  const number = ++lastWords;
   if ($('words').hidden) $('found').replaceChildren(createElement('li', { className: 'quiet', textContent: 'computing all words, this takes some seconds …' }));
   $('words').hidden = false;
   $('words').classList.add('waiting');
   draw();
   try {
     const { words } = await (await requestPhoto('words', { box, count: 8 })).json();
+    if (number !== lastWords) return;
     $('found').replaceChildren(...words.map(wordItem));
   } catch (error) {
+    if (number !== lastWords) return;
     $('words').hidden = true;
     showError(error);
   }
@@ -223,8 +239,9 @@ function place(event) {
   return [clamp((event.clientX - left) / width) * state.photo.width, clamp((event.clientY - top) / height) * state.photo.height];
 }
 
-// A drag selects a box. A click selects the smallest answer's box there, or else a region around the place.
+// A drag selects a box. A click selects the smallest answer's box there.
 let start = null;
+const drawing = () => $('box').getAttribute('aria-pressed') === 'true';
 function press(event) {
   if (!state.photo || event.button) return;
   start = place(event);
@@ -236,7 +253,7 @@ function between([x1, y1], [x2, y2]) {
 }
 
 function drag(event) {
-  if (!start) return;
+  if (!start || !drawing()) return;
   state.drawn = between(start, place(event));
   draw();
 }
@@ -246,14 +263,13 @@ function release(event) {
   const box = between(start, place(event)), [x, y] = start, { width, height } = state.photo;
   start = null;
   const minSide = 0.015 * Math.max(width, height);
-  if (box[2] - box[0] > minSide && box[3] - box[1] > minSide) state.drawn = box;
+  if (box[2] - box[0] > minSide && box[3] - box[1] > minSide && drawing()) state.drawn = box;
   else {
+    state.drawn = null;
     state.selected = smallestAt(x, y);
-    const reach = 0.1 * Math.max(width, height);
-    const around = [Math.max(0, x - reach), Math.max(0, y - reach), Math.min(width, x + reach), Math.min(height, y + reach)];
-    state.drawn = state.selected < 0 ? around : null;
+    return draw(); // a click only selects
   }
-  showWords(state.drawn || state.answers[state.selected].boxes[0]);
+  showWords(state.drawn);
 }
 
 function smallestAt(x, y) {
@@ -263,41 +279,12 @@ function smallestAt(x, y) {
   return state.answers.indexOf(found[0]);
 }
 
-// ---- methods side by side ----
-
-async function comparePanels() {
-  const phrase = (state.answers[state.selected] || state.answers.find((answer) => answer.groundable))?.phrase;
-  $('panels').hidden = $('compare').getAttribute('aria-expanded') !== 'true' || !phrase;
-  if ($('panels').hidden) return;
-  const { url } = state, shade = colour(state.answers.findIndex((answer) => answer.phrase === phrase));
-  $('panels').classList.add('waiting');
-  try {
-    const asked = { gamma: Number($('gamma').value), boxes: 1, phrases: [phrase] };
-    const replies = [];
-    for (const name of state.about.methods) replies.push(await (await requestPhoto('ground', { ...asked, method: name })).json());
-    if (url === state.url) $('panels').replaceChildren(createElement('h2', { textContent: phrase }), ...replies.map((reply) => panel(reply, shade)));
-  } catch (error) {
-    showError(error);
-  }
-  $('panels').classList.remove('waiting');
-}
-
-function panel({ method: name, answers: [answer], photo }, shade) {
-  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-  svg.setAttribute('viewBox', `0 0 ${photo.width} ${photo.height}`);
-  svg.append(rectangle(answer.boxes[0], '#000a', 'under'), rectangle(answer.boxes[0], shade, ''));
-  const heat = heatMap(answer.heat);
-  const [title, about] = NAMES[name] || [name, ''];
-  const caption = createElement('figcaption', {}, createElement('b', { textContent: title }), createElement('span', { textContent: about }));
-  return createElement('figure', {}, createElement('div', {}, createElement('img', { src: state.url, alt: `${answer.phrase} by ${title}` }), heat, svg), caption);
-}
-
 // ---- downloads ----
 
 async function download(kind) {
-  if (!hasText()) return showError(new RequestError(422, 'type a phrase first'));
+  if (!state.question) return showError(new RequestError(422, 'find a phrase first'));
   try {
-    const response = await requestPhoto(`exports/${kind}`, question({ boxes: Number($('count').value) }));
+    const response = await requestPhoto(`exports/${kind}`, { ...state.question, boxes: Number($('count').value) });
     const url = URL.createObjectURL(await response.blob());
     const stem = state.photo.name.replace(/\.[^.]*$/, '') || 'photo';
     createElement('a', { href: url, download: `${stem}.${kind}` }).click();
@@ -358,7 +345,7 @@ function addListeners() {
   $('text').addEventListener('input', (event) => { if (event.inputType === 'insertLineBreak') find(); });
   for (const input of document.querySelectorAll('input[name=mode]')) input.addEventListener('change', changeMode);
   for (const id of ['choose', 'another']) $(id).addEventListener('click', () => $('file').click());
-  $('file').addEventListener('change', () => { if ($('file').files[0]) openPhoto($('file').files[0]); $('file').value = ''; });
+  $('file').addEventListener('change', () => { const files = [...$('file').files]; $('file').value = ''; if (files.length) openFiles(files); });
   for (const id of ['gamma', 'count', 'opacity']) $(id).addEventListener('input', showValues);
   for (const id of ['count', 'opacity']) $(id).addEventListener('input', draw);
   $('gamma').addEventListener('input', score);
@@ -368,6 +355,11 @@ function addListeners() {
     comparePanels();
   });
   $('close').addEventListener('click', () => { $('words').hidden = true; state.drawn = null; draw(); });
+  $('box').addEventListener('click', () => {
+    $('box').setAttribute('aria-pressed', String(!drawing()));
+    $('frame').classList.toggle('drawing', drawing());
+    $('hint').hidden = !drawing();
+  });
   addPhotoListeners();
   addFrameListeners();
 }
@@ -379,8 +371,8 @@ function addPhotoListeners() {
       $('stage').classList.toggle('over', event === 'dragover');
     });
   }
-  document.addEventListener('drop', (event) => { if (event.dataTransfer.files[0]) openPhoto(event.dataTransfer.files[0]); });
-  document.addEventListener('paste', (event) => { if (event.clipboardData.files[0]) openPhoto(event.clipboardData.files[0]); });
+  document.addEventListener('drop', (event) => { openFiles([...event.dataTransfer.files]); });
+  document.addEventListener('paste', (event) => { if (event.clipboardData.files.length) openFiles([...event.clipboardData.files]); });
 }
 
 function addFrameListeners() {
@@ -396,4 +388,8 @@ function addFrameListeners() {
 addListeners();
 changeMode();
 $('find').disabled = true;
-request('/api/about').then((response) => response.json()).then(showOptions).catch(showError);
+function load() {
+  request('/api/about').then((response) => response.json()).then((about) => { showError(null); showOptions(about); })
+    .catch((error) => { setTimeout(load, 2000); showError(error); });
+}
+load();
