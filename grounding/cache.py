@@ -71,6 +71,7 @@ MODULES = (
     "grounding.tagger.architectures",
     "grounding.tagger.cnns",
     "grounding.tagger.convolutional",
+    "grounding.tagger.efficientnet",
     "grounding.tagger.googlenet",
     "grounding.tagger.preprocessing",
     "grounding.tagger.tagger",

@@ -324,11 +324,13 @@ class GroundingScene:
         """
         vocabulary = self._tagger.vocabulary
         check_box(box, self.image.shape[:2])  # before the atlas, which takes seconds
-        with self._atlas_lock:  # one a scene; cached_property of Python 3.11 has one for all scenes
+        # one lock a scene; cached_property of Python 3.11 has one for all scenes
+        with self._atlas_lock, torch.inference_mode(False):
             if self._atlas is None:
                 scene = self._topdown.look(self._tagger.prepare(self.image, [224, 224]))
                 self._atlas = scene.atlas(size=self.image.shape[:2])
-        return [(vocabulary[tag], share) for tag, share in self._atlas.words(box, count)]
+            found = self._atlas.words(box, count)
+        return [(vocabulary[tag], share) for tag, share in found]
 
     @cached_property
     def _overlaps(self) -> sparse.csr_array:

@@ -113,7 +113,7 @@ def test_each_image_can_have_its_own_phrases(grounder, small):
 
 def test_unreadable_images_are_skipped_and_named_at_the_end(grounder, small, tmp_path, caplog):
     (tmp_path / "text.jpg").write_text("no photo")
-    images = [tmp_path / "gone.jpg", small[0], np.zeros((3, 3)), tmp_path / "text.jpg", small[1]]
+    images = [tmp_path / "gone.jpg", small[0], np.zeros((3, 3, 3, 3)), tmp_path / "text.jpg", small[1]]
     batch = grounder.ground_batch(images, ["a woman"])
     with caplog.at_level(logging.WARNING):
         assert [answers.image for answers in batch] == list(map(str, small))
@@ -125,8 +125,8 @@ def test_unreadable_images_are_skipped_and_named_at_the_end(grounder, small, tmp
     ]
     (printed,) = caplog.messages
     assert printed == (
-        f"5 images: 2 kept, 3 unusable: {tmp_path}/gone.jpg: no such image file; image 2: an image array must be "
-        f"(H, W, 3) uint8, not (3, 3) float64: convert it with PIL.Image.fromarray, or to RGB; "
+        f"5 images: 2 kept, 3 unusable: {tmp_path}/gone.jpg: no such image file; image 2: the array "
+        f"(3, 3, 3, 3) float64 is a batch of 3 images: give one, or the list to ground_batch; "
         f"{tmp_path}/text.jpg cannot be read as an image"
     )
 
@@ -231,8 +231,14 @@ def test_gpu_and_cpu_agree(grounder, small):
 def test_an_answer_prints_as_one_line_and_shows_its_overlay(grounder, small):
     woman, unknown = grounder.ground(small[0], ["a woman with a zorgophone", "a zorgophone"])
     box = ", ".join(f"{side:.0f}" for side in woman.boxes[0])
-    assert repr(woman) == str(woman) == (
-        f"Grounding('a woman with a zorgophone': box=({box}), score={woman.scores[0]:.3f}, boxes={len(woman.boxes)}, "
+    numbers = " ".join(f"{side:.0f}" for side in woman.boxes[0])
+    absent = "probably not in this photo: " if woman.absent else ""
+    assert str(woman).startswith(
+        f"a woman with a zorgophone: {absent}box {numbers}, score {woman.scores[0]:.2f}, presence "
+    )
+    assert str(woman).endswith("not known: zorgophone")
+    assert repr(woman) == (
+        f"Grounding('a woman with a zorgophone': {absent}box=({box}), score={woman.scores[0]:.3f}, boxes={len(woman.boxes)}, "
         f"presence={woman.presence:.2f}, skipped=('zorgophone',))"
     )  # fmt: skip
     assert repr(unknown) == "Grounding('a zorgophone': not groundable, skipped=('zorgophone',))"

@@ -43,7 +43,8 @@ def test_the_settings_of_a_command_exist(page, command, monkeypatch, tmp_path):
     for word in words:
         if word.endswith((".jpg", ".txt")) and "*" not in word:
             Path(word.rpartition("=")[2]).touch()
-    Path("shop").mkdir()
+    for folder in ("shop", "crawl", "TARS"):
+        Path(folder).mkdir()
     asked = front_door.read(words)
     if asked.text is not None or "--shell-completion" in words:
         return

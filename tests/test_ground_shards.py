@@ -1,6 +1,7 @@
 """The step ``ground`` with tar files: what it writes, how it continues, and what it says."""
 
 import json
+import os
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -163,7 +164,9 @@ def test_what_is_skipped_is_named(grounder, tmp_path):
     assert found["broken"] == "unreadable"
     assert found["000000000.jpg"] == "of a key that repeats"
     assert found["c"] == "unreadable shards"
-    write_tar(tmp_path / "crawl" / "c.tar", good)  # it is repaired, and the next run reads it
+    write_tar(tmp_path / "crawl" / "c.tar", good)  # it is repaired, and a run some time later reads it
+    for note in (tmp_path / "out").rglob("*.failed.json"):
+        os.utime(note, (0, 0))
     with pytest.raises(SkippedError, match="3 shards, 12 photos: 7 kept"):
         run(grounder, tmp_path / "crawl", tmp_path / "out")
 
@@ -178,7 +181,10 @@ def test_another_question_needs_another_folder(grounder, tmp_path):
 @pytest.mark.parametrize(
     ("message", "change"),
     [
-        ("no phrase to ground: set phrases= for all photos, or step.shards.field=caption", {"phrases": []}),
+        (
+            "no phrase to ground: set phrases= for all photos, step.shards.field=caption for those of each photo",
+            {"phrases": []},
+        ),
         ("phrases= and step.shards.field= are given: give one", {"options": ShardOptions(field="caption", workers=0)}),
         ("format=csv is not written for tar files: choose jsonl or parquet", {"form": "csv"}),
         ("lease=0.1 must be 1.0 or more|lease=0.1 must be 1 or more", {"options": ShardOptions(lease=0.1, workers=0)}),
