@@ -238,8 +238,8 @@ def test_an_answer_prints_as_one_line_and_shows_its_overlay(grounder, small):
     )
     assert str(woman).endswith("not known: zorgophone")
     assert repr(woman) == (
-        f"Grounding('a woman with a zorgophone': {absent}box=({box}), score={woman.scores[0]:.3f}, boxes={len(woman.boxes)}, "
-        f"presence={woman.presence:.2f}, skipped=('zorgophone',))"
+        f"Grounding('a woman with a zorgophone': {absent}box=({box}), score={woman.scores[0]:.3f}, "
+        f"boxes={len(woman.boxes)}, presence={woman.presence:.2f}, skipped=('zorgophone',))"
     )  # fmt: skip
     assert repr(unknown) == "Grounding('a zorgophone': not groundable, skipped=('zorgophone',))"
     assert woman._repr_png_().startswith(b"\x89PNG")
