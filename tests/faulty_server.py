@@ -69,8 +69,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body) + (1000 if fault == "long" else 0)))
         self.end_headers()
         body = body[: len(body) // 2] if fault == "cut" else body
+        self.server.sent[name] += len(body)  # before the client can have the last byte
         self.wfile.write(body)
-        self.server.sent[name] += len(body)
         if fault:
             self.connection.shutdown(socket.SHUT_RDWR)
 
