@@ -89,6 +89,13 @@ def test_photos_without_tags_are_kept_on_request(tmp_path):
     assert (index.starts[1:] - index.starts[:-1]).tolist() == [2, 2, 0, 0]
 
 
+def test_a_teacher_without_a_weight_is_refused(tmp_path):
+    root = make_shards(tmp_path / "shards", train=1, val=1)
+    teacher = tiny_tagger(tmp_path / "teacher.safetensors")
+    with pytest.raises(InputError, match=r"step\.teacher= teaches nothing with step\.distillation_weight=0"):
+        train(str(root), str(tmp_path / "out"), init=teacher, teacher=teacher, **QUICK)
+
+
 def test_a_training_learns_from_a_teacher(tmp_path):
     root = make_shards(tmp_path / "shards", train=1, val=1)
     teacher = tiny_tagger(tmp_path / "teacher.safetensors", ["quagga", "cat", "zebra"])

@@ -102,8 +102,10 @@ def initial_state(
         The state.
 
     Raises:
-        InputError: the initial tagger or the shards cannot be read.
+        InputError: the initial tagger, the teacher or the shards cannot be read, or the teacher has no weight.
     """
+    if teacher and not recipe.distillation_weight:
+        raise InputError("step.teacher= teaches nothing with step.distillation_weight=0: set it, for example to 1")
     torch.manual_seed(recipe.seed)
     tagger = initial_tagger(init, shards.vocabulary, architecture, names, recipe.distillation_weight > 0)
     known = len(shards.vocabulary)

@@ -64,8 +64,8 @@ class FileTeacher(nn.Module):
         missing = [tag for tag in tags[known:] if tag not in has]
         if missing:
             raise InputError(
-                f"step.teacher= lacks {len(missing)} of the tags that init= adds, such as {missing[0]!r}: give another "
-                "teacher, or set step.distillation_weight=0 to drop these tags"
+                f"step.teacher= lacks {len(missing)} of the tags that init= adds, such as {missing[0]!r}: give a "
+                "teacher that has them"
             )
         shared = [row for row, tag in enumerate(tags) if tag in has]
         if not shared:

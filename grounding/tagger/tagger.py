@@ -19,23 +19,19 @@ from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 
 FORMAT = "grounding-tagger-1"
-_WEIGHTS = files("grounding.tagger.weights")
-EMBEDDED = Path(str(_WEIGHTS / "tagger.safetensors"))
-PACKAGED = {"embedded": EMBEDDED}  # the taggers of the package by name
+EMBEDDED = Path(str(files("grounding.tagger.weights") / "tagger.safetensors"))
 
 
 def tagger_path(path: str | Path | None = None) -> Path:
     """The file of a tagger.
 
     Args:
-        path: a file, or a name in ``PACKAGED``; None for ``"embedded"``.
+        path: a file; None or ``"embedded"`` for the tagger that is part of the package.
 
     Returns:
-        Its path. A file that exists is preferred to a name.
+        Its path.
     """
-    return (
-        Path(path) if path and (Path(path).exists() or str(path) not in PACKAGED) else PACKAGED[str(path or "embedded")]
-    )
+    return Path(path) if path and str(path) != "embedded" else EMBEDDED
 
 
 class TagClassifier(nn.Module):
@@ -138,7 +134,7 @@ class TagClassifier(nn.Module):
         """Reads a file that :meth:`save` wrote, and the presence model and the lexicon beside it if there are any.
 
         Args:
-            path: the file, or a name in ``PACKAGED``; by default ``"embedded"``.
+            path: see :func:`tagger_path`.
             presence: whether to read the presence model.
             lexicon: whether the vocabulary gets the lexicon (``grounding.text.lexicon``).
             plain_words: see ``grounding.text.vocabulary.Vocabulary``.
