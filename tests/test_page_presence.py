@@ -80,7 +80,7 @@ def test_downloads_say_what_is_probably_absent(site, token):
     assert [answer["present"] for answer in json.loads(taken("json"))["groundings"]] == [False, True, None]
     assert taken("svg").count(b"(probably not in this photo)") == 1
     sheet = Image.open(BytesIO(taken("png")))  # pictures of different heights do not cover each other
-    assert sheet.width == 1024 and sheet.height > 2 * (512 + 36)
+    assert sheet.width == 3 * 512 + 2 * 8 and sheet.height > 2 * 512
 
 
 @pytest.fixture

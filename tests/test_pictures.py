@@ -88,6 +88,8 @@ def test_boxes_have_the_colours_of_the_page():
         ("a cat", COLOURS[0], False), ("a dog?", "#9a9a9a", True), ("a cup", COLOURS[3], False)
     ]  # fmt: skip
     assert labelled[0].box == (20, 10, 70, 50)
+    further, best = labelled_boxes(SEVERAL[:1], 0.5, boxes=2)
+    assert best == labelled[0] and (further.text, further.colour, further.dashed) == ("", COLOURS[0], True)
     (long,) = labelled_boxes([answer("a very " * 20)], 1)
     assert len(long.text) <= 40
 

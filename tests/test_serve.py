@@ -123,7 +123,10 @@ def test_exports(site, token):
     assert [len(coco.json[name]) for name in ("images", "annotations", "not_groundable")] == [1, 4, 1]
     drawing = taken("svg", *asked)
     assert drawing.body.count(b"<g ") == 2 and "default-src 'none'" in drawing.headers["content-security-policy"]
-    assert Image.open(BytesIO(taken("png", *asked).body)).width == 1024
+    picture = Image.open(BytesIO(taken("png", *asked).body))
+    assert picture.width == 3 * 512 + 2 * 8  # the photo with all boxes, and a heat map of each phrase
+    colours = set(map(tuple, np.asarray(picture).reshape(-1, 3).tolist()))
+    assert {(230, 159, 0), (0, 192, 139)} <= colours and (86, 180, 233) not in colours  # as on the page
     assert taken("png", "a zorgophone").status == 422
 
 

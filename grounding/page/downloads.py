@@ -1,20 +1,16 @@
 """The file types in which the page exports answers."""
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import NamedTuple
 
-from PIL import Image
-
 from grounding.answers import Answers, Grounding
 from grounding.exports import as_coco, image_record
 from grounding.page.store import StoredPhoto
+from grounding.pictures.board import board
 from grounding.svg import svg
 from proposals.errors import InputError
-
-MAX_WIDTH = 1600  # of a picture of several phrases, in pixels
 
 
 class Download(NamedTuple):
@@ -48,19 +44,11 @@ def _svg(photo: StoredPhoto, answers: Sequence[Grounding], boxes: int) -> bytes:
     return svg(photo.scene.image, answers, boxes).encode()
 
 
-def _png(photo: StoredPhoto, answers: Sequence[Grounding], _: int) -> bytes:
-    """A grid with one overlay for each groundable phrase."""
-    overlays = [answer.overlay() for answer in answers if answer.groundable]
-    if not overlays:
+def _png(photo: StoredPhoto, answers: Sequence[Grounding], boxes: int) -> bytes:
+    """The photo with all phrases, each in its colour, and beside it the heat map of each."""
+    if not any(answer.groundable for answer in answers):
         raise InputError("no phrase is groundable: use words that are in the vocabulary")
-    columns = math.ceil(math.sqrt(len(overlays)))
-    for picture in overlays:
-        picture.thumbnail((MAX_WIDTH // columns, MAX_WIDTH // columns))
-    width, height = max(picture.width for picture in overlays), max(picture.height for picture in overlays)
-    sheet = Image.new("RGB", (columns * width, math.ceil(len(overlays) / columns) * height))
-    for i, picture in enumerate(overlays):
-        sheet.paste(picture, (i % columns * width, i // columns * height))
-    sheet.save(buffer := BytesIO(), "PNG")
+    board(photo.scene.image, answers, boxes).save(buffer := BytesIO(), "PNG")
     return buffer.getvalue()
 
 

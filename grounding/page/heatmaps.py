@@ -4,26 +4,25 @@ from io import BytesIO
 
 import matplotlib as mpl
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-CLEAR_BELOW = 0.06  # of the maximum; fainter pixels are transparent
+from grounding.draw import INFERNO, heat_of
 
 
-def heat_png(attention: np.ndarray) -> bytes:
-    """Draws a heat map with the colours of inferno; pixels without attention are transparent.
-
-    The square root of the values is drawn, as in ``grounding.draw``.
+def heat_png(attention: NDArray[np.float64]) -> bytes:
+    """Draws a heat map in the colours and with the scale of ``grounding.draw``; hotter pixels are more opaque.
 
     Args:
-        attention: ``(h, w)`` float >= 0.
+        attention: ``(h, w)``, >= 0.
 
     Returns:
-        A PNG of the same size.
+        A PNG of the same size. Pixels without attention are transparent, the hottest is opaque.
     """
-    maximum = attention.max()
-    shown = np.sqrt(attention / maximum) if maximum > 0 else np.zeros_like(attention)
-    pixels = mpl.colormaps["inferno"](0.25 + 0.75 * shown, bytes=True)
-    pixels[..., 3] = 255 * ((shown - CLEAR_BELOW) / (1 - CLEAR_BELOW)).clip(0, 1) ** 1.25
+    heat = heat_of(attention, attention.shape[::-1])
+    heat /= max(heat.max(), np.finfo(heat.dtype).tiny)
+    pixels = mpl.colormaps["inferno"](np.interp(heat, (0, 1), INFERNO), bytes=True)
+    pixels[..., 3] = 255 * heat
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()

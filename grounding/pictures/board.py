@@ -19,12 +19,13 @@ GAP = 8  # pixels between the panels
 BACKGROUND = "black"
 
 
-def board(image: NDArray[np.uint8], answers: Sequence[Grounding]) -> Image.Image:
-    """Draws a photo with the best box of each phrase, and beside it the heat map of each phrase.
+def board(image: NDArray[np.uint8], answers: Sequence[Grounding], boxes: int = 1) -> Image.Image:
+    """Draws a photo with the best boxes of each phrase, and beside it the heat map of each phrase.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB.
         answers: the answers about this photo.
+        boxes: the largest number of boxes of a phrase, >= 1.
 
     Returns:
         An RGB picture: a grid with the labelled photo first. Its caption names the phrases that are not groundable.
@@ -32,7 +33,10 @@ def board(image: NDArray[np.uint8], answers: Sequence[Grounding]) -> Image.Image
     shown = [number for number, answer in enumerate(answers) if answer.groundable]
     columns = _columns(len(shown) + 1, image.shape[1] / image.shape[0])
     scale = min(scale_of(image), (WIDTH / columns - GAP) / image.shape[1])
-    panels = [_overview(image, answers, scale), *(_panel(image, answers, number, scale) for number in shown)]
+    panels = [
+        _overview(image, answers, scale, boxes),
+        *(_panel(image, answers, number, scale, boxes) for number in shown),
+    ]
     return grid(panels, columns)
 
 
@@ -41,20 +45,22 @@ def _columns(panels: int, aspect: float) -> int:
     return max(1, min(panels, math.ceil(math.sqrt(1.5 * panels / aspect))))
 
 
-def _overview(image: NDArray[np.uint8], answers: Sequence[Grounding], scale: float) -> Image.Image:
+def _overview(image: NDArray[np.uint8], answers: Sequence[Grounding], scale: float, boxes: int) -> Image.Image:
     picture = Image.fromarray(image).resize(scaled_size(image, scale))
-    draw_labelled(picture, labelled_boxes(answers, scale))
+    draw_labelled(picture, labelled_boxes(answers, scale, boxes))
     unknown = [answer.phrase.text for answer in answers if not answer.groundable]
     return captioned(picture, [(f"not known: {', '.join(unknown)}", GREY)] if unknown else [])
 
 
-def _panel(image: NDArray[np.uint8], answers: Sequence[Grounding], number: int, scale: float) -> Image.Image:
+def _panel(
+    image: NDArray[np.uint8], answers: Sequence[Grounding], number: int, scale: float, boxes: int
+) -> Image.Image:
     answer = answers[number]
     assert answer.map is not None  # groundable
     picture = heated(image, answer.map, scale)
-    own = labelled_boxes([answer], scale)[0]
     colour = GREY if answer.absent else COLOURS[number % len(COLOURS)]
-    draw_labelled(picture, [own._replace(text="", colour=colour)])
+    own = labelled_boxes([answer], scale, boxes)
+    draw_labelled(picture, [box._replace(text="", colour=colour) for box in own])
     skipped = f"   (not known: {', '.join(answer.phrase.skipped)})" if answer.phrase.skipped else ""
     return captioned(picture, [(answer.phrase.text + skipped, colour), *([(ABSENT, GREY)] if answer.absent else [])])
 

@@ -29,22 +29,25 @@ class LabelledBox(NamedTuple):
     dashed: bool = False
 
 
-def labelled_boxes(answers: Sequence[Grounding], scale: float) -> list[LabelledBox]:
+def labelled_boxes(answers: Sequence[Grounding], scale: float, boxes: int = 1) -> list[LabelledBox]:
     """Makes a label of the best box of each groundable answer.
 
     Args:
         answers: the answers about one photo. The colours follow their order, as on the page.
         scale: the size of the picture relative to the photo.
+        boxes: the largest number of boxes of an answer, >= 1. Further boxes are dashed and have no label.
 
     Returns:
-        The labelled boxes. What is probably not in the photo is grey and dashed, and its label ends with "?".
+        The boxes, the best of an answer after its further ones. What is probably not in the photo is grey and dashed,
+        and its label ends with "?".
     """
-    labelled = []
+    labelled: list[LabelledBox] = []
     for number, answer in enumerate(answers):
         if answer.groundable:
-            x1, y1, x2, y2 = (answer.boxes[0] * scale).tolist()
             colour = GREY if answer.absent else COLOURS[number % len(COLOURS)]
-            labelled.append(LabelledBox((x1, y1, x2, y2), _label(answer), colour, answer.absent))
+            best, *further = ((x1, y1, x2, y2) for x1, y1, x2, y2 in (answer.boxes[:boxes] * scale).tolist())
+            labelled += [LabelledBox(box, "", colour, dashed=True) for box in reversed(further)]
+            labelled.append(LabelledBox(best, _label(answer), colour, answer.absent))
     return labelled
 
 
