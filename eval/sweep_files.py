@@ -10,6 +10,7 @@ from eval.gammas import best_gamma
 from eval.localization import DEPTHS
 from eval.published import paper_row, proposals_name
 from grounding.runtime.artefacts import atomic_path, write_json
+from grounding.runtime.cells import safe_row
 
 NAMES = ("method", "target", "gamma")  # what tells jobs apart, besides their overrides
 IGNORED = ("by_gamma", "by_class", "data", "chosen", "intervals")  # of a job's metrics: tables of their own
@@ -49,7 +50,7 @@ def write_joined(folder: str | Path, jobs: Sequence[Mapping[str, Any]], failed: 
     with atomic_path(Path(folder, "joined.csv")) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        writer.writerows(records)
+        writer.writerows(map(safe_row, records))
     phrases = [metrics for metrics in jobs if "by_gamma" in metrics]
     if phrases:
         _plot(Path(folder, "gamma.png"), phrases)

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from io import BytesIO
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -126,6 +127,34 @@ class Grounding:
             raise InputError("the answer does not contain its image: call ground_batch with keep_images=True")
         skipped = f"   (not known: {', '.join(self.phrase.skipped)})" if self.phrase.skipped else ""
         return overlay(self.image, self.map, self.boxes[0], self.phrase.text + skipped, ABSENT if self.absent else "")
+
+    def to_supervision(self, boxes: int | None = None, class_id: int = 0) -> Any:
+        """Converts the boxes to ``supervision.Detections``. This needs the package supervision.
+
+        The boxes of what is probably not in the photo are converted, too; ``absent`` says so.
+
+        Args:
+            boxes: the largest number of boxes; None for all.
+            class_id: the number of the class, which chooses the colour of supervision's annotators.
+
+        Returns:
+            The detections, best first: ``xyxy`` in pixels, half-open, the scores as ``confidence``, and the phrase as
+            ``data["class_name"]``; none if the phrase is not groundable.
+
+        Raises:
+            InputError: supervision is not installed.
+        """
+        try:
+            supervision: Any = import_module("supervision")
+        except ImportError as error:
+            raise InputError("to_supervision needs the package supervision: pip install supervision") from error
+        kept = self.boxes[:boxes]
+        return supervision.Detections(
+            xyxy=kept.copy(),
+            confidence=self.scores[:boxes].copy(),
+            class_id=np.full(len(kept), class_id),
+            data={"class_name": np.array([self.phrase.text] * len(kept), dtype=str)},
+        )
 
     def _repr_png_(self) -> bytes | None:
         """Returns the overlay as PNG for a notebook; None if there is nothing to draw, so that it prints the line."""

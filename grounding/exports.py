@@ -1,7 +1,8 @@
-"""Writes answers to files that other programs read: JSON, JSON lines, CSV, COCO, NumPy.
+"""Writes answers to files that other programs read: JSON, JSON lines, CSV, COCO, NumPy, and ``grounding.formats``.
 
-Every format contains the phrase exactly as it was given. A phrase that is not groundable has no box. What is
-probably not in the photo (``present`` is False) has its boxes in every format except COCO, which lists the phrase only.
+Every format contains the phrase as it was given; CSV has an apostrophe before those that a spreadsheet would
+calculate. A phrase that is not groundable has no box. What is probably not in the photo (``present`` is False) has its
+boxes in JSON and CSV only; COCO lists the phrase.
 """
 
 import csv
@@ -13,7 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from grounding.answers import Answers, Grounding
+from grounding.formats.archives import check_stems
+from grounding.formats.label_studio import write_label_studio
+from grounding.formats.labelme import write_labelme
+from grounding.formats.yolo import write_yolo
 from grounding.runtime.artefacts import atomic_path, write_json, write_json_lines
+from grounding.runtime.cells import safe_cell
 from grounding.runtime.version import VERSION
 from proposals.errors import InputError
 
@@ -178,6 +184,8 @@ def write_lines(path: str | Path, batch: Iterable[Answers], boxes: int = BOXES) 
 def write_csv(path: str | Path, batch: Iterable[Answers], boxes: int = BOXES) -> None:
     """Writes CSV (RFC 4180, UTF-8), see :func:`csv_rows`. Memory does not grow with the number of images.
 
+    No text is a formula for a spreadsheet, see :func:`grounding.runtime.cells.safe_cell`.
+
     Args:
         path: the path of the file.
         batch: the answers about each image.
@@ -194,7 +202,7 @@ def write_csv(path: str | Path, batch: Iterable[Answers], boxes: int = BOXES) ->
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for answers in batch:
-            writer.writerows(csv_rows(answers, boxes))
+            writer.writerows(map(safe_cell, row) for row in csv_rows(answers, boxes))
 
 
 def write_coco(path: str | Path, batch: Iterable[Answers], boxes: int = 1) -> None:
@@ -220,6 +228,7 @@ class Format(NamedTuple):
         boxes: the default for the largest number of boxes of a phrase.
         relative: whether images are named relative to their folder, where readers of the format look for them.
         omits_absent: whether the boxes of what is probably not in the photo are left out.
+        check: refuses names of images that the format cannot hold; None if it holds all.
     """
 
     file: str
@@ -227,6 +236,7 @@ class Format(NamedTuple):
     boxes: int = BOXES
     relative: bool = False
     omits_absent: bool = False
+    check: Callable[[Iterable[str]], None] | None = None
 
 
 FORMATS = {
@@ -234,6 +244,9 @@ FORMATS = {
     "jsonl": Format("groundings.jsonl", write_lines),
     "csv": Format("groundings.csv", write_csv),
     "coco": Format("coco.json", write_coco, 1, relative=True, omits_absent=True),
+    "label-studio": Format("label-studio.json", write_label_studio, 1, relative=True, omits_absent=True),
+    "labelme": Format("labelme.zip", write_labelme, 1, relative=True, omits_absent=True, check=check_stems),
+    "yolo": Format("yolo.zip", write_yolo, 1, relative=True, omits_absent=True, check=check_stems),
 }
 
 

@@ -151,7 +151,8 @@ def test_an_existing_file_is_not_a_pattern(album):
 
 
 REFUSALS = {
-    "format": ({"form": "xml"}, "there is no format 'xml'; choose one of json, jsonl, csv, coco"),
+    "format": ({"form": "xml"}, "there is no format 'xml'; choose one of json, jsonl, csv, coco, label-studio, "
+               "labelme, yolo"),
     "pictures": ({"pictures": "gif"}, "pictures='gif' is not a picture format; choose one of png, svg, one, or null"),
     "boxes": ({"boxes": 0}, "boxes=0 must be a whole number, 1 or more"),
     "half a box": ({"boxes": 1.5}, "boxes=1.5 must be a whole number, 1 or more"),

@@ -21,7 +21,7 @@ LAYERS = [
     {"shards"},
     {"attention"},
     {"tagger"},
-    {"answers", "draw", "exports", "pictures", "rescoring", "svg"},
+    {"answers", "draw", "exports", "formats", "pictures", "rescoring", "svg"},
     {"batch", "cache", "grounder", "scene"},
     {"steps"},
     {"page"},

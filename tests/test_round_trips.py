@@ -16,6 +16,7 @@ from eval.coco import Coco
 from eval.labels import label
 from grounding.answers import Answers, Grounding
 from grounding.exports import FORMATS
+from grounding.runtime.cells import plain_cell
 from grounding.runtime.ledger import SKIPPED, Ledger, Skipped
 from grounding.steps.ground import ground
 from grounding.text.phrases import Phrase
@@ -130,7 +131,8 @@ def test_any_name_and_phrase_are_read_unchanged(tmp_path_factory, name, phrase):
     assert json.loads((folder / "groundings.jsonl").read_bytes()) == record
     with (folder / "groundings.csv").open(encoding="utf-8", newline="") as file:
         first, second = csv.DictReader(file)
-    assert (first["image"], first["phrase"], json.loads(first["skipped"])) == (name, phrase, [phrase])
+    assert (plain_cell(first["image"]), plain_cell(first["phrase"])) == (name, phrase)
+    assert json.loads(first["skipped"]) == [phrase]
     assert (second["phrase"], second["rank"]) == ("a dog", "1")
     content = json.loads((folder / "coco.json").read_bytes())
     assert (content["images"][0]["file_name"], content["not_groundable"][0]["phrase"]) == (name, phrase)

@@ -53,8 +53,8 @@ def ground(
         shards: how to work on tar files.
 
     Raises:
-        InputError: there is no image or no image that can be read, there is no phrase, a phrase is empty, or a format
-            is unknown.
+        InputError: there is no image or no image that can be read, there is no phrase, a phrase is empty, a format is
+            unknown, or cannot hold the names of the images.
         SkippedError: some images were skipped, or are in a format that is not read; all others are done.
     """
     if not image:
@@ -70,6 +70,8 @@ def ground(
         read_phrases(phrases),
         FORMATS[form],
     )
+    if shape.check and source.many:
+        shape.check(map(source.name, source.paths))
     batch = grounder.ground_batch(source.paths, texts, keep_images=pictures is not None) if source.many else None
     ledger = source.left_out
     answers = (
