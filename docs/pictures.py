@@ -4,12 +4,14 @@ from pathlib import Path
 
 from PIL import Image
 
-WIDTH = 1000  # of the pictures of layers, in pixels
+WIDTH = 1000  # of the pictures with many panels, in pixels
 PICTURES = {
     "runs/ground/02-a-smiling-woman.png": "a-smiling-woman.jpg",
     "runs/ground/03-an-orange-suit.png": "an-orange-suit.jpg",
     "runs/mwp/layers.png": "layers-mwp.jpg",
     "runs/c-mwp/layers.png": "layers-c-mwp.jpg",
+    "runs/methods/methods.png": "methods.jpg",
+    "runs/words/methods.png": "words.jpg",
 }
 
 

@@ -14,21 +14,12 @@ from eval.checks import check_counts
 from eval.class_maps import class_maps, describe_maps, known_tags
 from eval.photo_reading import UNUSABLE, faulty_names, name_some, photo_ledger, read_photos
 from eval.pointing_game import TOLERANCE, CueResult, cues, is_hit, maxima, pointing_metrics
+from eval.published import TABLE_1, TABLE_1_NETWORKS
 from grounding import Grounder
 from grounding.runtime.artefacts import write_json, write_json_lines
 from grounding.runtime.ranks import rank_of
 from proposals.errors import InputError
 
-# GoogLeNet's columns of Table 1: VOC07 test all, difficult, COCO val all, difficult
-TABLE_1 = {
-    "image centre": (69.5, 42.6, 27.7, 19.4),
-    "grad": (79.3, 61.4, 42.6, 36.3),
-    "deconv": (74.3, 49.4, 35.7, 27.9),
-    "lrp": (72.8, 50.2, 40.2, 32.7),
-    "cam": (80.8, 61.9, 41.6, 35.0),
-    "mwp": (79.3, 60.4, 43.6, 37.1),
-    "c-mwp": (85.1, 72.3, 53.8, 48.3),
-}
 ROWS = {
     "method": "method",
     "  classes without a tag missed": "unknown_missed",
@@ -144,9 +135,10 @@ def table(metrics: dict) -> str:
         *(_row(title, [s[key] for s in subsets]) for title, key in ROWS.items()),
         *_remarks(metrics),
         "",
-        "Table 1 of the paper, GoogLeNet; on other data, with networks that were trained on these classes:",
-        f"{'':34}VOC07 test: all / difficult    COCO val: all / difficult",
-        *(f"{name:34}{a:10.1f} / {b:.1f}{c:25.1f} / {d:.1f}" for name, (a, b, c, d) in TABLE_1.items()),
+        "Table 1 of the paper, all / difficult; on other data, with networks that were trained on these classes:",
+        f"{'':20}" + "".join(f"{heading:45}" for heading in ("VOC07 test", "COCO val")).rstrip(),
+        f"{'':20}" + "".join(f"{name:15}" for name in TABLE_1_NETWORKS * 2).rstrip(),
+        *(f"{name:20}" + "".join(f"{_paper(pair):15}" for pair in pairs).rstrip() for name, pairs in TABLE_1.items()),
     ]
     return "\n".join(lines)
 
@@ -155,6 +147,10 @@ def _row(title: str, cells: Sequence[dict | None]) -> str:
     means = (f"{c['mean']:.1f} [{c['interval'][0]:.1f}, {c['interval'][1]:.1f}]" if c else "-" for c in cells)
     pooled = " / ".join(f"{c['pooled']:.1f}" if c else "-" for c in cells)
     return f"{title:34}" + "".join(f"{mean:22}" for mean in means) + pooled
+
+
+def _paper(pair: tuple[float, float] | None) -> str:
+    return "-" if pair is None else f"{pair[0]:.1f} / {pair[1]:.1f}"
 
 
 def _remarks(metrics: dict) -> list[str]:

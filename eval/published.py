@@ -1,4 +1,4 @@
-"""The figures of the paper's Tables 2, 4 and 5, to print beside ours.
+"""The figures of the paper's Tables 1, 2, 4 and 5, to print beside ours.
 
 They are of another split (test, 1,000 photos), another tagger (18K tags, 6 million photos) and other proposals, so
 compare the order of the methods rather than the values. Boxes of EdgeBoxes are not the boxes of our segments.
@@ -57,7 +57,20 @@ PAPER = (
                  (62.8, 35.0, 17.6, 65.1, 73.5, 58.6, 53.2, 36.2, 50.3)),
 )  # fmt: skip
 
+# Table 1: the Pointing Game, (all, difficult) of each network on VOC07 test, then on COCO val; None: no figure
+TABLE_1_NETWORKS = ("CNN-S", "VGG16", "GoogLeNet")
+TABLE_1: dict[str, tuple[tuple[float, float] | None, ...]] = {
+    "image centre": ((69.5, 42.6), (69.5, 42.6), (69.5, 42.6), (27.7, 19.4), (27.7, 19.4), (27.7, 19.4)),
+    "grad": ((78.6, 59.8), (76.0, 56.8), (79.3, 61.4), (38.7, 30.1), (37.1, 30.7), (42.6, 36.3)),
+    "deconv": ((73.1, 45.9), (75.5, 52.8), (74.3, 49.4), (36.4, 28.4), (38.6, 30.8), (35.7, 27.9)),
+    "lrp": ((68.1, 41.3), None, (72.8, 50.2), (32.5, 24.0), None, (40.2, 32.7)),
+    "cam": (None, None, (80.8, 61.9), None, None, (41.6, 35.0)),
+    "mwp": ((73.7, 52.9), (76.9, 55.1), (79.3, 60.4), (35.0, 27.7), (39.5, 32.5), (43.6, 37.1)),
+    "c-mwp": ((78.7, 61.7), (80.0, 66.8), (85.1, 72.3), (43.0, 37.0), (49.6, 44.2), (53.8, 48.3)),
+}
+
 # Table 2: the Pointing Game on VOC07's difficult set, GoogLeNet
+C_GRAD = "c-grad"  # its map is zero; the paper has "N.A."
 TABLE_2 = {
     "c-mwp": 70.6,
     "c-mwp-postnorm": 58.1,

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from eval.gammas import gamma_text
 from eval.localization import DEPTHS, TYPES
-from eval.published import TABLE_2, PublishedRow, paper_row, proposals_name
+from eval.published import C_GRAD, TABLE_2, PublishedRow, paper_row, proposals_name
 from eval.sweep_files import own_best, same_but_gamma, write_joined
 from grounding.runtime.artefacts import atomic_path
 from grounding.runtime.sweep_jobs import distinct_overrides, read_jobs
+
+CONTRASTS = ("c-deconv", "c-cam")  # the other methods with a contrast in Table 2
 
 
 def write_sweep_table(folder: str | Path, since: float = 0) -> str | None:
@@ -148,6 +150,8 @@ def _pointing(jobs: Sequence[dict]) -> Iterator[str]:
         cells = [_with_interval(a["mean"], a["interval"]) if a else "-" for a in accuracies]
         paper = TABLE_2.get(metrics["method"], "-")
         yield f"| {metrics['job']} | {metrics['method']} | {metrics['target']} | {' | '.join(cells)} | {paper} |"
+    if any(metrics["method"] in CONTRASTS for metrics in jobs):
+        yield f"| | | {C_GRAD}: the map is zero | | - | - | N.A. |"
 
 
 def _everyday(jobs: Sequence[dict]) -> Iterator[str]:

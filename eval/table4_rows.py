@@ -9,13 +9,12 @@ from eval.halves import PARTS
 from eval.localization import DEPTHS, TYPES
 from eval.metrics import Metrics, Path
 from eval.protocol import Protocol
-from eval.published import PAPER, PublishedRow, paper_row, proposals_name
+from eval.published import C_GRAD, PAPER, PublishedRow, paper_row, proposals_name
 from eval.systems import PhraseTable, SystemResults, system_metrics
 
 Row = dict[str, str]  # column -> text, empty for no value
 
 OWN_METHODS = ("mwp", "c-mwp")  # the paper's own
-ZERO = "c-grad"
 RECALLS: dict[str, Path] = {f"R@{k}": ("recall", str(k)) for k in DEPTHS}
 SMALL_RECALLS: dict[str, Path] = {f"small R@{k}": ("recall_small", str(k)) for k in DEPTHS}
 BY_CATEGORY: dict[str, Path] = {f"R@{k} by category": ("recall_by_category", str(k)) for k in DEPTHS}
@@ -80,7 +79,7 @@ class Table4:
                 shown.append(paper)
                 yield self._published(protocol, paper, columns)
         blank = dict.fromkeys(_cells(metrics[0], columns, {*TABLE_5, *WITH_INTERVAL}), "")
-        yield _head(protocol, f"{ZERO}: the map is zero", "any", "ours", None) | blank
+        yield _head(protocol, f"{C_GRAD}: the map is zero", "any", "ours", None) | blank
         for paper in PAPER:
             if paper not in shown:
                 yield self._published(protocol, paper, columns)

@@ -177,6 +177,16 @@ def test_whole_pointing_game_at_224_x_300(name, target, tmp_path, coffee):
         assert np.isfinite(metrics["all"]["method"]["mean"])
 
 
+def test_real_photos_of_voc_with_a_random_vgg16(data, tmp_path):
+    torch.manual_seed(0)
+    tags = ("person", "car", "bottle", "chair", "dog")
+    grounder = Grounder(TagClassifier("vgg16", Vocabulary(tags)).eval(), settings=Settings("c-mwp", side=224))
+    metrics = point(grounder, Voc(data / "voc2012", "val"), {}, str(tmp_path), resamples=5, limit=2)
+    assert metrics["photos"] == 2 and metrics["target"] == "pool4" and metrics["side"] == 224
+    assert metrics["all"]["unknown_missed"]["cues"] >= metrics["all"]["method"]["cues"] > 0
+    assert np.isfinite(metrics["all"]["method"]["mean"])
+
+
 def test_torchvisions_alexnet_with_its_own_size():
     net = torchvision.models.alexnet(weights=None, num_classes=3).eval()
     with torch.no_grad():

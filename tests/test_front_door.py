@@ -93,6 +93,8 @@ def test_settings_follow_the_words():
          ("-m", "gamma=0.25,0.5", 'image="photo.jpg"', 'phrases=["a, b"]')),
         (["photo.jpg", "a cat", "+note=1"], ("+note=1", 'image="photo.jpg"', 'phrases=["a cat"]')),
         (["layers", "photo.jpg", "a cat"], ("step=layers", 'image="photo.jpg"', 'phrases=["a cat"]')),
+        (["step=methods", "a.jpg", "b.jpg", "--", "a cat"],
+         ("step=methods", 'image=["a.jpg","b.jpg"]', 'phrases=["a cat"]')),
         (["step=train", "~step.seed"], ("step=train", "~step.seed")),
         (["--cfg", "job", "step=train"], ("--cfg", "job", "step=train")),
         (["--shell-completion", "query=bash"], ("--shell-completion", "query=bash")),

@@ -290,6 +290,10 @@ def test_step_writes_metrics_and_prints_a_table(root, grounder, tmp_path, capsys
     printed = capsys.readouterr().out
     assert "could not be used, left out: sized, broken" in printed and "without a tag (cues): rocket (1)" in printed
     assert table(metrics) in printed
+    (centre,) = [line for line in printed.splitlines() if line.startswith("image centre  ") and "69.5" in line]
+    assert centre.split("  ", 1)[1].split() == ["69.5", "/", "42.6"] * 3 + ["27.7", "/", "19.4"] * 3
+    (lrp,) = [line for line in printed.splitlines() if line.startswith("lrp  ")]
+    assert " ".join(lrp.split()) == "lrp 68.1 / 41.3 - 72.8 / 50.2 32.5 / 24.0 - 40.2 / 32.7"
     cues = [json.loads(line) for line in (tmp_path / "out/points.jsonl").read_text().splitlines()]
     assert [(c["photo"], c["name"], c["known"], c["point"] is None) for c in cues] == [
         ("woman", "person", True, False),

@@ -164,6 +164,9 @@ def test_pointing_games_have_their_own_table(tmp_path):
     (tmp_path / "0" / "metrics.json").write_text(json.dumps(metrics))
     last = write_sweep_table(tmp_path).splitlines()[-1]
     assert last == "| 0 |  | c-mwp | pool2 | 12.3 (10.0-15.0) | 12.3 (10.0-15.0) | 70.6 |"
+    (tmp_path / "0" / "metrics.json").write_text(json.dumps(metrics | {"method": "c-cam"}))
+    cam, gradient = write_sweep_table(tmp_path).splitlines()[-2:]
+    assert cam.endswith("| 61.9 |") and gradient == "| | | c-grad: the map is zero | | - | - | N.A. |"
 
 
 def test_a_sweep_names_its_jobs_and_those_that_failed(run, tmp_path, capsys):

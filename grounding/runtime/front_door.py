@@ -52,7 +52,7 @@ VALUED = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-na
           "--experimental-rerun")  # fmt: skip
 FLAGS = ("--help", "-h", "--version", *SWEEP, *VALUED, "--hydra-help", "--resolve", "--run", "-r", "--info", "-i",
          "--shell-completion", "-sc")  # fmt: skip
-ASKING = ("ground", "layers")  # the steps that take a photo and phrases
+ASKING = ("ground", "layers", "methods")  # the steps that take a photo and phrases
 LIGHT = ("ground", "serve")  # the steps that need neither Hydra's folder .hydra nor its log file
 
 

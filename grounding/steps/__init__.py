@@ -1,1 +1,1 @@
-"""The steps of the command line: ``ground``, ``layers`` and ``propose``."""
+"""The steps of the command line: ``ground``, ``layers``, ``methods`` and others."""

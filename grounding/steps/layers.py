@@ -130,14 +130,27 @@ def phrase_maps(
     Returns:
         For each phrase a list of maps ``(h, w)``, one for each layer.
     """
-    tags = list(dict.fromkeys(tag for phrase in phrases for tag in phrase.tags))
+    tags, shares = tag_shares(phrases)
     scene = TopDown(tagger, names).look(images, method)
     maps = [m[0].double().numpy() for m in scene.attend([tagger.vocabulary.index(tag) for tag in tags], method)]
+    return [[np.tensordot(row, layer, 1) for layer in maps] for row in shares]
+
+
+def tag_shares(phrases: Sequence[Phrase]) -> tuple[list[str], np.ndarray]:
+    """The tags of phrases, and the share of each in the map of each phrase, before a photo is seen.
+
+    Args:
+        phrases: the phrases, each with at least one tag.
+
+    Returns:
+        T tags without repetitions, and ``(P, T)`` in 0..1; each row sums to 1.
+    """
+    tags = list(dict.fromkeys(tag for phrase in phrases for tag in phrase.tags))
     shares = np.zeros((len(phrases), len(tags)))
     for row, phrase in zip(shares, phrases, strict=True):
         for reading in phrase.readings:
             row[[tags.index(tag) for tag in reading.tags]] += np.array(reading.weights) / len(phrase.readings)
-    return [[np.tensordot(row, layer, 1) for layer in maps] for row in shares]
+    return tags, shares
 
 
 def table(targets: Sequence[TargetLayer]) -> str:
