@@ -9,6 +9,7 @@ import pytest
 from page_server import LIMITS, STEP, HttpReply, ask, encoded, settled
 from PIL import Image
 
+from grounding.page.app import PAGE
 from grounding.page.limits import Limits
 from grounding.page.serve import listening, serve
 from proposals.errors import InputError
@@ -76,6 +77,8 @@ def test_upload_and_ground_in_one_request_then_delete(site, astronaut):
     reply = ask(site, "POST", f"/api/ground?{query}", astronaut.read_bytes()).json
     assert [len(answer["boxes"]) for answer in reply["answers"]] == [1, 1] and reply["gamma"] == 0.5
     place = f"/api/photos/{reply['photo']['token']}"
+    file = ask(site, "GET", f"{place}/file")
+    assert file.body == astronaut.read_bytes() and file.headers["content-type"] == "image/png"
     assert ask(site, "DELETE", place).status == 204
     assert ask(site, "POST", f"{place}/ground", {"phrases": ["a woman"]}).status == 404
 
@@ -87,8 +90,9 @@ def test_formats_are_recognised_by_content(site, kind):
 
 
 def test_the_page_loads_nothing_from_other_sites(site):
-    texts = ("/", "/page.css", "/page.js", "/client.js", "/common.js", "/drawing.js")
-    for path in (*texts, "/icon.svg", "/api/samples/astronaut.png"):
+    texts = [path for path in PAGE if not path.endswith(".svg")]
+    assert {"/", "/page.css", "/page.js", "/state.js"} <= set(texts)
+    for path in (*PAGE, "/api/samples/astronaut.png"):
         reply = ask(site, "GET", path)
         assert reply.status == 200
         assert "default-src 'none'" in reply.headers["content-security-policy"]
@@ -102,7 +106,7 @@ def test_openapi_describes_every_route(site):
     assert described["paths"].keys() == {
         "/api/about", "/api/samples/{name}", "/api/photos", "/api/photos/{token}", "/api/photos/{token}/ground",
         "/api/photos/{token}/heat.png", "/api/photos/{token}/words", "/api/photos/{token}/exports/{kind}",
-        "/api/ground",
+        "/api/ground", "/api/photos/{token}/file",
     }  # fmt: skip
     upload = described["paths"]["/api/photos"]["post"]["requestBody"]["content"]
     assert set(upload) == {"image/jpeg", "image/png", "image/webp"}

@@ -2,6 +2,7 @@
 
     POST   /api/photos?name=photo.jpg             the bytes of a photo -> a token
     POST   /api/photos/{token}/ground             {"phrases": [...]} or {"caption": "..."} -> boxes, scores, skipped
+    GET    /api/photos/{token}/file               the photo as it was uploaded
     GET    /api/photos/{token}/heat.png?phrase=   a heat map to lay over the photo
     POST   /api/photos/{token}/words              {"box": [x1, y1, x2, y2]} -> words that may describe the box
     POST   /api/photos/{token}/exports/{kind}     a question -> a file
@@ -44,7 +45,7 @@ from grounding.page.schemas import (
     phrases_of,
 )
 from grounding.page.store import PhotoStore, StoredPhoto
-from grounding.page.uploads import FORMATS, check_name, decode
+from grounding.page.uploads import FORMATS, check_name, decode, media_type
 from grounding.page.workers import QueueFull, WorkerPool
 from grounding.scene import GroundingScene
 from grounding.svg import COLOURS
@@ -59,7 +60,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 PHOTO_BODY = {"requestBody": {"required": True, "content": dict.fromkeys(FORMATS, BINARY)}}
-PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": BINARY, "image/jpeg": BINARY}}}
+PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": dict.fromkeys(FORMATS, BINARY)}}
 HEAT: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": BINARY}}}
 FILES: dict[int | str, dict[str, Any]] = {
     200: {"content": {download.media_type.partition(";")[0]: BINARY for download in DOWNLOADS.values()}}
@@ -101,7 +102,10 @@ class Api:
         self._scenes = SceneCache(grounder, limits.scenes)
         for sample in [*self._samples.values()][:1]:
             log.info("grounding a sample photo; on a new machine this compiles functions for some seconds")
-            self._ground(self._scenes.look(decode(sample.data, limits)), Question(phrases=list(sample.phrases)))
+            scene = self._scenes.look(decode(sample.data, limits))
+            for answer in self._ground(scene, Question(phrases=list(sample.phrases))):
+                if answer.map is not None:
+                    heat_png(answer.map)  # loads the colours
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -127,6 +131,7 @@ class Api:
         router.add_api_route("/samples/{name}", self.sample, responses=PICTURE, **picture)
         router.add_api_route("/photos", self.upload, methods=["POST"], openapi_extra=PHOTO_BODY)
         router.add_api_route(photo, self.delete, methods=["DELETE"], status_code=204)
+        router.add_api_route(f"{photo}/file", self.file, responses=PICTURE, **picture)
         router.add_api_route(f"{photo}/ground", self.ground, **question)
         router.add_api_route(f"{photo}/heat.png", self.heat, responses=HEAT, **picture)
         router.add_api_route(f"{photo}/words", self.words, **question)
@@ -163,11 +168,16 @@ class Api:
         memory for a while."""
         data = await _photo_bytes(request, check_name(name))
         scene = await self._run(lambda: self._scenes.look(decode(data, self._limits)))
-        return self._info(self._photos.add(name, scene))
+        return self._info(self._photos.add(name, scene, data))
 
     async def delete(self, token: str) -> None:
         """Deletes a photo."""
         self._photos.remove(token)
+
+    async def file(self, token: str) -> Response:
+        """Returns the file of a photo as it was uploaded."""
+        data = self._photo(token).data
+        return Response(data, media_type=media_type(data))
 
     async def ground(self, token: str, question: Question) -> Reply:
         """Finds phrases in a photo. Repeating the request with another gamma needs no further pass of the network."""
@@ -193,7 +203,7 @@ class Api:
             return scene, self._ground(scene, question)
 
         scene, answers = await self._run(work)
-        return self._reply(self._photos.add(name, scene), question, answers)
+        return self._reply(self._photos.add(name, scene, data), question, answers)
 
     async def heat(self, token: str, phrase: str, method: str | None = None) -> Response:
         """Returns the heat map of a phrase, a PNG with the aspect ratio of the photo. Pixels without attention are

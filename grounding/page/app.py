@@ -16,10 +16,8 @@ from grounding.page.middleware import INTERNAL_ERROR, CheckRequests, RequestRefu
 from proposals.errors import InputError
 
 MAX_MESSAGE = 300  # characters of each part of an error message
-PAGE = {"/": "index.html"} | {
-    f"/{name}": name
-    for name in ("page.css", "page.js", "client.js", "common.js", "drawing.js", "panels.js", "icon.svg")
-}
+STATIC = files("grounding.page") / "static"
+PAGE = {"/": "index.html"} | {f"/{file.name}": file.name for file in STATIC.iterdir() if file.name != "index.html"}
 MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
@@ -85,7 +83,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 
 def _static_file(name: str) -> Callable[[], Response]:
-    content = (files("grounding.page") / "static" / name).read_bytes()
+    content = (STATIC / name).read_bytes()
     return lambda: Response(content, media_type=MEDIA_TYPES[name.rpartition(".")[2]])
 
 

@@ -21,12 +21,14 @@ class StoredPhoto:
         token: random text that identifies the photo. It is secret: whoever knows it can use the photo.
         name: file name that the client gave.
         scene: the photo, its proposals and its maps.
+        data: the bytes of its file.
         last_used: time of the last request for it, in seconds of the store's clock.
     """
 
     token: str
     name: str
     scene: GroundingScene
+    data: bytes
     last_used: float
 
     @property
@@ -34,6 +36,11 @@ class StoredPhoto:
         """(width, height) in pixels."""
         height, width = self.scene.image.shape[:2]
         return width, height
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its file, its pixels and its maps so far."""
+        return len(self.data) + self.scene.nbytes
 
 
 class PhotoStore:
@@ -52,17 +59,18 @@ class PhotoStore:
     def __len__(self) -> int:
         return len(self._photos)
 
-    def add(self, name: str, scene: GroundingScene) -> StoredPhoto:
+    def add(self, name: str, scene: GroundingScene, data: bytes = b"") -> StoredPhoto:
         """Stores a photo under a new random token of 128 bits.
 
         Args:
             name: file name that the client gave.
             scene: the photo.
+            data: the bytes of its file.
 
         Returns:
             The stored photo.
         """
-        photo = StoredPhoto(secrets.token_urlsafe(TOKEN_BYTES), name, scene, self._clock())
+        photo = StoredPhoto(secrets.token_urlsafe(TOKEN_BYTES), name, scene, data, self._clock())
         with self._lock:
             self._photos[photo.token] = photo
         self.evict()
@@ -103,11 +111,11 @@ class PhotoStore:
         """
         limits = self._limits
         with self._lock:
-            total = sum(photo.scene.nbytes for photo in self._photos.values())
+            total = sum(photo.nbytes for photo in self._photos.values())
             oldest = self._clock() - limits.photo_seconds
             while self._photos:
                 token, photo = next(iter(self._photos.items()))
                 if photo.last_used >= oldest and len(self._photos) <= limits.photos and total <= limits.photos_bytes:
                     break
-                total -= photo.scene.nbytes
+                total -= photo.nbytes
                 del self._photos[token]

@@ -45,6 +45,20 @@ def decode(data: bytes, limits: Limits) -> np.ndarray:
         return read_image(opened, limits.aspect)
 
 
+def media_type(data: bytes) -> str:
+    """The media type of a photo that :func:`decode` accepts.
+
+    Args:
+        data: the bytes of its file.
+
+    Returns:
+        A key of ``FORMATS``.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return "image/jpeg"
+    return "image/png" if data.startswith(b"\x89PNG") else "image/webp"
+
+
 def check_name(name: str) -> str:
     """Checks the file name of a photo. The name is only displayed and never used as a path.
 

@@ -1,40 +1,44 @@
 // The boxes of all methods side by side.
 
-import { requestPhoto } from './client.js';
-import { $, RequestError, colour, createElement, heatMap, showError, state } from './common.js';
+import { bodyOf, requestPhoto } from './client.js';
+import { $, RequestError, colour, createElement, heatMap, showError } from './dom.js';
 import { rectangle } from './drawing.js';
+import { begin, state } from './state.js';
 
 export const NAMES = {
   'c-mwp': ['c-MWP', 'excitation, contrastive'], 'c-mwp-partial': ['c-MWP, partial', 'excitation, partly contrastive'], 'mwp': ['MWP', 'excitation'],
   'grad': ['Grad', 'gradient'], 'cam': ['CAM', 'class activation'],
 };
 
+const wanted = () => $('compare').getAttribute('aria-expanded') === 'true';
+
+export function togglePanels() {
+  $('compare').setAttribute('aria-expanded', String(!wanted()));
+  return comparePanels();
+}
+
 export async function comparePanels() {
-  const phrase = (state.answers[state.selected] || state.answers.find((answer) => answer.groundable))?.phrase;
-  $('panels').hidden = $('compare').getAttribute('aria-expanded') !== 'true' || !phrase;
-  if (!phrase && $('compare').getAttribute('aria-expanded') === 'true') {
-    showError(new RequestError(0, 'there is nothing to compare: find a phrase that has a box first'));
-  }
-  if ($('panels').hidden) return;
-  const { url } = state, shade = colour(state.answers.findIndex((answer) => answer.phrase === phrase));
+  const signal = begin('panels'), chosen = state.answers[state.selected] || state.answers.find((answer) => answer.groundable);
+  $('panels').hidden = !wanted() || !chosen;
+  if (!wanted()) return;
+  if (!chosen) return showError(new RequestError(0, 'there is nothing to compare: find a phrase that has a box first'));
+  const shade = colour(state.answers.indexOf(chosen)), asked = { gamma: Number($('gamma').value), boxes: 1, phrases: [chosen.phrase] };
   $('panels').classList.add('waiting');
   try {
-    const asked = { gamma: Number($('gamma').value), boxes: 1, phrases: [phrase] };
     const replies = [];
-    for (const name of state.about.methods) replies.push(await (await requestPhoto('ground', { ...asked, method: name })).json());
-    if (url === state.url) $('panels').replaceChildren(createElement('h2', { textContent: phrase }), ...replies.map((reply) => panel(reply, shade)));
+    for (const method of state.about.methods) replies.push(await bodyOf(await requestPhoto('ground', { ...asked, method }, signal), 'json', signal));
+    $('panels').replaceChildren(createElement('h2', { textContent: chosen.phrase }), ...replies.map((reply) => panel(reply, shade)));
   } catch (error) {
     showError(error);
   }
-  $('panels').classList.remove('waiting');
+  if (!signal.aborted) $('panels').classList.remove('waiting');
 }
 
 function panel({ method: name, answers: [answer], photo }, shade) {
   const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
   svg.setAttribute('viewBox', `0 0 ${photo.width} ${photo.height}`);
   svg.append(rectangle(answer.boxes[0], '#000a', 'under'), rectangle(answer.boxes[0], shade, ''));
-  const heat = heatMap(answer.heat);
   const [title, about] = NAMES[name] || [name, ''];
   const caption = createElement('figcaption', {}, createElement('b', { textContent: title }), createElement('span', { textContent: about }));
-  return createElement('figure', {}, createElement('div', {}, createElement('img', { src: state.url, alt: `${answer.phrase} by ${title}` }), heat, svg), caption);
+  return createElement('figure', {}, createElement('div', {}, createElement('img', { src: state.url, alt: `${answer.phrase} by ${title}` }), heatMap(answer.heat), svg), caption);
 }

@@ -1,25 +1,15 @@
-// State and functions that all parts of the page use.
+// Elements, messages and colours of the page.
 
-export const MAX_BOXES = 10; // for each phrase
+import { StaleReply, isAbsent, state } from './state.js';
+
 export const $ = (id) => document.getElementById(id);
 export const ABSENT = 'probably not in this photo';
 const GREY = '#9a9a9a'; // of what is probably not in the photo, as in the downloads
-export const isAbsent = (answer) => answer?.present === false; // null: unknown
 export const colour = (i) => (isAbsent(state.answers[i]) ? GREY : state.about.colours[i % state.about.colours.length]);
-
-export const state = {
-  about: null, blob: null, url: null, photo: null, sample: null, // blob: the file; photo: the server's reply
-  question: null, answers: [], // the last question and its answers
-  number: 0, // of the photo; what was asked for an earlier photo is not shown
-  selected: -1, hovered: -1, drawn: null, // indices of answers (-1: none), and the box that the user has drawn
-};
 
 export class RequestError extends Error {
   constructor(status, message) { super(message); this.status = status; }
 }
-
-// The reply belongs to an earlier photo, so it is dropped.
-export class StaleReply extends Error {}
 
 export function showStatus(text) { $('status').textContent = text; }
 

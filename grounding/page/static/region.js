@@ -1,0 +1,111 @@
+// Boxes that the user draws on the photo, and the words that describe a box.
+
+import { bodyOf, requestPhoto } from './client.js';
+import { $, createElement, showError } from './dom.js';
+import { draw } from './drawing.js';
+import { add } from './question.js';
+import { begin, cancel, state } from './state.js';
+
+const WORDS = 8; // in the list
+const MIN_SIDE = 0.015; // of a box, as a share of the photo's longer side; less is a click
+
+export async function showWords(box) {
+  const signal = begin('words');
+  if ($('words').hidden) $('found').replaceChildren(createElement('li', { className: 'quiet', textContent: 'looking for words …' }));
+  $('words').hidden = false;
+  $('words').classList.add('waiting');
+  draw();
+  try {
+    const { words } = await bodyOf(await requestPhoto('words', { box, count: WORDS }, signal), 'json', signal);
+    $('found').replaceChildren(...words.map(wordItem));
+  } catch (error) {
+    if (!signal.aborted) $('words').hidden = true;
+    showError(error);
+  }
+  if (!signal.aborted) $('words').classList.remove('waiting');
+}
+
+// The first box of a photo takes seconds, because the server computes the maps of all tags. It does so beforehand, while
+// the visitor reads the answers, and its failure is no news.
+let prefetched = null;
+export function prefetchWords() {
+  if (prefetched === state.photo.token) return;
+  prefetched = state.photo.token;
+  const { width, height } = state.photo;
+  requestPhoto('words', { box: [0, 0, width, height], count: 1 }, begin('prefetch'), 1).catch(() => {});
+}
+
+function wordItem({ word, share }) {
+  const button = createElement('button', { type: 'button', className: 'link', textContent: word });
+  button.addEventListener('click', () => add(word));
+  const bar = createElement('i');
+  bar.style.width = `${Math.max(2, 100 * share)}%`;
+  return createElement('li', {}, button, createElement('div', {}, bar), createElement('span', { textContent: `${(100 * share).toFixed(0)} %` }));
+}
+
+export function closeWords() {
+  cancel('words');
+  $('words').hidden = true;
+  state.drawn = null;
+  draw();
+}
+
+// ---- the pointer on the photo: with the toggle, a drag draws a box; a click selects the smallest box there ----
+
+let start = null;
+const drawing = () => $('box').getAttribute('aria-pressed') === 'true';
+
+export function toggleDrawing(on = !drawing()) {
+  $('box').setAttribute('aria-pressed', String(on));
+  $('frame').classList.toggle('drawing', on);
+  $('hint').hidden = !on;
+}
+
+function place(event) {
+  const { left, top, width, height } = $('frame').getBoundingClientRect();
+  const clamp = (value) => Math.min(1, Math.max(0, value));
+  return [clamp((event.clientX - left) / width) * state.photo.width, clamp((event.clientY - top) / height) * state.photo.height];
+}
+
+const between = ([x1, y1], [x2, y2]) => [Math.min(x1, x2), Math.min(y1, y2), Math.max(x1, x2), Math.max(y1, y2)];
+
+function press(event) {
+  if (!state.photo || event.button) return;
+  start = place(event);
+  if (drawing()) $('frame').setPointerCapture(event.pointerId);
+}
+
+function drag(event) {
+  if (!start || !drawing()) return;
+  state.drawn = between(start, place(event));
+  draw();
+}
+
+function release(event) {
+  if (!start) return;
+  const box = between(start, place(event)), [x, y] = start;
+  const least = MIN_SIDE * Math.max(state.photo.width, state.photo.height);
+  const drawn = drawing() && box[2] - box[0] > least && box[3] - box[1] > least;
+  start = null;
+  state.drawn = drawn ? box : null;
+  if (drawn) return showWords(box);
+  state.selected = smallestAt(x, y);
+  return draw();
+}
+
+function smallestAt(x, y) {
+  const area = ({ boxes: [[x1, y1, x2, y2]] }) => (x2 - x1) * (y2 - y1);
+  const holds = ({ boxes: [box] }) => box && x >= box[0] && x < box[2] && y >= box[1] && y < box[3];
+  const found = state.answers.filter(holds).sort((a, b) => area(a) - area(b));
+  return state.answers.indexOf(found[0]);
+}
+
+export function listenToPointer() {
+  const frame = $('frame');
+  frame.addEventListener('pointerdown', press);
+  frame.addEventListener('pointermove', drag);
+  frame.addEventListener('pointerup', release);
+  frame.addEventListener('pointercancel', () => { start = null; state.drawn = null; draw(); });
+  frame.addEventListener('dragstart', (event) => event.preventDefault());
+  new ResizeObserver(draw).observe(frame);
+}
