@@ -20,10 +20,15 @@ PROGRAM = """
 import json, logging, sys
 from pathlib import Path
 import made_shards
+from grounding.shards.fetching import FetchOptions
+from training.streaming import StreamOptions
 from training.train import train
 logging.basicConfig(level=logging.INFO)
 arguments = json.loads(sys.argv[1])
 made_shards.tiny_tagger(Path(sys.argv[2]))
+if "stream" in arguments:
+    fetch = FetchOptions(**arguments["stream"].pop("fetch"))
+    arguments["stream"] = StreamOptions(**arguments["stream"], fetch=fetch)
 train(**arguments)
 """
 

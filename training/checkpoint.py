@@ -16,7 +16,8 @@ from grounding.runtime.renamed import new_names
 from grounding.tagger.tensors import read_tensors, write_tensors
 from proposals.errors import InputError
 from training.distributed import RankGroup
-from training.state import Progress, TrainingState
+from training.progress import Progress
+from training.state import TrainingState
 
 FORMAT = "grounding-checkpoint-2"
 

@@ -30,6 +30,7 @@ class TrainingBatch(NamedTuple):
         columns: ``(P,)`` int64, the tag of each positive pair.
         skipped: a line for each broken photo; another photo of its shard replaces it.
         error: why the shards cannot be read any more; ``""`` if they can.
+        place: of photos that are streamed: where the rank is after them, see ``training.streaming.StreamPlace``.
     """
 
     images: Tensor
@@ -37,6 +38,7 @@ class TrainingBatch(NamedTuple):
     columns: Tensor
     skipped: tuple[str, ...] = ()
     error: str = ""
+    place: tuple[int, int, int] = (0, 0, 0)
 
 
 class ShardDataset(torch.utils.data.Dataset):
@@ -66,14 +68,8 @@ class ShardDataset(torch.utils.data.Dataset):
         try:
             samples = [self._sample(position, skipped) for position in positions]
         except InputError as error:
-            none = torch.zeros(0, dtype=torch.long)
-            return TrainingBatch(
-                torch.zeros(0, 3, CROP, CROP, dtype=torch.uint8), none, none, tuple(skipped), str(error)
-            )
-        images, tags = zip(*samples, strict=True)
-        rows = np.repeat(np.arange(len(tags)), [len(t) for t in tags])
-        columns = np.concatenate(tags).astype(np.int64)
-        return TrainingBatch(torch.stack(images), torch.from_numpy(rows), torch.from_numpy(columns), tuple(skipped))
+            return failed_batch(skipped, str(error))
+        return make_batch(samples, skipped)
 
     def _sample(self, position: PhotoPosition, skipped: list[str]) -> tuple[Tensor, np.ndarray]:
         """A crop ``(3, 224, 224)`` and the tags of a photo.
@@ -96,6 +92,39 @@ class ShardDataset(torch.utils.data.Dataset):
         mine = slice(index.starts[row], index.starts[row + 1])
         first = self.tags_per_image
         return index.tags[mine] if first is None else index.tags[mine][index.order(self.count_unknown)[mine] < first]
+
+
+def make_batch(
+    samples: Sequence[tuple[Tensor, np.ndarray]], skipped: Sequence[str], place: tuple[int, int, int] = (0, 0, 0)
+) -> TrainingBatch:
+    """Puts photos together.
+
+    Args:
+        samples: for each photo its crop, and its tags; at least one.
+        skipped: see :class:`TrainingBatch`.
+        place: see :class:`TrainingBatch`.
+
+    Returns:
+        The batch.
+    """
+    images, tags = zip(*samples, strict=True)
+    rows = np.repeat(np.arange(len(tags)), [len(t) for t in tags])
+    columns = torch.from_numpy(np.concatenate(tags).astype(np.int64))
+    return TrainingBatch(torch.stack(images), torch.from_numpy(rows), columns, tuple(skipped), "", place)
+
+
+def failed_batch(skipped: Sequence[str], error: str) -> TrainingBatch:
+    """A batch without photos, because they cannot be read.
+
+    Args:
+        skipped: see :class:`TrainingBatch`.
+        error: the reason.
+
+    Returns:
+        The batch.
+    """
+    none = torch.zeros(0, dtype=torch.long)
+    return TrainingBatch(torch.zeros(0, 3, CROP, CROP, dtype=torch.uint8), none, none, tuple(skipped), error)
 
 
 def pad_to_square(image: np.ndarray, side: int = PADDED) -> Image.Image:

@@ -2,25 +2,25 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from grounding.runtime.ranks import cores
 from proposals.errors import InputError
-from training.dataset import ShardDataset, TrainingBatch
-from training.order import PhotoPosition
+from training.dataset import TrainingBatch
 
 
 def load_batches(
-    dataset: ShardDataset, positions: Iterator[list[PhotoPosition]], workers: int | None, device: torch.device
+    dataset: Dataset[TrainingBatch], positions: Iterator[Sequence[Any]], workers: int | None, device: torch.device
 ) -> Iterator[TrainingBatch]:
     """Reads a batch for each list of positions, in order.
 
     Args:
         dataset: the dataset to read from.
-        positions: the photos of each batch.
+        positions: the photos of each batch, or their positions, as the dataset needs them.
         workers: number of worker processes. None: the number of cores minus one; 0: this process reads.
         device: where the batches are used; for a GPU their memory is pinned.
 

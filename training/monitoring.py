@@ -18,7 +18,7 @@ from grounding.runtime.artefacts import atomic_path
 from grounding.tagger.tagger import TagClassifier
 from proposals.errors import InputError
 from training.dataset import TrainingBatch
-from training.state import Progress
+from training.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Monitor:
     Args:
         output: folder of the training.
         progress: how far the training has come.
-        total: number of steps of the training.
+        total: number of steps of the training; None if it is not known.
         photos: photos per step.
         tensorboard: whether to write TensorBoard files as well.
         active: False on ranks that show nothing.
@@ -44,7 +44,9 @@ class Monitor:
         InputError: TensorBoard is not installed, or the folder cannot be written.
     """
 
-    def __init__(self, output: Path, progress: Progress, total: int, photos: int, tensorboard: bool, active: bool):
+    def __init__(
+        self, output: Path, progress: Progress, total: int | None, photos: int, tensorboard: bool, active: bool
+    ):
         self.output, self.photos, self.active = output, photos, active
         self._reset()
         self._board = _tensorboard(output, progress.step) if tensorboard and active else None

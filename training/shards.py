@@ -124,8 +124,8 @@ class Shards:
     def __init__(self, root: str | Path, keep: int = 1 << 17):
         self.root, self._keep = Path(root), keep
         self._indices: OrderedDict[str, ShardIndex] = OrderedDict()
-        about = _read_folder(self.root / SHARDS)
-        self.train, self.val = _shards(about, "train", self.root), _shards(about, "val", self.root)
+        about = read_folder(self.root / SHARDS)
+        self.train, self.val = list_shards(about, "train", self.root), list_shards(about, "val", self.root)
         self.settings: dict[str, Any] = about.get("settings", {})
         self.stats: dict[str, Any] = about.get("stats", {})
         self._pairs = read_vocabulary(self.root / VOCABULARY, about.get("vocabulary"))
@@ -347,8 +347,8 @@ def _to_array(data: bytes) -> np.ndarray:
     return np.frombuffer(data, dtype, offset=header.tell()).reshape(shape)
 
 
-def _read_folder(path: Path) -> dict[str, Any]:
-    """The content of ``shards.json``."""
+def read_folder(path: Path) -> dict[str, Any]:
+    """Reads ``shards.json``, at a path; an ``InputError`` says that it is missing, damaged or of another format."""
     if not path.is_file():
         raise InputError(f"{path.parent} has no complete shards, because {SHARDS} is missing: {RUN_AGAIN}")
     try:
@@ -360,7 +360,8 @@ def _read_folder(path: Path) -> dict[str, Any]:
     return about
 
 
-def _shards(about: Mapping[str, Any], kind: str, root: Path) -> list[Shard]:
+def list_shards(about: Mapping[str, Any], kind: str, root: Path) -> list[Shard]:
+    """The shards that ``shards.json`` lists as ``"train"`` or ``"val"``; ``root`` is the folder, for messages."""
     try:
         shards = [Shard(entry["name"], entry["photos"], entry["bytes"]) for entry in about[kind]]
         for shard in shards:

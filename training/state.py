@@ -1,7 +1,7 @@
 """The state of a training: everything that changes from step to step."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,54 +11,18 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from grounding.tagger.tagger import TagClassifier, tagger_path
 from proposals.errors import InputError
-from training.dataset import ShardDataset
 from training.distributed import RankGroup
+from training.feeds import PhotoFeed, feed_of
 from training.initialization import initial_tagger, set_frequencies
 from training.merged_shards import MergedShards
 from training.model import TrainableTagger
-from training.order import count_photos, validation_positions
+from training.progress import Progress
 from training.recipe import Recipe
 from training.shards import Shards
+from training.streaming import StreamedShards
 from training.teacher import calibrate
 
 CALIBRATION_PHOTOS = 64
-
-
-@dataclass
-class Progress:
-    """How far a training has come. Checkpoints store it by these names.
-
-    Attributes:
-        identity: JSON of the recipe, the shards and the initial tagger; two runs with equal identities are parts of
-            one training.
-        step: the next step, from 0, counted over all epochs.
-        loss: sum of the steps' losses since the last validation.
-        steps: number of steps since the last validation.
-        history: measurements of each validation.
-        skipped: number of broken photos so far.
-    """
-
-    identity: str
-    step: int = 0
-    loss: float = 0.0
-    steps: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    skipped: int = 0
-
-    def add(self, loss: float, skipped: int) -> None:
-        """Records a step.
-
-        Args:
-            loss: loss of the step.
-            skipped: number of its photos that were broken.
-        """
-        self.skipped += skipped
-        self.step, self.loss, self.steps = self.step + 1, self.loss + loss, self.steps + 1
-
-    def validated(self, measured: dict[str, float]) -> None:
-        """Records a validation."""
-        self.history.append(measured)
-        self.loss, self.steps = 0.0, 0
 
 
 @dataclass
@@ -80,7 +44,7 @@ class TrainingState:
 
 def initial_state(
     recipe: Recipe,
-    shards: Shards | MergedShards,
+    shards: Shards | MergedShards | StreamedShards,
     ranks: RankGroup,
     init: str,
     architecture: str,
@@ -109,14 +73,14 @@ def initial_state(
     torch.manual_seed(recipe.seed)
     tagger = initial_tagger(init, shards.vocabulary, architecture, names, recipe.distillation_weight > 0)
     known = len(shards.vocabulary)
-    counts = shards.used_counts(recipe.tags_per_image, recipe.count_unknown_tags)
-    set_frequencies(tagger, torch.from_numpy(counts) / count_photos(shards.train))
+    feed = feed_of(shards, recipe, ranks)
+    set_frequencies(tagger, feed.frequencies())
     if known < len(tagger.vocabulary):
-        _calibrate(tagger, shards, known)
+        _calibrate(tagger, feed, known)
     guide = TagClassifier.load(teacher, presence=False, lexicon=False) if teacher else None
     model = TrainableTagger(tagger, known, recipe, ranks, guide)
     optimizer = model.optimizer()
-    content = json.dumps([list(tagger.vocabulary), shards.train, shards.val])
+    content = json.dumps([list(tagger.vocabulary), *feed.description()])
     identity = recipe.identity() | {
         "init": _describe(init, architecture),
         "shards": sha256(content.encode()).hexdigest()[:12],
@@ -127,8 +91,8 @@ def initial_state(
     return TrainingState(model, optimizer, scheduler, Progress(json.dumps(identity)))
 
 
-def _calibrate(tagger: TagClassifier, shards: Shards | MergedShards, known: int) -> None:
-    batch = ShardDataset(shards)[next(validation_positions(shards.train, 0, 1, CALIBRATION_PHOTOS))]
+def _calibrate(tagger: TagClassifier, feed: PhotoFeed, known: int) -> None:
+    batch = feed.first(CALIBRATION_PHOTOS)
     if batch.error:
         raise InputError(batch.error)
     calibrate(tagger, tagger.preprocessing(batch.images), known)

@@ -166,11 +166,23 @@ def _read_texts(path: Path, key: str, files: list[_Member]) -> SampleText:
         if len(found) > 1:
             raise InputError(f"with several texts: {found[0].name} and {found[1].name}")
         if found and not any(text):
-            text = _parse(_read(_photo(path, key, found[0])), suffix)
+            text = parse_text(_read(_photo(path, key, found[0])), suffix)
     return text
 
 
-def _parse(data: bytes, suffix: str) -> SampleText:
+def parse_text(data: bytes, suffix: str) -> SampleText:
+    """Reads the text of a photo.
+
+    Args:
+        data: a JSON object or a caption.
+        suffix: ``.json`` or ``.txt``.
+
+    Returns:
+        The text; it is empty if there is none.
+
+    Raises:
+        InputError: the JSON is broken, or the text is not UTF-8.
+    """
     if suffix == ".json":
         found = parse_object(data)
         if isinstance(found, str):
