@@ -83,17 +83,37 @@ def test_four_workers_write_the_same_bytes(folder, undisturbed, tmp_path):
     assert shards(tmp_path) == undisturbed
 
 
-def test_ranks_share_the_shards(folder, undisturbed, tmp_path, monkeypatch):
+def test_a_rank_does_what_the_others_leave(folder, undisturbed, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    counts = []
-    for rank in ("1", "0"):
+    for rank, skipped in (("1", []), ("0", [str(folder / "notes.txt"), "broken", "empty"])):
         monkeypatch.setenv("SLURM_PROCID", rank)
-        counts.append(run(folder, tmp_path)["photos"])
-    assert shards(tmp_path) == undisturbed and counts == [4, 6]
-    listed = [(tmp_path / f"skipped-{rank}.jsonl").read_text().splitlines() for rank in range(2)]
-    assert [[json.loads(line)["name"] for line in lines] for lines in listed] == [
-        [str(folder / "notes.txt"), "broken"], ["empty"]
-    ]  # fmt: skip
+        done = run(folder, tmp_path)
+        assert done["photos"] == (10 if rank == "1" else 0)
+        assert [line["name"] for line in done["skipped"]] == skipped
+    assert shards(tmp_path) == undisturbed
+    lines = (tmp_path / "skipped.jsonl").read_text().splitlines()
+    assert [json.loads(line)["name"] for line in lines] == skipped
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_of_which_one_is_killed(folder, undisturbed, tmp_path, ranks):
+    output = tmp_path / "out"
+    (tmp_path / "run.py").write_text(RUN)
+    command = [sys.executable, str(tmp_path / "run.py"), str(folder), str(output)]
+    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "WORLD_SIZE": str(ranks)}
+    started = [subprocess.Popen(command, env=variables | {"RANK": str(rank)}) for rank in range(ranks)]
+    while not list(output.glob("leases/*.0")):
+        time.sleep(0.005)
+        assert started[-1].poll() is None
+    started[-1].kill()
+    started[-1].wait()
+    started[-1] = subprocess.Popen(command, env=variables | {"RANK": str(ranks - 1)})
+    assert [process.wait() for process in started] == [0] * ranks
+    assert shards(output) == undisturbed
+    lines = (output / "skipped.jsonl").read_text().splitlines()
+    assert [json.loads(line)["name"] for line in lines] == [str(folder / "notes.txt"), "broken", "empty"]
+    assert not list(output.glob(".*")) and not list((output / "leases").iterdir())
 
 
 def test_existing_shards_are_kept(folder, undisturbed, tmp_path):
@@ -159,14 +179,14 @@ def test_files_of_a_killed_run_are_removed(folder, tmp_path):
     output.mkdir()
     (output / ".[1].tar.1.part").touch()
     run(source, output)
-    assert {path.name for path in output.iterdir()} == {"[1].tar", SKIPPED}
+    assert {path.name for path in output.iterdir()} == {"[1].tar", SKIPPED, "leases"}
     assert len(ShardProposals(output)) == 1
 
 
 def test_a_killed_worker_is_reported(folder, tmp_path):
     with pytest.raises(InputError, match="a worker was killed"):
         propose(str(folder), Suicide(), str(tmp_path), workers=1)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.rglob("*")] == ["leases"]
 
 
 def test_workers_have_one_thread(folder, tmp_path, monkeypatch):
@@ -232,7 +252,7 @@ def test_tars_become_tars_of_the_same_name(folder, undisturbed, tmp_path):
                 tar.add(folder / f"{Path(photo).stem}-0.png", f"deep/{Path(photo).stem}-0.png")
             tar.addfile(tarfile.TarInfo("x.json"), BytesIO(b""))
     propose(str(tmp_path / "in"), SegmentProposer(**SMALL), str(tmp_path / "out"), workers=1)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.tar", "b.tar", SKIPPED]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.tar", "b.tar", "leases", SKIPPED]
     kept = ShardProposals(tmp_path / "out")
     image = np.asarray(Image.open(folder / "coffee-0.png"))
     np.testing.assert_array_equal(kept(image, "coffee-0").boxes, SegmentProposer(**SMALL)(image).boxes)

@@ -4,16 +4,18 @@
     torchrun --nproc-per-node 4 -m grounding step=propose images=FOLDER     # or srun: the ranks share the shards
 
 Each input shard becomes one output shard, which appears complete or not at all. So a run that was stopped continues
-where it was when it is started again. A worker receives the path of a photo and returns its proposals, so that memory
-does not grow with the number of photos.
+where it was when it is started again. Any number of processes may run the same command: each takes a shard that is
+free, by a lease that expires if the process dies (``grounding.shards.leases``). A worker receives the path of a photo
+and returns its proposals, so that memory does not grow with the number of photos.
 """
 
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from glob import escape
 from hashlib import sha256
 from io import BytesIO
@@ -29,6 +31,8 @@ from grounding.runtime.ledger import SKIPPED, Ledger, Skipped
 from grounding.runtime.ranks import cores, rank_of
 from grounding.runtime.version import VERSION
 from grounding.runtime.workers import in_order, worker_pool
+from grounding.shards.addresses import InputShard
+from grounding.shards.sharing import share_shards
 from proposals import InputError, Proposer
 from proposals.provenance import settings_of
 from proposals.shards import ABOUT, SUFFIX, encode, members, read_about, write_shard
@@ -41,10 +45,10 @@ AHEAD = 4  # photos in the queue of each worker
 
 @dataclass
 class Tally:
-    """Counts over the photos of this rank.
+    """Counts of a run.
 
     Attributes:
-        ledger: counts the files, including those in the shards of an earlier run.
+        ledger: counts the files of all shards; only on the first rank.
         photos: the number of photos that this run computed or could not read.
         bytes: the size of the shards that this run wrote.
         done_before: the number of shards that an earlier run wrote.
@@ -63,12 +67,13 @@ def propose(
     split: str | None = None,
     photos: int = 1000,
     workers: int | None = None,
+    lease: float = 120,
 ) -> dict[str, Any]:
     """Writes the proposals of all photos as shards ``NAME.tar``, which ``proposals=shards`` reads.
 
     The last file of a shard is ``skipped.jsonl``, the photos that could not be read and the reasons. The file of this
-    name in ``output`` (with several ranks, ``skipped-RANK.jsonl``) lists these photos of all shards, and the files that
-    are hidden or no photos.
+    name in ``output``, which the first rank writes, lists these photos of all shards, and the files that are hidden or
+    no photos.
 
     Args:
         source: see ``grounding.photos.photo_shards``.
@@ -77,16 +82,17 @@ def propose(
         split: see ``grounding.photos.photo_shards``.
         photos: see ``grounding.photos.photo_shards``.
         workers: the number of processes; None for the number of cores.
+        lease: seconds after which the shard of a process that has died is taken over.
 
     Returns:
-        The counts of this rank: ``photos`` and ``bytes`` of this run, ``shards_before``, the shards of an earlier run,
-        and ``skipped``, a list of :class:`grounding.runtime.ledger.Skipped` as dicts.
+        ``photos`` and ``bytes`` of this run on this rank, ``shards_before``, the shards of an earlier run, and
+        ``skipped``, a list of :class:`grounding.runtime.ledger.Skipped` as dicts, which only the first rank has.
 
     Raises:
         InputError: there are no photos or none can be read, ``output`` contains shards of other photos or settings,
             ``output`` is the folder of the photos, or a worker was killed.
     """
-    rank, world = rank_of()
+    rank = rank_of()[0]
     folder = Path(source).resolve()
     if Path(output).resolve() == (folder.parent if folder.is_file() else folder):
         raise InputError(f"output={output} is the folder of the photos: choose another folder for the shards")
@@ -94,15 +100,33 @@ def propose(
     if workers < 1:
         raise InputError(f"workers={workers} must be 1 or more")
     tally, start = Tally(Ledger("files", source, CURE)), time.perf_counter()
-    # the files that are left out of a folder are counted once, by the first rank
-    shards = photo_shards(source, split, photos, None if rank else tally.ledger)[rank::world]
+    shards = photo_shards(source, split, photos, None if rank else tally.ledger)
+    paths = {shard.name: Path(output, f"{shard.name}.tar") for shard in shards}
+    by_name = {shard.name: shard for shard in shards}
+    tally.done_before = sum(_exists(shard, proposer, paths[shard.name]) for shard in shards)
     with worker_pool(workers, _begin, proposer) as pool, tqdm(unit="photo", disable=None) as bar:
-        for i, shard in enumerate(shards):
-            bar.set_description(f"shard {i + 1} of {len(shards)}")
-            _propose_shard(shard, proposer, Path(output, f"{shard.name}.tar"), pool, workers, tally, bar)
-    if shards:  # with more ranks than shards, some have none
-        tally.ledger.finish(output, SKIPPED if world == 1 else f"skipped-{rank}.jsonl")
+
+        def work(shard: InputShard, check: Callable[[], None]) -> None:
+            bar.set_description(shard.name)
+            done = partial(_results, by_name[shard.name], pool, workers * AHEAD, check)
+            _propose_shard(by_name[shard.name], proposer, paths[shard.name], done, tally, bar)
+
+        listed = [InputShard(name, str(path)) for name, path in paths.items()]
+        share_shards(listed, Path(output), lease, lambda name: paths[name].exists(), work)
+    if not rank:
+        for shard in shards:
+            _count(paths[shard.name], shard, tally.ledger)
+        tally.ledger.finish(output, SKIPPED)
     return _report(tally, time.perf_counter() - start)
+
+
+def _exists(shard: PhotoShard, proposer: Proposer, path: Path) -> bool:
+    """Whether the proposals of a shard exist; those of other photos or settings are refused."""
+    if not path.exists():
+        return False
+    if read_about(path) != _about(shard, proposer):
+        raise InputError(f"{path} belongs to other photos or settings: choose another folder, or remove it")
+    return True
 
 
 def _report(tally: Tally, seconds: float) -> dict[str, Any]:
@@ -110,7 +134,8 @@ def _report(tally: Tally, seconds: float) -> dict[str, Any]:
         log.info("%d shards exist from an earlier run", tally.done_before)
     if tally.photos:
         each = f"{seconds / tally.photos:.3g} s and {tally.bytes / tally.photos / 1000:.3g} KB a photo"
-        print(f"{tally.ledger.line()}; {tally.bytes / 1e6:.3g} MB, {each}")
+        counts = f"{tally.photos:,} by this rank" if rank_of()[0] else tally.ledger.line()
+        print(f"{counts}; {tally.bytes / 1e6:.3g} MB, {each}")
     return {
         "photos": tally.photos,
         "skipped": [skipped._asdict() for skipped in tally.ledger.skipped],
@@ -123,37 +148,38 @@ def _propose_shard(
     shard: PhotoShard,
     proposer: Proposer,
     path: Path,
-    pool: ProcessPoolExecutor | None,
-    workers: int,
+    done: Callable[[], Iterator[tuple[PhotoFile, bytes | str]]],
     tally: Tally,
     bar: tqdm,
 ) -> None:
     about = _about(shard, proposer)
-    if path.exists():
-        if read_about(path) != about:
-            raise InputError(f"{path} belongs to other photos or settings: choose another folder, or remove it")
-        tally.done_before += 1
-        _add_earlier(path, about["photos"], tally.ledger)
-        return
     for left in path.parent.glob(f".{escape(path.name)}.*.part"):  # the rest of a run that was killed
         left.unlink(missing_ok=True)
     with atomic_path(path) as temporary:
-        write_shard(
-            temporary, _files(about, in_order(pool, _work, shard.photos(tally.ledger), workers * AHEAD), tally, bar)
-        )
+        write_shard(temporary, _files(about, done(), tally, bar))
         tally.bytes += temporary.stat().st_size
 
 
-def _add_earlier(path: Path, photos: int, ledger: Ledger) -> None:
-    """Counts the photos in a shard of an earlier run."""
+def _results(
+    shard: PhotoShard, pool: ProcessPoolExecutor | None, ahead: int, check: Callable[[], None]
+) -> Iterator[tuple[PhotoFile, bytes | str]]:
+    """The result of each photo, as long as no other process has taken over the shard."""
+    for result in in_order(pool, _work, shard.photos(), ahead):
+        check()
+        yield result
+
+
+def _count(path: Path, shard: PhotoShard, ledger: Ledger) -> None:
+    """Counts the photos of a shard that is done, and the hidden files of its tar."""
+    photos = sum(1 for _ in shard.photos(ledger))
     listed = next((member for member in members(path) if member.name == SKIPPED), None)
     text = b"" if listed is None else PhotoFile(SKIPPED, str(path), listed.offset_data, listed.size).read()
-    shard = Ledger("photos")
-    shard.came = photos
+    own = Ledger("photos")
+    own.came = photos
     for line in map(json.loads, text.splitlines()):
-        shard.skip(line["name"], line["reason"], line["detail"], line["where"])
-    shard.kept = photos - shard.reasons.total()
-    ledger.merge(shard)
+        own.skip(line["name"], line["reason"], line["detail"], line["where"])
+    own.kept = photos - own.reasons.total()
+    ledger.merge(own)
 
 
 def _about(shard: PhotoShard, proposer: Proposer) -> dict[str, Any]:
@@ -177,16 +203,13 @@ def _files(
     skipped: list[Skipped] = []
     for photo, found in done:
         tally.photos += 1
-        tally.ledger.came_in(photo)
         bar.update()
         if isinstance(found, bytes):
-            tally.ledger.keep()
             yield photo.name + SUFFIX, found
         else:
             log.warning("skipped %s: %s", photo, found)
             # without folders, so that the bytes are the same on every machine
             skipped.append(Skipped(photo.name, UNREADABLE, found, Path(photo.path).name))
-            tally.ledger.skip(*skipped[-1])
     yield SKIPPED, "".join(json.dumps(line._asdict()) + "\n" for line in skipped).encode()
 
 
