@@ -36,7 +36,9 @@ RANKS = 4
 
 def photos(tars: Path, count: int) -> Iterator[dict[str, object]]:
     """Thumbnails of 96 pixels; the crop of a photo depends on how often it was used."""
-    source = cycle([sample["jpg"] for tar in sorted(tars.glob("*.tar")) for sample in WebDataset(str(tar))])
+    source = cycle(
+        [sample["jpg"] for tar in sorted(tars.glob("*.tar")) for sample in WebDataset(str(tar), shardshuffle=False)]
+    )
     for number, data in enumerate(islice(source, count)):
         image = Image.open(BytesIO(data)).convert("RGB")
         image = image.crop((number % 17, number % 13, image.width, image.height))
