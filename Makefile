@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PHOTO ?= $(shell $(BIN)/python -c "from importlib.resources import files; print(files('skimage.data') / 'astronaut.png')")
 PHRASES ?= 'a woman in an orange suit' 'a smiling woman' 'an orange suit' 'a flag'
 
-.PHONY: ground page test test-slow fuzz lint docs pictures clean
+.PHONY: ground page test test-slow fuzz kills lint docs pictures clean
 
 # grounds four phrases in a photo that scikit-image ships
 ground: .venv/installed
@@ -28,6 +28,11 @@ test-slow: .venv/dev
 FUZZ_SECONDS ?= 60
 fuzz: .venv/dev
 	OMP_NUM_THREADS=1 nice -n 15 $(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS)
+
+# kills grounding, sharding, training and caching at random moments; each file is whole or absent, and nothing is lost
+KILLS ?= 200
+kills: .venv/dev
+	OMP_NUM_THREADS=1 nice -n 15 $(BIN)/python tests/kills/kill_loop.py --times $(KILLS)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

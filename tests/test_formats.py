@@ -162,8 +162,8 @@ def test_fiftyone_imports_coco(tmp_path):
         data_path=str(tmp_path / "images"), labels_path=str(written(tmp_path, "coco"))
     )
     importer.setup()
-    found = {Path(path).name: label["detections"].detections for path, _, label in importer}
-    (cat,) = found["one.jpg"]
+    found = {Path(path).name: label.get("detections") for path, _, label in importer}
+    (cat,) = found["one.jpg"].detections
     assert cat.label == "a cat" and cat.bounding_box == pytest.approx([0.2, 1 / 6, 0.5, 2 / 3])
     assert not found["three.jpg"]
 
