@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PHOTO ?= $(shell $(BIN)/python -c "from importlib.resources import files; print(files('skimage.data') / 'astronaut.png')")
 PHRASES ?= 'a woman in an orange suit' 'a smiling woman' 'an orange suit' 'a flag'
 
-.PHONY: ground page test test-slow fuzz kills lint docs pictures clean
+.PHONY: ground page test test-slow fuzz kills audit sbom lock lint docs pictures clean
 
 # grounds four phrases in a photo that scikit-image ships
 ground: .venv/installed
@@ -33,6 +33,18 @@ fuzz: .venv/dev
 KILLS ?= 200
 kills: .venv/dev
 	OMP_NUM_THREADS=1 nice -n 15 $(BIN)/python tests/kills/kill_loop.py --times $(KILLS)
+
+# the versions of a deployment: writes them as they are installed, looks for known weaknesses, lists what is inside
+lock: .venv/dev
+	$(BIN)/python .ci/lock.py demo parquet shards > requirements.lock
+
+audit:
+	$(PYTHON) -m venv .venv-audit && .venv-audit/bin/pip install --quiet pip-audit
+	.venv-audit/bin/pip-audit --no-deps --disable-pip -r requirements.lock
+
+sbom:
+	$(PYTHON) -m venv .venv-audit && .venv-audit/bin/pip install --quiet cyclonedx-bom
+	.venv-audit/bin/cyclonedx-py requirements --pyproject pyproject.toml -o sbom.json requirements.lock
 
 lint: .venv/dev
 	$(BIN)/ruff check .
@@ -64,4 +76,4 @@ pictures: ground
 	touch $@
 
 clean:
-	rm -rf .venv runs site
+	rm -rf .venv .venv-audit sbom.json runs site

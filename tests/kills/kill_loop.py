@@ -126,8 +126,9 @@ def finish(child: int, seconds: float | None = None) -> bool:
 
 def files(folder: Path) -> dict[str, bytes]:
     """The files of a folder by their relative names, without temporary ones, which are hidden."""
-    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(found)}
+    found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    shown = {name: path for name, path in found.items() if not any(part.startswith(".") for part in name.parts)}
+    return {name.as_posix(): path.read_bytes() for name, path in shown.items()}
 
 
 def check_whole(path: Path) -> None:
