@@ -46,6 +46,7 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 WRITES = {"write", "writelines", "flush", "close", "tofile", "truncate"}
 KINDS = ("change", "write", "time")
 TIMED = {"metrics.jsonl", "metrics.json", "report.md"}  # files that say how long something took
+LEASES = "leases"  # who works on which tar; those of a killed process expire
 JOURNAL = "metrics.jsonl"  # grows line by line
 AGAIN = 0.3  # how often a killed child is killed again before it may finish
 
@@ -127,7 +128,9 @@ def finish(child: int, seconds: float | None = None) -> bool:
 def files(folder: Path) -> dict[str, bytes]:
     """The files of a folder by their relative names, without temporary ones, which are hidden."""
     found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    shown = {name: path for name, path in found.items() if not any(part.startswith(".") for part in name.parts)}
+    shown = {
+        name: path for name, path in found.items() if not any(p.startswith(".") or p == LEASES for p in name.parts)
+    }
     return {name.as_posix(): path.read_bytes() for name, path in shown.items()}
 
 
