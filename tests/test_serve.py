@@ -9,6 +9,7 @@ import pytest
 from page_server import LIMITS, STEP, HttpReply, ask, encoded, settled
 from PIL import Image
 
+from eval.benchmark_serve import visit
 from grounding.page.app import PAGE
 from grounding.page.limits import Limits
 from grounding.page.serve import listening, serve
@@ -81,6 +82,13 @@ def test_upload_and_ground_in_one_request_then_delete(site, astronaut):
     assert file.body == astronaut.read_bytes() and file.headers["content-type"] == "image/png"
     assert ask(site, "DELETE", place).status == 204
     assert ask(site, "POST", f"{place}/ground", {"phrases": ["a woman"]}).status == 404
+
+
+@pytest.mark.slow
+def test_the_benchmark_measures_each_action_of_a_visitor(site):
+    rows = visit(f"127.0.0.1:{site.port}", 1)
+    assert rows[0]["doing"] == "the first photo and five phrases" and len({row["doing"] for row in rows}) == 9
+    assert all(0 < row["seconds"] <= row["most"] for row in rows)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

@@ -100,12 +100,17 @@ class Api:
         # words of boxes take seconds, so they have one thread of their own, and never hold up phrases
         self._word_workers = WorkerPool(1, limits.queue)
         self._scenes = SceneCache(grounder, limits.scenes)
-        for sample in [*self._samples.values()][:1]:
+        if samples:
+            sample = next(iter(self._samples.values()))
             log.info("grounding a sample photo; on a new machine this compiles functions for some seconds")
-            scene = self._scenes.look(decode(sample.data, limits))
-            for answer in self._ground(scene, Question(phrases=list(sample.phrases))):
-                if answer.map is not None:
-                    heat_png(answer.map)  # loads the colours
+            self._workers.warm_up(lambda: self._warm_up(sample))
+
+    def _warm_up(self, sample: SamplePhoto) -> None:
+        """Does once what is slow at the first time, in the process and in each thread."""
+        scene = self._scenes.look(decode(sample.data, self._limits))
+        for answer in self._ground(scene, Question(phrases=list(sample.phrases))):
+            if answer.map is not None:
+                heat_png(answer.map)
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:

@@ -28,7 +28,16 @@ class WorkerPool:
 
     def __init__(self, workers: int, queue: int) -> None:
         self._pool = ThreadPoolExecutor(workers, "worker", partial(torch.set_num_threads, 1))
-        self._free = workers + queue
+        self._workers, self._free = workers, workers + queue
+
+    def warm_up(self, work: Callable[[], object]) -> None:
+        """Runs a function on each of the threads, and waits for all of them.
+
+        Args:
+            work: the function, without arguments.
+        """
+        for future in [self._pool.submit(work) for _ in range(self._workers)]:
+            future.result()
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Runs a function on one of the threads.
