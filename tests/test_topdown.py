@@ -246,6 +246,14 @@ def test_googlenet_conserves_mass_at_any_size():
     torch.testing.assert_close(maps.sum((2, 3)), torch.ones(1, 2, dtype=torch.float64), rtol=0, atol=1e-10)
 
 
+def test_googlenet_is_captured_once_for_all_sizes():
+    torch.manual_seed(0)
+    topdown = TopDown(nn.Sequential(*googlenet(), nn.Conv2d(1024, 5, 1)), "6", "19")
+    for width in (224, 256, 288, 320):
+        topdown.look(torch.randn(1, 3, 224, width)).attend([0], "mwp")
+    assert topdown.networks.count == 3  # twice for the first size, once to confirm it for the second
+
+
 @pytest.mark.parametrize(("name", "target", "head"), [("resnet18", "layer2", "fc"), ("googlenet", "maxpool2", "fc")])
 def test_torchvisions_networks_conserve_mass_and_are_not_touched(name, target, head):
     torch.manual_seed(0)

@@ -68,10 +68,15 @@ class ResponseNorm(nn.LocalResponseNorm):
 
     The sum is computed as a 1x1 convolution with a band matrix of ones, and the power as two roots. This takes half
     the time of PyTorch's own layer, which takes as long as all convolutions of the network together.
+
+    Args:
+        channels: the number of channels; None reads it from the input. A network that reads the shape of its input is
+            captured again for each size of photos.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int | None = None) -> None:
         super().__init__(5, 1e-4, 0.75)
+        self._channels = channels
 
     def factor(self, x: Tensor) -> Tensor:
         """The factor by which the layer multiplies its input.
@@ -82,7 +87,7 @@ class ResponseNorm(nn.LocalResponseNorm):
         Returns:
             ``(N, C, h, w)`` in 0..1.
         """
-        channels, reach = x.shape[1], self.size // 2
+        channels, reach = self._channels or x.shape[1], self.size // 2
         band = x.new_ones(channels, channels).tril(reach).triu(-reach)
         sums = nn.functional.conv2d(x.square(), band[:, :, None, None])
         root = torch.rsqrt(self.k + self.alpha / self.size * sums)
@@ -155,10 +160,10 @@ def googlenet() -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["conv1"] = conv(3, 64, 7, stride=2, padding=3)
     layers["pool1"] = pool(2)
-    layers["norm1"] = ResponseNorm()
+    layers["norm1"] = ResponseNorm(64)
     layers["conv2_reduce"] = conv(64, 64, 1)
     layers["conv2"] = conv(64, 192, 3, padding=1)
-    layers["norm2"] = ResponseNorm()
+    layers["norm2"] = ResponseNorm(192)
     layers["pool2"] = pool(2)
     inputs = 192
     for name, branches in INCEPTIONS.items():
