@@ -132,6 +132,10 @@ class Client:
         time.sleep(float(retry or 0))
         return None
 
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()
+
     def photo(self, data: bytes) -> str | None:
         """Sends a photo.
 
@@ -177,6 +181,7 @@ def visit(host: str, rounds: int) -> list[Row]:
     for _ in range(rounds):
         for name, seconds in _actions(client, data):
             times[name].append(seconds)
+    client.close()
     rows: list[Row] = [{"doing": "the first photo and five phrases", "seconds": first, "most": first}]
     return rows + [{"doing": name, "seconds": float(np.median(t)), "most": max(t)} for name, t in times.items()]
 
