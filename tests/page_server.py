@@ -22,11 +22,13 @@ from grounding.page.serve import listening
 pytest.importorskip("fastapi", reason="no FastAPI: .venv/bin/pip install -e '.[demo]'")
 
 from grounding.page.app import build_app
+from grounding.page.middleware import CheckRequests
 from grounding.page.protocol import make_server
 
 STEP = OmegaConf.load(Path(__file__).parents[1] / "conf" / "step" / "serve.yaml")
 LIMITS = {name: value for name, value in STEP.limits.items() if name != "_target_"}
-SHORT = {"header_seconds": 0.6, "body_seconds": 0.5, "send_seconds": 0.5, "connections": 40, "queue": 3, "workers": 1}
+SHORT = {"header_seconds": 0.6, "body_seconds": 0.5, "send_seconds": 0.5, "connections": 40, "queue": 3, "workers": 1,
+         "client_requests": 1_000_000}  # fmt: skip
 SAMPLES = {"astronaut": STEP.samples.astronaut}
 
 
@@ -34,7 +36,14 @@ SAMPLES = {"astronaut": STEP.samples.astronaut}
 def running(grounder: Grounder) -> Iterator[SimpleNamespace]:
     """A server with the step's limits but short timeouts: its app, its port, its open connections."""
     limits = Limits(**LIMITS | SHORT)
-    app = build_app(grounder, limits, list(STEP.methods), SAMPLES, list(STEP.hosts))
+    with served(build_app(grounder, limits, list(STEP.methods), SAMPLES, list(STEP.hosts)), limits) as site:
+        yield site
+
+
+@contextmanager
+def served(app: CheckRequests, limits: Limits | None = None) -> Iterator[SimpleNamespace]:
+    """A server of an application: its app, its port, its open connections."""
+    limits = limits or Limits(**LIMITS)
     with listening("127.0.0.1", 0) as listener:
         server = make_server(app, limits)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -79,7 +79,9 @@ def test_requests_beyond_the_queue_are_refused(site):
 
 def test_a_request_that_leaves_the_queue_is_not_processed(site, coffee, monkeypatch):
     decoded, wait = [], threading.Event()
-    monkeypatch.setattr("grounding.page.api.decode", lambda data, _: decoded.append(data) or (wait.wait(5) and None))
+    monkeypatch.setattr(
+        "grounding.page.decoder.PhotoDecoder.decode", lambda _, data: decoded.append(data) or (wait.wait(5) and None)
+    )
     sent = b"POST /api/photos HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n"
     clients = [socket.create_connection(("127.0.0.1", site.port)) for _ in range(3)]
     for number, client in enumerate(clients):

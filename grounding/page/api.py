@@ -25,10 +25,11 @@ from grounding.answers import Grounding
 from grounding.attention.atlas import check_box
 from grounding.attention.methods import METHODS
 from grounding.grounder import Grounder
+from grounding.page.decoder import PhotoDecoder
 from grounding.page.downloads import DOWNLOADS
 from grounding.page.heatmaps import heat_png
 from grounding.page.limits import Limits
-from grounding.page.middleware import RequestRefused
+from grounding.page.middleware import RequestRefused, client_of
 from grounding.page.samples import SamplePhoto
 from grounding.page.scenes import SceneCache, max_words
 from grounding.page.schemas import (
@@ -45,7 +46,7 @@ from grounding.page.schemas import (
     phrases_of,
 )
 from grounding.page.store import PhotoStore, StoredPhoto
-from grounding.page.uploads import FORMATS, check_name, decode, media_type
+from grounding.page.uploads import FORMATS, check_name, media_type
 from grounding.page.workers import QueueFull, WorkerPool
 from grounding.scene import GroundingScene
 from grounding.svg import COLOURS
@@ -56,7 +57,7 @@ log = logging.getLogger(__name__)
 
 EVICT_SECONDS = 30  # between two checks for old photos
 ERRORS: dict[int | str, dict[str, Any]] = {
-    code: {"model": Problem} for code in (400, 403, 404, 405, 408, 413, 415, 422, 431, 500, 503)
+    code: {"model": Problem} for code in (400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 431, 500, 503)
 }
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 PHOTO_BODY = {"requestBody": {"required": True, "content": dict.fromkeys(FORMATS, BINARY)}}
@@ -99,7 +100,7 @@ class Api:
         self._photos, self._workers = PhotoStore(limits), WorkerPool(limits.workers, limits.queue)
         # words of boxes take seconds, so they have one thread of their own, and never hold up phrases
         self._word_workers = WorkerPool(1, limits.queue)
-        self._scenes = SceneCache(grounder, limits.scenes)
+        self._scenes, self._decoder = SceneCache(grounder, limits.scenes), PhotoDecoder(limits)
         if samples:
             sample = next(iter(self._samples.values()))
             log.info("grounding a sample photo; on a new machine this compiles functions for some seconds")
@@ -109,7 +110,7 @@ class Api:
         """Does once what is slow at the first time: in the process, in each thread, and for a second size of photos,
         after which a network is known to be the same for all.
         """
-        pixels, question = decode(sample.data, self._limits), Question(phrases=list(sample.phrases))
+        pixels, question = self._decoder.decode(sample.data), Question(phrases=list(sample.phrases))
         for part in (pixels, pixels[: len(pixels) * 3 // 4]):
             for answer in self._ground(self._scenes.look(part), question):
                 if answer.map is not None:
@@ -121,6 +122,7 @@ class Api:
         eviction = asyncio.ensure_future(self._evict_regularly())
         yield
         eviction.cancel()
+        self._decoder.close()
         self._workers.close()
         self._word_workers.close()
 
@@ -175,8 +177,8 @@ class Api:
         """Uploads a photo. The body is the bytes of the file; `name` is its file name in exports. The photo stays in
         memory for a while."""
         data = await _photo_bytes(request, check_name(name))
-        scene = await self._run(lambda: self._scenes.look(decode(data, self._limits)))
-        return self._info(self._photos.add(name, scene, data))
+        scene = await self._run(lambda: self._scenes.look(self._decoder.decode(data)))
+        return self._info(self._photos.add(name, scene, data, client_of(request.scope)))
 
     async def delete(self, token: str) -> None:
         """Deletes a photo."""
@@ -207,11 +209,12 @@ class Api:
         data = await _photo_bytes(request, check_name(name))
 
         def work() -> tuple[GroundingScene, list[Grounding]]:
-            scene = self._scenes.look(decode(data, self._limits))
+            scene = self._scenes.look(self._decoder.decode(data))
             return scene, self._ground(scene, question)
 
         scene, answers = await self._run(work)
-        return self._reply(self._photos.add(name, scene, data), question, answers)
+        photo = self._photos.add(name, scene, data, client_of(request.scope))
+        return self._reply(photo, question, answers)
 
     async def heat(self, token: str, phrase: str, method: str | None = None) -> Response:
         """Returns the heat map of a phrase, a PNG with the aspect ratio of the photo. Pixels without attention are

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from grounding.grounder import Grounder
 from grounding.page.api import Api
+from grounding.page.clients import ClientGate
 from grounding.page.limits import Limits
 from grounding.page.middleware import INTERNAL_ERROR, CheckRequests, RequestRefused
 from proposals.errors import InputError
@@ -27,6 +28,8 @@ def build_app(
     methods: Sequence[str],
     samples: Mapping[str, Mapping[str, Any]],
     hosts: Sequence[str],
+    token: str | None = None,
+    proxies: Sequence[str] = (),
 ) -> CheckRequests:
     """Builds the application. It grounds one sample first, so that all functions are compiled before the first request.
 
@@ -36,13 +39,16 @@ def build_app(
         methods: attention methods that clients may use.
         samples: see :func:`grounding.page.serve.serve`.
         hosts: accepted host names, without ports.
+        token: the token that clients have to send; None for none.
+        proxies: addresses of proxies whose header ``X-Forwarded-For`` is believed.
 
     Returns:
         The application, with the checks of its requests.
 
     Raises:
-        InputError: a sample or a method does not exist.
+        InputError: a sample or a method does not exist, or an address of a proxy is none.
     """
+    gate = ClientGate(limits.client_requests, token, proxies)
     api = Api(grounder, limits, methods, samples)
     app = FastAPI(
         title="grounding",
@@ -57,7 +63,7 @@ def build_app(
         app.add_api_route(path, _static_file(name), include_in_schema=False)
     _add_error_handlers(app)
     _declare_bounds(app, limits)
-    return CheckRequests(app, limits, hosts, {"/api/photos", "/api/ground"})
+    return CheckRequests(app, limits, hosts, {"/api/photos", "/api/ground"}, gate)
 
 
 def _declare_bounds(app: FastAPI, limits: Limits) -> None:

@@ -23,6 +23,7 @@ class Limits:
         boxes: number of boxes for each phrase in a response.
         workers: number of requests that are processed at the same time.
         queue: number of requests that wait. Further requests are refused with status 503.
+        client_requests: number of requests of a client within a minute, without the files of the page.
         retry_seconds: seconds after which a refused client may try again.
         connections: number of open connections.
         held_bytes: size of all request bodies in memory together.
@@ -31,9 +32,13 @@ class Limits:
         send_seconds: seconds that a client may take to read the next part of a response.
         photos: number of photos in memory.
         photos_bytes: size of all photos in memory together, in bytes.
+        client_photos: number of photos of a client in memory.
+        client_bytes: size of all photos of a client in memory together, in bytes.
         photo_seconds: seconds for which a photo stays in memory after the last request for it.
         scenes: number of photos whose network activations stay in memory. For these photos, a new word needs no forward
             pass.
+        decode_seconds: seconds until a photo is decoded.
+        decode_bytes: memory of the process that decodes photos, in bytes.
 
     Raises:
         InputError: a bound is not a number greater than 0.
@@ -52,6 +57,7 @@ class Limits:
     boxes: int
     workers: int
     queue: int
+    client_requests: int
     retry_seconds: int
     connections: int
     held_bytes: int
@@ -60,8 +66,12 @@ class Limits:
     send_seconds: float
     photos: int
     photos_bytes: int
+    client_photos: int
+    client_bytes: int
     photo_seconds: float
     scenes: int
+    decode_seconds: float
+    decode_bytes: int
 
     def __post_init__(self) -> None:
         for field in fields(self):

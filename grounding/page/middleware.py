@@ -26,6 +26,8 @@ PORT = re.compile(r":\d*$")
 DEFAULT_PORT = {"http": re.compile(r":80$"), "https": re.compile(r":443$")}
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 MAX_HEADER_BYTES = 16384  # of all headers of a request together
+CLIENT = "grounding.client"  # in the scope
+CHALLENGES = (b'Basic realm="grounding", charset="UTF-8"', b'Bearer realm="grounding"')
 INTERNAL_ERROR = "internal error: see the log of the server"
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -67,9 +69,18 @@ class CheckRequests:
         limits: ``upload_bytes``, ``json_bytes``, ``held_bytes``, ``body_seconds`` and ``retry_seconds`` are used.
         hosts: accepted host names without ports; ``"*"`` accepts all.
         uploads: the paths whose bodies are photos.
+        gate: returns the name of the client that sends a request, or refuses it (see ``grounding.page.clients``).
     """
 
-    def __init__(self, app: App, limits: Limits, hosts: Collection[str], uploads: Collection[str]) -> None:
+    def __init__(
+        self,
+        app: App,
+        limits: Limits,
+        hosts: Collection[str],
+        uploads: Collection[str],
+        gate: Callable[[Scope], str] = lambda _: "",
+    ) -> None:
+        self._gate = gate
         self._app, self._limits, self._hosts, self._uploads = app, limits, set(hosts), uploads
         self._held = 0  # bytes of the bodies of all current requests
 
@@ -82,6 +93,7 @@ class CheckRequests:
         try:
             if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
                 raise RequestRefused(431, f"the headers have more than {MAX_HEADER_BYTES} bytes: send fewer")
+            scope = {**scope, CLIENT: self._gate(scope)}
             self._check_origin(scope, request_headers(scope))
             await self._receive_body(body, scope, receive)
             await self._run(_as_get(scope), bytes(body), receive, response)
@@ -202,8 +214,23 @@ class ResponseSender:
         lines = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode("ascii"))]
         if refused.retry_after is not None:
             lines.append((b"retry-after", str(refused.retry_after).encode("ascii")))
+        if refused.status == 401:  # a browser asks for the token as a password
+            lines += [(b"www-authenticate", challenge) for challenge in CHALLENGES]
         await self({"type": "http.response.start", "status": refused.status, "headers": lines})
         await self({"type": "http.response.body", "body": body})
+
+
+def client_of(scope: Scope) -> str:
+    """The name of the client that sent a request.
+
+    Args:
+        scope: the scope of ASGI.
+
+    Returns:
+        The name that the gate gave it; "" without a gate.
+    """
+    name: str = scope.get(CLIENT, "")
+    return name
 
 
 def request_headers(scope: Scope) -> dict[str, str]:

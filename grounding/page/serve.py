@@ -30,6 +30,9 @@ def serve(
     limits: Limits,
     methods: Sequence[str],
     samples: Mapping[str, Mapping[str, Any]],
+    token: str | None = None,
+    token_file: str | None = None,
+    proxies: Sequence[str] = (),
 ) -> None:
     """Serves until SIGINT or SIGTERM. Prints the address when it is ready for the first request.
 
@@ -41,20 +44,25 @@ def serve(
         limits: the bounds of the server.
         methods: attention methods that clients may use.
         samples: sample photos by name, each with ``file`` (a photo of scikit-image), ``title`` and ``phrases``.
+        token: what clients have to send; None for ``token_file`` or the variable ``GROUNDING_TOKEN``.
+        token_file: a file with the token.
+        proxies: addresses of proxies whose header ``X-Forwarded-For`` is believed.
 
     Raises:
-        InputError: the extra ``demo`` is not installed, the port is not available, or a sample or a method does not
-            exist.
+        InputError: the extra ``demo`` is not installed, the port is not available, a sample or a method does not
+            exist, the token is too short or cannot be read, or an address of a proxy is none.
     """
     try:
         from grounding.page.app import build_app
+        from grounding.page.clients import read_token
         from grounding.page.protocol import make_server
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("grounding", "proposals"):
             raise
         raise InputError("step=serve needs an extra: run make page, or .venv/bin/pip install -e '.[demo]'") from error
-    with listening(host, port) as listener:
-        app = build_app(grounder, limits, methods, samples, hosts)
+    secret = read_token(token, token_file)
+    with listening(host, port, secret is not None) as listener:
+        app = build_app(grounder, limits, methods, samples, hosts, secret, proxies)
         name = f"[{host}]" if ":" in host else host
         print(f"open http://{name}:{listener.getsockname()[1]}  (press Ctrl-C to stop)", flush=True)
         with _stopped_by_sigterm():
@@ -62,12 +70,13 @@ def serve(
 
 
 @contextmanager
-def listening(host: str, port: int) -> Iterator[socket.socket]:
+def listening(host: str, port: int, has_token: bool = False) -> Iterator[socket.socket]:
     """Opens a socket that listens until the end of the block.
 
     Args:
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
+        has_token: whether clients have to send a token.
 
     Yields:
         The socket.
@@ -83,7 +92,8 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         raise InputError(f"cannot listen on {host}, port {port} ({reason}): use another step.port") from error
     with listener:
         if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
-            log.warning("other machines can reach %s and use the server without a password or encryption", host)
+            without = "encryption" if has_token else "a password or encryption"
+            log.warning("other machines can reach %s and use the server without %s", host, without)
         yield listener
 
 

@@ -4,7 +4,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from grounding.page.limits import Limits
@@ -19,6 +19,7 @@ class StoredPhoto:
 
     Attributes:
         token: random text that identifies the photo. It is secret: whoever knows it can use the photo.
+        client: the client that sent it.
         name: file name that the client gave.
         scene: the photo, its proposals and its maps.
         data: the bytes of its file.
@@ -26,6 +27,7 @@ class StoredPhoto:
     """
 
     token: str
+    client: str
     name: str
     scene: GroundingScene
     data: bytes
@@ -44,10 +46,12 @@ class StoredPhoto:
 
 
 class PhotoStore:
-    """The photos in memory. If there are too many, the least recently used is removed. Threads may share the store.
+    """The photos in memory. If there are too many, the least recently used of the largest client is removed.
+
+    So a client that sends many photos loses its own ones, never those of others. Threads may share the store.
 
     Args:
-        limits: ``photos``, ``photos_bytes`` and ``photo_seconds`` are used.
+        limits: ``photos``, ``photos_bytes``, ``client_photos``, ``client_bytes`` and ``photo_seconds`` are used.
         clock: returns the time in seconds; it never goes backwards.
     """
 
@@ -59,18 +63,19 @@ class PhotoStore:
     def __len__(self) -> int:
         return len(self._photos)
 
-    def add(self, name: str, scene: GroundingScene, data: bytes = b"") -> StoredPhoto:
+    def add(self, name: str, scene: GroundingScene, data: bytes = b"", client: str = "") -> StoredPhoto:
         """Stores a photo under a new random token of 128 bits.
 
         Args:
             name: file name that the client gave.
             scene: the photo.
             data: the bytes of its file.
+            client: the client that sent it.
 
         Returns:
             The stored photo.
         """
-        photo = StoredPhoto(secrets.token_urlsafe(TOKEN_BYTES), name, scene, data, self._clock())
+        photo = StoredPhoto(secrets.token_urlsafe(TOKEN_BYTES), client, name, scene, data, self._clock())
         with self._lock:
             self._photos[photo.token] = photo
         self.evict()
@@ -105,17 +110,28 @@ class PhotoStore:
             self._photos.pop(token, None)
 
     def evict(self) -> None:
-        """Removes the least recently used photos until the limits hold.
+        """Removes old photos, and those of the largest clients until the limits hold.
 
         The size of a photo grows with each new word, so this is called at each access.
         """
         limits = self._limits
         with self._lock:
-            total = sum(photo.nbytes for photo in self._photos.values())
             oldest = self._clock() - limits.photo_seconds
-            while self._photos:
-                token, photo = next(iter(self._photos.items()))
-                if photo.last_used >= oldest and len(self._photos) <= limits.photos and total <= limits.photos_bytes:
-                    break
-                total -= photo.nbytes
-                del self._photos[token]
+            for token, photo in list(self._photos.items()):
+                if photo.last_used < oldest:
+                    del self._photos[token]
+            # the least recently used photo of each client comes first
+            of_client: dict[str, list[StoredPhoto]] = {}
+            for photo in self._photos.values():
+                of_client.setdefault(photo.client, []).append(photo)
+            for photos in of_client.values():
+                while len(photos) > limits.client_photos or _bytes(photos) > limits.client_bytes:
+                    del self._photos[photos.pop(0).token]
+            while len(self._photos) > limits.photos:
+                del self._photos[max(of_client.values(), key=len).pop(0).token]
+            while self._photos and sum(map(_bytes, of_client.values())) > limits.photos_bytes:
+                del self._photos[max(of_client.values(), key=_bytes).pop(0).token]
+
+
+def _bytes(photos: Iterable[StoredPhoto]) -> int:
+    return sum(photo.nbytes for photo in photos)
