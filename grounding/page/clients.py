@@ -1,4 +1,4 @@
-"""Who asks: the client's address, its rate of requests, and the token that a server may ask for."""
+"""Clients of the server: the client's address, its rate of requests, and the token that a server may ask for."""
 
 import base64
 import binascii
@@ -62,7 +62,7 @@ class ClientGate:
         clock: returns the time in seconds; it never goes backwards.
 
     Raises:
-        InputError: an address of a proxy is none.
+        InputError: the address of a proxy is not an IP address.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class ClientGate:
         return hmac.compare_digest(given.strip().encode("utf-8"), self._token.encode("utf-8"))
 
     def _client(self, scope: Scope, headers: dict[str, str]) -> str:
-        """The last address of the way to this server that is not one of our proxies."""
+        """The last address before this server that is not one of our proxies."""
         peer = (scope.get("client") or ("",))[0]
         way = [part.strip() for part in headers.get("x-forwarded-for", "").split(",") if part.strip()]
         for name in [peer, *reversed(way)]:
