@@ -151,6 +151,18 @@ def test_a_crawl_is_trained_on_and_what_cannot_be_used_is_counted(options, tmp_p
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["validations"][0]["epoch"] == 1
 
 
+def test_broken_photos_for_validation_are_left_out(options, tmp_path, caplog):
+    text = json.dumps({"tags": ["zebra", "cup"]}).encode()
+    good = [{"__key__": str(n), "jpg": photo(n), "json": text} for n in range(4)]
+    write_tar(tmp_path / "0.tar", good)
+    broken = {"jpg": b"no photo", "json": text}
+    write_tar(tmp_path / "val.tar", [{"__key__": "a"} | broken, *good, {"__key__": "b"} | broken])
+    chosen = replace(options, validation=str(tmp_path / "val.tar"))
+    train([str(tmp_path / "0.tar")], str(tmp_path / "out"), epochs=1, stream=chosen, **RECIPE | {"micro_batch": 1})
+    assert [line.split()[2] for line in caplog.messages if line.startswith("skipped validation")] == ["a", "b"]
+    assert len(list((tmp_path / "out" / "maps").iterdir())) == 1
+
+
 def test_an_epoch_may_use_the_first_tags_only(options, tmp_path):
     text = json.dumps({"tags": ["cup", "zebra", "cat"]}).encode()
     write_tar(tmp_path / "0.tar", [{"__key__": str(n), "jpg": photo(n), "json": text} for n in range(2)])

@@ -205,9 +205,13 @@ class StreamedPhotos(PhotoFeed):
     def first(self, count: int, validation: bool = False) -> TrainingBatch:
         """The first photos, not cropped at random."""
         listed = self.shards.val if validation else self.shards.train
-        photos = (photo for shard in listed for photo in self.shards.photos(shard))
-        found = [_Request(photo) for photo in islice(photos, count)]
-        return self.dataset[found] if found else failed_batch([], f"{self.shards.root} has no photo with a known tag")
+        photos = (_Request(photo) for shard in listed for photo in self.shards.photos(shard))
+        batch = failed_batch([], f"{self.shards.root} has no photo with a known tag")
+        for found in iter(lambda: list(islice(photos, count)), []):
+            batch = self.dataset[found]
+            if not batch.error:  # of these photos, at least one is not broken
+                break
+        return batch
 
     def epoch(self, progress: Progress) -> Iterator[TrainingBatch]:
         """The rank's micro batches of the remaining steps of an epoch."""
@@ -234,7 +238,12 @@ class StreamedPhotos(PhotoFeed):
         """The rank's photos for validation."""
         mine = (_Request(photo) for photo in validation_photos(self.shards, self.ranks.rank, self.ranks.size))
         batches = iter(lambda: list(islice(mine, self.micro_batch)), [])
-        return load_batches(self.dataset, batches, self.recipe.workers, self.ranks.device)
+        for batch in load_batches(self.dataset, batches, self.recipe.workers, self.ranks.device):
+            if not batch.error:
+                yield batch
+                continue
+            for photo in batch.skipped:  # all of its photos; the last batch may have only one
+                log.warning("skipped validation %s", photo)
 
     def begins(self, progress: Progress) -> bool:
         """Whether the next step is the first one of an epoch."""
