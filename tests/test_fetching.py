@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from faulty_server import serving
@@ -75,6 +76,44 @@ def test_a_shard_is_fetched_once_and_the_cache_is_bounded(tmp_path, folder):
         with cache.local(f"{server.url}/b.tar"), cache.local(f"{server.url}/a.tar") as path:  # both are in use
             assert path.read_bytes() == DATA
         assert sum(kept.stat().st_size for kept in (tmp_path / "cache").iterdir()) == len(DATA)
+
+
+def test_two_uses_of_a_shard_at_a_time(tmp_path, folder):
+    cache = ShardCache(options(tmp_path))
+    with serving(folder) as server:
+        address = f"{server.url}/a.tar"
+        with cache.local(address) as first:
+            with cache.local(address) as second:
+                assert second != first
+            assert first.read_bytes() == DATA
+
+
+def test_processes_that_keep_and_remove_the_same_shard(tmp_path, folder, monkeypatch):
+    (kept,) = _keep(tmp_path, folder)
+    link, look = Path.hardlink_to, Path.stat
+
+    def linked_after_another(path, target):
+        if path == kept:
+            path.write_bytes(DATA)
+        return link(path, target)
+
+    def removed_by_another(path, **how):
+        if path == kept:
+            path.unlink(missing_ok=True)
+        return look(path, **how)
+
+    kept.unlink()
+    monkeypatch.setattr(Path, "hardlink_to", linked_after_another)
+    assert _keep(tmp_path, folder) == [kept]
+    kept.unlink()
+    monkeypatch.setattr(Path, "stat", removed_by_another)
+    assert _keep(tmp_path, folder) == []
+
+
+def _keep(tmp_path: Path, folder: Path) -> list[Path]:
+    """What is in the cache after one use of a shard."""
+    assert read(ShardCache(options(tmp_path)), f"local://{folder}/a.tar") == DATA
+    return list((tmp_path / "cache").iterdir())
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path, folder):

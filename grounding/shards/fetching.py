@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 from grounding.runtime.version import VERSION
 from proposals.errors import InputError
@@ -91,7 +92,8 @@ class ShardCache:
             yield Path(address)
             return
         digest = hashlib.sha256(address.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-        kept, own = self.folder / f"{digest}.tar", self.folder / f".{digest}.{os.getpid()}.use"
+        # a name of its own for each use, because threads of a process may need the same shard at the same time
+        kept, own = self.folder / f"{digest}.tar", self.folder / f".{digest}.{uuid4().hex}.{os.getpid()}.use"
         try:
             self._keep(address, kept, own)
             yield own
@@ -109,19 +111,21 @@ class ShardCache:
     def _take(self, address: str, kept: Path, own: Path) -> None:
         """Fetches a shard, or uses the one that is kept. ``own`` is a second name of its file, so nobody removes it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        own.unlink(missing_ok=True)
         try:
             os.utime(kept)
             own.hardlink_to(kept)
         except FileNotFoundError:
             fetch(address, own, self.options)
             if not address.startswith(PIPE):  # a command may give something else the next time
-                kept.unlink(missing_ok=True)
-                kept.hardlink_to(own)
+                with suppress(FileExistsError):  # another process has fetched it, too
+                    kept.hardlink_to(own)
 
     def _shrink(self) -> None:
         """Removes the shards that were not used for the longest time, until the rest is small enough."""
-        kept = [(path.stat(), path) for path in self.folder.glob("[!.]*.tar")]
+        kept = []
+        for path in self.folder.glob("[!.]*.tar"):
+            with suppress(FileNotFoundError):  # another process has just removed it
+                kept.append((path.stat(), path))
         for path in self.folder.glob(".*.use"):  # of processes that were killed
             if not _runs(path.name.split(".")[-2]):
                 path.unlink(missing_ok=True)
