@@ -188,6 +188,22 @@ def test_a_crash_ends_the_decoder_only(decoder, monkeypatch):
     assert decoder.decode(photo).shape == (30, 40, 3)
 
 
+def test_a_reply_that_is_not_read_is_never_that_of_the_next_photo(decoder, monkeypatch):
+    read, counts = decoding._read, []
+
+    def short_of_memory(pipe, count):
+        counts.append(count)
+        if len(counts) == 2:  # the pixels
+            raise MemoryError
+        return read(pipe, count)
+
+    monkeypatch.setattr(decoding, "_read", short_of_memory)
+    with pytest.raises(MemoryError):
+        decoder.decode(encoded("PNG", (90, 60)))
+    photo = encoded("PNG")
+    np.testing.assert_array_equal(decoder.decode(photo), decode(photo, Limits(**LIMITS)))
+
+
 def test_a_photo_that_takes_too_long_or_too_much_memory():
     photo = encoded("PNG")
     slow = PhotoDecoder(Limits(**LIMITS | {"decode_seconds": 0.001}))

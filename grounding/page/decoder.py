@@ -63,10 +63,15 @@ class PhotoDecoder:
             timer.start()
             try:
                 return _exchange(process, data)
+            except InputError:  # its whole reply was read
+                raise
             except (OSError, EOFError) as error:
                 self._stop()
                 seconds = f"the photo takes more than {self._limits.decode_seconds:g} s to decode: send a smaller one"
                 raise InputError(seconds if late.is_set() else UNREADABLE) from error
+            except BaseException:  # such as MemoryError: the rest of the reply must not become that of the next photo
+                self._stop()
+                raise
             finally:
                 timer.cancel()
 
