@@ -116,6 +116,12 @@ def test_who_the_client_is(peer, way, client):
     assert ClientGate(10, proxies=["127.0.0.1", "10.9.9.9"])(scope(peer=peer, x_forwarded_for=way)) == client
 
 
+def test_each_proxy_may_add_a_line():
+    asked = scope(peer="127.0.0.1")
+    asked["headers"] = [(b"x-forwarded-for", way) for way in (b"9.9.9.9, 1.2.3.4", b"10.9.9.9")]
+    assert ClientGate(10, proxies=["127.0.0.1", "10.9.9.9"])(asked) == "1.2.3.4"
+
+
 def test_a_proxy_is_an_address():
     with pytest.raises(InputError, match=r"step.proxies: 'nginx' does not appear .*: give addresses such as 127.0.0.1"):
         ClientGate(10, proxies=["nginx"])

@@ -91,8 +91,7 @@ class ClientGate:
         Raises:
             RequestRefused: there were too many requests (429), or the token is missing or wrong (401).
         """
-        headers = request_headers(scope)
-        client, known = self._client(scope, headers), self._has_token(headers.get("authorization", ""))
+        client, known = self._client(scope), self._has_token(request_headers(scope).get("authorization", ""))
         if scope["path"].startswith("/api") or not known:
             self._spend(client)
         if not known:
@@ -124,10 +123,12 @@ class ClientGate:
         # takes the same time for each wrong token
         return hmac.compare_digest(given.strip().encode("utf-8"), self._token.encode("utf-8"))
 
-    def _client(self, scope: Scope, headers: dict[str, str]) -> str:
+    def _client(self, scope: Scope) -> str:
         """The last address before this server that is not one of our proxies."""
         peer = (scope.get("client") or ("",))[0]
-        way = [part.strip() for part in headers.get("x-forwarded-for", "").split(",") if part.strip()]
+        # some proxies add a line of their own, so all lines count, in their order
+        lines = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        way = [part.strip() for part in ",".join(lines).split(",") if part.strip()]
         for name in [peer, *reversed(way)]:
             try:
                 address = ipaddress.ip_address(name)
