@@ -2,9 +2,12 @@
 
 import json
 import os
+import subprocess
+import sys
 import tarfile
 from io import BytesIO
 from pathlib import Path
+from socket import gethostname
 
 import numpy as np
 import pytest
@@ -14,6 +17,8 @@ from grounding import Grounder
 from grounding.answers import Answers
 from grounding.exports import image_record
 from grounding.shards.addresses import find_shards
+from grounding.shards.leases import Lease
+from grounding.shards.parts import ShardPart
 from grounding.steps.ground import ground
 from grounding.steps.ground_shards import ShardOptions, ground_shards
 from proposals import BoxProposer
@@ -107,6 +112,29 @@ def test_a_run_continues_at_the_photo_where_it_was(grounder, tmp_path, monkeypat
     assert answers(tmp_path / "out") == answers(tmp_path / "whole")
     run(grounder, tmp_path / "crawl", tmp_path / "out", maps=True)
     assert len(asked) == 9
+
+
+def test_what_killed_processes_left_is_removed(grounder, tmp_path, monkeypatch):
+    crawl(tmp_path / "crawl", 2, 2)
+    out = tmp_path / "out"
+    (out / "leases").mkdir(parents=True)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    old = f"{gethostname()}.{dead.pid}"
+    for name in (f".groundings-00000.jsonl.{old}.part", f".maps-00000.tar.{old}.part", f".00000.{old}.new"):
+        (out / name).touch()  # killed while it wrote
+    with monkeypatch.context() as patched:
+        patched.setattr(ShardPart, "remove", ShardPart.close)  # killed after it had written the results
+        patched.setattr(Lease, "release", lambda self: None)
+        run(grounder, tmp_path / "crawl", out, maps=True)
+    assert list((out / "leases").iterdir()) and list(out.glob(".*.rows"))
+    for path in (out / "leases").iterdir():
+        lines = path.read_text().split("\n")
+        path.write_text("\n".join([lines[0], str(dead.pid), *lines[2:]]))
+    done = answers(out)
+    run(grounder, tmp_path / "crawl", out, maps=True)
+    assert answers(out) == done
+    assert not list((out / "leases").iterdir()) and not list(out.glob(".*"))
 
 
 def test_parquet_has_a_row_for_each_phrase(grounder, tmp_path):

@@ -92,6 +92,10 @@ class LeaseFolder:
         except OSError as error:
             raise InputError(f"{self.folder} cannot be written: {error.strerror or error}") from error
 
+    def names(self) -> set[str]:
+        """The names that have a lease, which may be expired."""
+        return {name for name, _ in self._listed()}
+
     def claim(self, name: str) -> Lease | None:
         """Takes the lease of a name if it is free or expired.
 
@@ -123,9 +127,13 @@ class LeaseFolder:
 
     def _last(self, name: str) -> int | None:
         """The largest number of a lease of this name."""
+        return max((number for own, number in self._listed() if own == name), default=None)
+
+    def _listed(self) -> list[tuple[str, int]]:
+        """The name and the number of each lease."""
         with os.scandir(self.folder) as entries:
             parts = [entry.name.rpartition(".") for entry in entries]
-        return max((int(number) for own, _, number in parts if own == name and number.isdecimal()), default=None)
+        return [(name, int(number)) for name, _, number in parts if number.isdecimal()]
 
     def _expired(self, path: Path) -> bool:
         try:

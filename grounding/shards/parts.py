@@ -6,6 +6,7 @@ If a process is killed, the next one continues after the last complete line.
 import json
 import os
 from collections.abc import Callable, Iterator
+from glob import escape
 from io import BufferedRandom
 from pathlib import Path
 from socket import gethostname
@@ -96,9 +97,10 @@ class ShardPart:
         self._file.close()
 
     def remove(self) -> None:
-        """Removes this part and those of earlier processes."""
+        """Removes this part and those of earlier processes, also of one that was killed while it began its part."""
         self.close()
-        for path in [*self._earlier(), self._path]:
+        begun = self.folder.glob(f".{escape(self.name)}.{escape(gethostname())}.*.new")
+        for path in [*self._earlier(), self._path, *begun]:
             path.unlink(missing_ok=True)
         if self.maps.is_dir():
             for path in self.maps.iterdir():
@@ -186,6 +188,9 @@ class OutputFolder:
             part: the results.
             write: writes a file of results, atomically.
         """
+        for path in (self.ledger_path(part.name), self.path(part.name), self.folder / f"maps-{part.name}.tar"):
+            for left in self.folder.glob(f".{escape(path.name)}.*.part"):  # the rest of a run that was killed
+                left.unlink(missing_ok=True)
         write_json(self.ledger_path(part.name), part.ledger("photos").to_json())
         write(self.path(part.name), (record for _, record in part.records()))
         part.remove()

@@ -36,7 +36,12 @@ class ShardProgress:
 
 
 def share_shards(
-    shards: Sequence[InputShard], folder: Path, lease: float, done: Callable[[str], bool], work: Work
+    shards: Sequence[InputShard],
+    folder: Path,
+    lease: float,
+    done: Callable[[str], bool],
+    work: Work,
+    tidy: Callable[[InputShard], object] = lambda _: None,
 ) -> ShardProgress:
     """Works on shards until the results of all exist, or could not be computed.
 
@@ -50,6 +55,8 @@ def share_shards(
         done: whether the results of a shard exist.
         work: computes the results of a shard. It is called with the shard, and with a function that raises
             ``LostLeaseError`` if another process has taken over. With an ``UnreadableShardError`` the shard has failed.
+        tidy: removes the temporary files of a shard whose results exist. It is called if a process was killed after it
+            had written the results.
 
     Returns:
         What became of the shards.
@@ -58,6 +65,11 @@ def share_shards(
         InputError: the folder cannot be written.
     """
     leases, start = LeaseFolder(folder / "leases", lease), time.time()
+    left = leases.names()
+    for shard in shards:
+        if shard.name in left and done(shard.name) and (expired := leases.claim(shard.name)):
+            tidy(shard)
+            expired.release()
     failed: dict[str, str] = {}
     rank, world = rank_of()
     first = rank * len(shards) // world  # ranks begin at different shards, so that they seldom want the same one

@@ -142,7 +142,10 @@ def ground_shards(
             except OSError as error:
                 raise InputError(f"{folder.folder} cannot be written: {error.strerror or error}") from error
 
-        progress = share_shards(shards, folder.folder, options.lease, folder.done, work)
+        def tidy(shard: InputShard) -> None:
+            folder.part(shard.name, shard.address).remove()
+
+        progress = share_shards(shards, folder.folder, options.lease, folder.done, work, tidy)
     _report(progress, folder)
     return progress
 
