@@ -151,6 +151,17 @@ def test_a_crawl_is_trained_on_and_what_cannot_be_used_is_counted(options, tmp_p
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["validations"][0]["epoch"] == 1
 
 
+def test_a_micro_batch_of_broken_photos_is_left_out(options, tmp_path, caplog):
+    text = json.dumps({"tags": ["zebra", "cup"]}).encode()
+    good = [{"__key__": str(n), "jpg": photo(n), "json": text} for n in range(7)]
+    write_tar(tmp_path / "0.tar", [*good, {"__key__": "b", "jpg": b"no photo", "json": text}])
+    write_tar(tmp_path / "val.tar", good[:1])
+    chosen = replace(options, validation=str(tmp_path / "val.tar"))
+    train([str(tmp_path / "0.tar")], str(tmp_path / "out"), epochs=1, stream=chosen, **RECIPE | {"micro_batch": 1})
+    assert [line for line in caplog.messages if line.startswith("skipped b of ")]
+    assert last_step(tmp_path / "out" / "checkpoints") == 2
+
+
 def test_broken_photos_for_validation_are_left_out(options, tmp_path, caplog):
     text = json.dumps({"tags": ["zebra", "cup"]}).encode()
     good = [{"__key__": str(n), "jpg": photo(n), "json": text} for n in range(4)]

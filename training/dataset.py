@@ -113,18 +113,19 @@ def make_batch(
     return TrainingBatch(torch.stack(images), torch.from_numpy(rows), columns, tuple(skipped), "", place)
 
 
-def failed_batch(skipped: Sequence[str], error: str) -> TrainingBatch:
+def failed_batch(skipped: Sequence[str], error: str, place: tuple[int, int, int] = (0, 0, 0)) -> TrainingBatch:
     """A batch without photos, because they cannot be read.
 
     Args:
         skipped: see :class:`TrainingBatch`.
         error: the reason.
+        place: see :class:`TrainingBatch`.
 
     Returns:
         The batch.
     """
     none = torch.zeros(0, dtype=torch.long)
-    return TrainingBatch(torch.zeros(0, 3, CROP, CROP, dtype=torch.uint8), none, none, tuple(skipped), error)
+    return TrainingBatch(torch.zeros(0, 3, CROP, CROP, dtype=torch.uint8), none, none, tuple(skipped), error, place)
 
 
 def pad_to_square(image: np.ndarray, side: int = PADDED) -> Image.Image:

@@ -172,7 +172,8 @@ class StreamDataset(Dataset[TrainingBatch]):
             rng = Random(seed) if seed else None
             samples.append((crop(image, rng, self.crop_scale), np.array(photo.tags, np.int64)))
         if not samples:
-            return failed_batch(skipped, f"all {len(requests)} photos of a batch are broken, such as {skipped[0]}")
+            error = f"all {len(requests)} photos of a batch are broken, such as {skipped[0]}"
+            return failed_batch(skipped, error, requests[-1].place)
         return make_batch(samples, skipped, requests[-1].place)
 
 

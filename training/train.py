@@ -207,6 +207,7 @@ class TrainingLoop:
     def _backward(self, parts: list[TrainingBatch]) -> float:
         """Computes the gradients of the rank's share, averaged over ranks; returns the loss of the share."""
         total, first = 0.0, self.ranks.rank * self.share
+        parts = [part for part in parts if len(part.images)]
         for i, part in enumerate(parts):
             with self.model.accumulate() if i + 1 < len(parts) else nullcontext():
                 loss = self.model.loss(part, self.progress.step, first)
@@ -242,6 +243,8 @@ class TrainingLoop:
         self.monitor.waited(time.perf_counter() - start)
         for photo in (photo for part in parts for photo in part.skipped):
             log.warning("skipped %s", photo)
+        if self.feed.steps is None and any(len(part.images) for part in parts):
+            return parts, ""  # a part whose photos are all broken; micro batches may be small
         return parts, next((part.error for part in parts if part.error), "")
 
     def _end_epoch(self) -> None:
