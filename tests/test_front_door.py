@@ -208,5 +208,7 @@ def test_a_refusal_imports_neither_hydra_nor_pytorch(folder):
     code = "import sys\nfrom grounding.__main__ import main\ntry: main()\nexcept SystemExit as end: print(end.code)\n"
     code += "print([name for name in ('hydra', 'torch', 'numpy') if name in sys.modules])"
     command = [sys.executable, "-c", code, "nowhere.jpg", "a cat"]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment.pop("HYDRA_FULL_ERROR", None)  # other tests call main(), which sets it
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (done.stdout.split("\n")[:2], done.stderr) == (["2", "[]"], "grounding: nowhere.jpg: no such image file\n")
