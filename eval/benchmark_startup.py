@@ -14,6 +14,7 @@ from statistics import median
 
 from eval.benchmark_table import Row
 from eval.checks import check_counts
+from proposals.errors import InputError
 
 PHRASE = "a smiling woman"
 # A small process of its own starts the one that is measured: the peak memory of a new process on Linux is at least that
@@ -23,8 +24,9 @@ import os, subprocess, sys, time
 start = time.perf_counter()
 process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 _, status, usage = os.wait4(process.pid, 0)
-print(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+print(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, os.waitstatus_to_exitcode(status))
 """
+REFUSED = {"a missing photo": 2, "a wrong setting": 2}  # exit statuses; 0 for all other commands
 
 
 def measure(rounds: int = 3) -> tuple[list[Row], dict]:
@@ -52,7 +54,7 @@ def measure(rounds: int = 3) -> tuple[list[Row], dict]:
             "a missing photo": ["-m", "grounding", "nowhere.jpg", PHRASE],
             "a wrong setting": ["-m", "grounding", photo, PHRASE, "gama=0.3"],
             "a photo, a phrase": ["-m", "grounding", photo, PHRASE],
-            "the same with Hydra": ["-m", "grounding", photo, PHRASE, "+hydra.verbose=false"],
+            "the same with Hydra": ["-m", "grounding", photo, PHRASE, "hydra.verbose=false"],
         },
         rounds,
     ), {"phrase": PHRASE}
@@ -67,12 +69,15 @@ def compare(commands: dict[str, list[str]], rounds: int) -> list[Row]:
 
     Returns:
         A row for each command.
+
+    Raises:
+        InputError: a command ends with another exit status than ``REFUSED`` says.
     """
     measured: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(rounds + 1):
             for name, arguments in commands.items():
-                found = _run(arguments, Path(folder))
+                found = _run(name, arguments, Path(folder))
                 if turn:
                     measured[name].append(found)
     medians = {name: [median(values) for values in zip(*found, strict=True)] for name, found in measured.items()}
@@ -83,11 +88,13 @@ def compare(commands: dict[str, list[str]], rounds: int) -> list[Row]:
     ]
 
 
-def _run(arguments: Sequence[str], folder: Path) -> tuple[float, float, float]:
+def _run(name: str, arguments: Sequence[str], folder: Path) -> tuple[float, float, float]:
     """Seconds, seconds of the processor, and peak memory in MB of a new Python process in a folder."""
     import_path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-c", WATCH, sys.executable, *arguments]
     environment = os.environ | {"PYTHONPATH": import_path}
     printed = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
-    seconds, processor, size = map(float, printed.split()[-3:])
+    seconds, processor, size, status = map(float, printed.split()[-4:])
+    if status != REFUSED.get(name, 0):
+        raise InputError(f"{name!r} ended with exit status {status:.0f}: run 'python {' '.join(arguments)}' to see why")
     return seconds, processor, size / (2**20 if sys.platform == "darwin" else 2**10)

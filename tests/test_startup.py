@@ -64,6 +64,8 @@ def test_the_benchmark_measures_new_processes():
     assert rows[1]["MB"] > rows[0]["MB"] + 80
     with pytest.raises(InputError, match="rounds=0 must be a whole number, 1 or more"):
         benchmark_startup.measure(rounds=0)
+    with pytest.raises(InputError, match="'broken' ended with exit status 3: run 'python -c raise SystemExit"):
+        benchmark_startup.compare({"broken": ["-c", "raise SystemExit(3)"]}, 1)
 
 
 def test_kernels_are_kept_for_the_process_if_no_folder_can_be_written(tmp_path, monkeypatch):
