@@ -93,6 +93,7 @@ def _run(name: str, arguments: Sequence[str], folder: Path) -> tuple[float, floa
     import_path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-c", WATCH, sys.executable, *arguments]
     environment = os.environ | {"PYTHONPATH": import_path}
+    environment.pop("HYDRA_FULL_ERROR", None)  # main() sets it for this process; it would print tracebacks
     printed = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
     seconds, processor, size, status = map(float, printed.split()[-4:])
     if status != REFUSED.get(name, 0):
