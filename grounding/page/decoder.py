@@ -74,6 +74,9 @@ class PhotoDecoder:
                 raise
             finally:
                 timer.cancel()
+                timer.join()
+                if late.is_set():  # also if the reply came just before the end
+                    self._stop()
 
     def close(self) -> None:
         """Ends the process."""
