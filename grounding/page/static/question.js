@@ -50,8 +50,11 @@ let scoring = false, again = false;
 export async function score() {
   if (scoring) { again = true; return; }
   scoring = true;
-  do { again = false; await find(true); } while (again);
-  scoring = false;
+  try {
+    do { again = false; await find(true); } while (again);
+  } finally {
+    scoring = false;
+  }
 }
 
 // Takes a phrase out of the text, and asks for those that are left.
