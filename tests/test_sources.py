@@ -123,7 +123,7 @@ def test_broken_rows_get_a_reason_and_the_others_are_kept(tmp_path):
         ("t.jsonl", '{"path": "x", "title": "y"}', "one must be tags, keywords, captions, caption, text"),
         ("t.parquet", "no", "is not a readable Parquet file"),
         ("t.json", '{"annotations": 1}', "COCO captions need"),
-        ("t.xml", "", "is of an unknown kind: give a folder of .tar files"),
+        ("t.xml", "", "is of an unknown kind: give tar files or a folder of them"),
     ],
 )
 def test_broken_tables_are_refused(tmp_path, name, content, message):

@@ -1,6 +1,7 @@
 """The step ``shards``: photos and their texts -> shards to train on, with all cores and machines.
 
     grounding step=shards images=FOLDER_OF_TARS
+    grounding step=shards 'images="s3://bucket/crawl/{00000..00127}.tar"'
     grounding step=shards images=PHOTOS captions=table.csv
     grounding step=shards images=coco/train2017 captions=coco/annotations/captions_train2017.json
     grounding step=shards images=flickr30k_entities
@@ -30,6 +31,7 @@ from grounding.runtime.ledger import SKIPPED, Ledger, show_names
 from grounding.runtime.ranks import cores, process_group, rank_of
 from grounding.runtime.version import VERSION
 from grounding.runtime.workers import in_order, worker_pool
+from grounding.shards.fetching import FetchOptions, is_remote
 from grounding.text.vocabulary import Vocabulary
 from grounding.text.words import normalize
 from proposals.errors import InputError
@@ -60,6 +62,7 @@ def shard(
     images_per_shard: int = 10_000,
     workers: int | None = None,
     untagged: bool = False,
+    fetch: FetchOptions | None = None,
 ) -> dict[str, Any]:
     """Makes shards of photos and their tags (see ``training.shards``), and prints their statistics.
 
@@ -77,6 +80,7 @@ def shard(
         workers: number of processes. None: the number of cores; 0: this process alone.
         untagged: whether photos without a text, or without a tag of the vocabulary, are kept for training: with
             ``step=train step.teacher=FILE`` another tagger teaches them.
+        fetch: how remote tars are fetched; None for the default.
 
     Returns:
         ``stats`` of ``shards.json``; an empty dict on ranks other than 0.
@@ -93,7 +97,7 @@ def shard(
             f"workers={workers} must be 0 or more, and images_per_shard={images_per_shard} must be 1 or more"
         )
     _check_apart(Path(output), images, captions)
-    start, source = time.perf_counter(), find_source(images, captions, images_per_shard)
+    start, source = time.perf_counter(), find_source(images, captions, images_per_shard, fetch or FetchOptions())
     _check_writable(Path(output))
     with process_group() as wait, worker_pool(workers) as pool:
         job = ShardJob(source, settings, Path(output), pool, max(workers, 1) * AHEAD, wait)
@@ -122,7 +126,7 @@ def _read_stop_words(path: str | None) -> frozenset[str]:
 def _check_apart(output: Path, *sources: str | None) -> None:
     if output.exists() and not output.is_dir():
         raise InputError(f"output={output} is a file: use a folder")
-    for source in (Path(source).resolve() for source in sources if source is not None):
+    for source in (Path(source).resolve() for source in sources if source is not None and not is_remote(source)):
         if output.resolve() in (source, source.parent if source.is_file() else source):
             raise InputError(f"output={output} contains the photos: use another folder for the shards")
 

@@ -2,13 +2,15 @@
 
 A source is one of
 
-- a tar file, or a folder of them (WebDataset, as img2dataset writes it): ``KEY.jpg`` with ``KEY.json`` or ``KEY.txt``;
+- tar files (WebDataset, as img2dataset writes them): ``KEY.jpg`` with ``KEY.json`` or ``KEY.txt``. They are given as a
+  file, a folder, a pattern, URLs or a list of these, see ``grounding.shards.addresses``;
 - a table (CSV, JSON or Parquet, see ``training.table_readers``) of paths and tags or captions;
 - COCO captions and the folder of their photos;
 - Flickr30k Entities: ``Sentences/ID.txt`` and ``images/ID.jpg``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -19,6 +21,8 @@ from typing import Any
 from grounding.photos import PhotoFile
 from grounding.runtime.hidden import visible
 from grounding.runtime.ledger import Ledger
+from grounding.shards.addresses import InputShard, find_shards
+from grounding.shards.fetching import PIPE, FetchOptions, ShardCache, is_remote
 from grounding.text.captions import read_captions
 from grounding.text.markup import plain_sentence
 from proposals.errors import InputError
@@ -31,8 +35,10 @@ from training.table_samples import caption_samples, table_samples
 from training.tar_reader import REPEATED, tar_samples
 
 KINDS = (
-    "a folder of .tar files, a table (.csv, .tsv, .jsonl, .parquet), COCO captions (.json) or a folder with Sentences/"
+    "tar files or a folder of them, a table (.csv, .tsv, .jsonl, .parquet), COCO captions (.json) or a folder with "
+    "Sentences/"
 )
+FIRST_LINES = 100  # of a text file, that are searched for the first that is no comment
 EDGE = 1 << 16  # bytes at both ends of a tar that identify it, together with its size
 
 
@@ -43,24 +49,40 @@ class WorkUnit:
     Attributes:
         number: number of the unit, from 0.
         source: name of the file that the samples come from.
-        tar: the tar with the samples, or None.
+        tar: path or address of the tar with the samples, or None.
         listed: the samples, if there is no tar.
+        fetch: how a remote tar is fetched; None for the default.
     """
 
     number: int
     source: str
-    tar: Path | None = None
+    tar: Path | str | None = None
     listed: tuple[SourceSample, ...] = ()
+    fetch: FetchOptions | None = None
 
     def samples(self) -> Iterator[SourceSample]:
-        """The samples in order, see ``training.tar_reader``; of two with the same key, the second gets a reason."""
+        """The samples in order, see ``training.tar_reader``; of two with the same key, the second gets a reason.
+
+        A remote tar is on this machine only while its samples are read.
+
+        Raises:
+            InputError: a remote tar cannot be fetched.
+        """
         seen: set[str] = set()
-        for sample in self.listed if self.tar is None else tar_samples(self.tar):
-            if not sample.reason and sample.key in seen:
-                yield sample._replace(reason=REPEATED)
-            else:
-                seen.update([sample.key] if not sample.reason else [])
-                yield sample
+        with closing(self._read()) as samples:
+            for sample in samples:
+                if not sample.reason and sample.key in seen:
+                    yield sample._replace(reason=REPEATED)
+                else:
+                    seen.update([sample.key] if not sample.reason else [])
+                    yield sample
+
+    def _read(self) -> Generator[SourceSample]:
+        if self.tar is None:
+            yield from self.listed
+            return
+        with ShardCache(self.fetch).local(str(self.tar)) as path:
+            yield from tar_samples(path)
 
 
 def count_samples(unit: WorkUnit, ledger: Ledger) -> None:
@@ -87,12 +109,16 @@ class Source:
         size: samples per unit, for files that are not tar files.
         rows: reads the samples of files that are not tar files; None for tar files.
         photos: the folder of the photos that the files name; None for tar files.
+        tars: tar files of which some are remote; ``files`` is empty then.
+        fetch: how remote tars are fetched.
     """
 
     files: tuple[Path, ...]
     size: int
     rows: Callable[[], Iterator[SourceSample]] | None = None
     photos: Path | None = None
+    tars: tuple[InputShard, ...] = ()
+    fetch: FetchOptions | None = None
 
     def units(self) -> Iterator[WorkUnit]:
         """The units in order, in bounded memory.
@@ -102,6 +128,8 @@ class Source:
         """
         if self.rows is None:
             yield from (WorkUnit(number, tar.name, tar) for number, tar in enumerate(self.files))
+            named = ((f"{tar.name}.tar", tar.address) for tar in self.tars)
+            yield from (WorkUnit(number, name, tar, fetch=self.fetch) for number, (name, tar) in enumerate(named))
             return
         rows, number = self.rows(), 0
         while part := tuple(islice(rows, self.size)):
@@ -114,8 +142,10 @@ class Source:
         return self.files[0].parent.name if len(self.files) > 1 else self.files[0].name
 
     @property
-    def folder(self) -> Path:
-        """The folder of the photos, or of the tars."""
+    def folder(self) -> Path | str:
+        """The folder of the photos, or of the tars; of remote tars, the address of the first."""
+        if self.tars:
+            return self.tars[0].address
         return self.files[0].parent if self.photos is None else self.photos
 
     def identity(self) -> dict[str, Any]:
@@ -123,20 +153,24 @@ class Source:
 
         Returns:
             The number of files, the name of the first, and a digest of all names and contents; of tars, the sizes and
-            the bytes at both ends. For tables and captions also the folder of the photos.
+            the bytes at both ends; of remote tars, the addresses alone. For tables and captions also the folder of the
+            photos.
 
         Raises:
             InputError: a file is missing.
         """
         digest = sha256()
-        for path in self.files:
+        for tar in self.tars:
+            digest.update(f"{tar.address}\n".encode("utf-8", "surrogateescape"))
+        for path in (*self.files, *(Path(tar.address) for tar in self.tars if not tar.remote)):
             try:
                 digest.update(f"{path.name}\t{path.stat().st_size}\n".encode("utf-8", "surrogateescape"))
                 _add_content(path, digest, whole=self.rows is not None)
             except OSError as error:
                 raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
         photos = {} if self.photos is None else {"photos": str(self.photos.resolve())}
-        return {"files": len(self.files), "first": self.files[0].name, "source": digest.hexdigest()} | photos
+        first = self.tars[0].address if self.tars else self.files[0].name
+        return {"files": len(self.files) + len(self.tars), "first": first, "source": digest.hexdigest()} | photos
 
 
 def _add_content(path: Path, digest: Any, whole: bool) -> None:
@@ -149,13 +183,16 @@ def _add_content(path: Path, digest: Any, whole: bool) -> None:
                 return
 
 
-def find_source(images: str | Path, captions: str | Path | None = None, size: int = 10_000) -> Source:
+def find_source(
+    images: str | Path, captions: str | Path | None = None, size: int = 10_000, fetch: FetchOptions | None = None
+) -> Source:
     """Opens a source, see the top of this file.
 
     Args:
-        images: a tar or a folder of them, a table, a folder of photos, or the folder of Flickr30k Entities.
+        images: tars, a table, a folder of photos, or the folder of Flickr30k Entities.
         captions: a table, COCO captions, or a folder of Flickr30k Entities sentences. None if ``images`` has the texts.
         size: samples per unit, for a source that is not tar files.
+        fetch: how remote tars are fetched; None to refuse them.
 
     Returns:
         The source.
@@ -163,6 +200,8 @@ def find_source(images: str | Path, captions: str | Path | None = None, size: in
     Raises:
         InputError: a file or folder does not exist, or is of an unknown kind.
     """
+    if tars := _find_tars(str(images)):
+        return _of_tars(tars, captions, size, fetch)
     images = Path(images)
     for path in (images, *([] if captions is None else [Path(captions)])):
         if not path.exists():
@@ -176,6 +215,37 @@ def find_source(images: str | Path, captions: str | Path | None = None, size: in
     if captions.is_dir():
         return _entities(captions, images / "images" if (images / "images").is_dir() else images, size)
     raise InputError(f"captions={captions} is of an unknown kind: {source_cure(captions) or f'give {KINDS}'}")
+
+
+def _find_tars(images: str) -> list[InputShard] | None:
+    """The tars that a URL, a pattern or a list names; None if ``images`` is another file or folder."""
+    if is_remote(images):
+        tars = find_shards(images)
+        if tars is None:
+            raise InputError(f"images={images} names no tar file: give URLs that end with .tar")
+        return tars
+    return find_shards(images) if not Path(images).exists() or _lists_tars(Path(images)) else None
+
+
+def _lists_tars(path: Path) -> bool:
+    """Whether a file is a list of tars, and not of captions."""
+    if path.suffix.lower() != ".txt" or not path.is_file():
+        return False
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        line = next((line.strip() for line in islice(file, FIRST_LINES) if line.strip() and line[0] != "#"), "")
+    return line.lower().endswith((".tar", ".tar}")) or line.startswith(PIPE)
+
+
+def _of_tars(tars: list[InputShard], captions: str | Path | None, size: int, fetch: FetchOptions | None) -> Source:
+    if captions is not None:
+        raise InputError(f"captions={captions} are of photos in a folder, but images= names tar files: leave it out")
+    if not any(tar.remote for tar in tars):
+        if missing := [tar.address for tar in tars if not Path(tar.address).exists()]:
+            raise InputError(f"{missing[0]} does not exist: give {KINDS}")
+        return Source(tuple(Path(tar.address) for tar in tars), size)
+    if fetch is None:
+        raise InputError(f"{tars[0].address} is remote, and this step reads tars of this machine: copy some of them")
+    return Source((), size, tars=tuple(tars), fetch=fetch)
 
 
 def _find_alone(images: Path, size: int) -> Source:
