@@ -21,12 +21,15 @@ from grounding import Grounder
 from grounding.runtime.ledger import Ledger
 from grounding.runtime.ranks import rank_of
 from grounding.scene import GroundingScene
+from grounding.shards.photo_parts import LEASE
 from proposals.errors import InputError
 
 log = logging.getLogger(__name__)
 
 
-def attend(grounder: Grounder, root: str, split: str, cache: str | None, limit: int | None = None) -> list[str]:
+def attend(
+    grounder: Grounder, root: str, split: str, cache: str | None, limit: int | None = None, lease: float = LEASE
+) -> list[str]:
     """Computes the word maps and the proposals of every photo of a split, and keeps them in the cache.
 
     Args:
@@ -35,9 +38,10 @@ def attend(grounder: Grounder, root: str, split: str, cache: str | None, limit: 
         split: the name of the split, for example ``val``.
         cache: the folder where maps and proposals are kept.
         limit: use only the first ``limit`` photos; None for all.
+        lease: seconds after which the photos of a process that has died are taken over.
 
     Returns:
-        The ids of the photos in this rank's share that could not be read.
+        The ids of the photos that could not be read, by any rank.
 
     Raises:
         InputError: the folder is not Flickr30k Entities, no photo can be used, ``limit`` is below 1, or there is no
@@ -49,18 +53,17 @@ def attend(grounder: Grounder, root: str, split: str, cache: str | None, limit: 
     data = Flickr30kEntities(root, split)
     images = read_photos(data, photo_ledger(data), limit, files=False)
     require_files(images, data.folder)
-    unread = fill_cache(grounder, images, cache)
-    rank, world = rank_of()
-    done = Ledger("photos" if world == 1 else f"photos of rank {rank}", data.folder, "copy the photos")
-    for name in done.reading(image.id for image in images[rank::world]):
+    unread = fill_cache(grounder, images, cache, lease)
+    done = Ledger("photos", data.folder, "copy the photos")
+    for name in done.reading(image.id for image in images):
         if name in unread:
             done.skip(name, UNUSABLE)
         else:
             done.keep()
     done.check()
-    if done.came:
-        done.require_kept()
-    log.log(logging.WARNING if unread else logging.INFO, "%s", done.line())
+    done.require_kept()
+    if not rank_of()[0]:
+        log.log(logging.WARNING if unread else logging.INFO, "%s", done.line())
     return unread
 
 

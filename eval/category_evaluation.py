@@ -22,6 +22,7 @@ from eval.scenes import evaluates_here, scenes
 from grounding import Grounder
 from grounding.runtime.artefacts import write_json, write_json_lines
 from grounding.runtime.ledger import Ledger
+from grounding.shards.photo_parts import LEASE
 from proposals.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def evaluate_categories(
     cache: str | None = None,
     partial_predictions: bool = False,
     part: str = "all",
+    lease: float = LEASE,
 ) -> dict:
     """Evaluates every category of every photo; see ``eval.evaluate.evaluate``, whose files this writes, too.
 
@@ -49,6 +51,7 @@ def evaluate_categories(
         partial_predictions: whether the file of predictions may lack phrases, which are then misses, and presences,
             which are then 0.
         part: which photos to use: all, even or odd (see ``eval.halves``).
+        lease: seconds after which the photos of a process that has died are taken over.
 
     Returns:
         The metrics; "presence" is None if no answer has a presence.
@@ -61,7 +64,7 @@ def evaluate_categories(
     images: list[CategoryImage] = read_photos(HalfOf(data, part), ledger, limit, files=False)
     if predictions is None:
         require_files(images, data.folder)
-    if not evaluates_here(grounder, images, predictions, cache):
+    if not evaluates_here(grounder, images, predictions, cache, lease):
         return {}
     names = data.names(images)
     metrics: dict = {

@@ -8,11 +8,10 @@ an error if its IoU with every box of the class is below 0.5. alpha is selected 
 photos give the result.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from eval.annotated_photos import AnnotatedPhoto, AnnotatedPhotos, check_annotated, read_annotated
 from eval.bootstrap import class_mean_interval
@@ -21,11 +20,12 @@ from eval.class_maps import class_maps, describe_maps, known_tags
 from eval.dominant_objects import CHOICES, DominantObject
 from eval.photo_reading import UNUSABLE, faulty_names, name_some, photo_ledger, read_photos
 from eval.proposal_recall import box_overlap
+from eval.shared_photos import PhotoAnswer, answer_together
 from grounding import Grounder
 from grounding.maps import resize
 from grounding.runtime.artefacts import write_json
 from grounding.runtime.ledger import Ledger
-from grounding.runtime.ranks import rank_of
+from grounding.shards.photo_parts import LEASE
 from proposals.errors import InputError
 
 SIDE = 224
@@ -53,6 +53,7 @@ def localize(
     resamples: int = 1000,
     seed: int = 0,
     limit: int | None = None,
+    lease: float = LEASE,
 ) -> dict:
     """Localizes the dominant object of every photo that has one, writes ``metrics.json``, and prints a table.
 
@@ -66,11 +67,12 @@ def localize(
         resamples: number of bootstrap resamples, for the 95 % interval.
         seed: the seed of the resamples.
         limit: use only the first ``limit`` photos; None for all.
+        lease: seconds after which the photos of a process that has died are taken over.
 
     Returns:
         The metrics, errors in percent. Photos that cannot be used and labels without a tag are left out and listed
-        there and in ``skipped.jsonl``. With several ranks the first one does all the work; the others return an empty
-        dictionary.
+        there and in ``skipped.jsonl``. Several ranks share the photos; the first one returns the metrics, the others
+        return an empty dictionary.
 
     Raises:
         InputError: no photo can be used, a setting is out of range, or there are too few photos.
@@ -81,45 +83,53 @@ def localize(
         raise InputError(f"dominant={dominant} is unknown: choose one of {', '.join(CHOICES)}")
     check_counts(2, hold_out_every=hold_out_every)
     known_tags(classes, classes, grounder.tagger.vocabulary)  # checks the setting
-    if rank_of()[0] > 0:
-        return {}
     ledger = photo_ledger(photos, "use more photos, or step.dominant=largest, which allows several objects")
-    overlaps: list[np.ndarray] = []
-    whole: list[float] = []
-    unknown: list[str] = []
-    for photo, thing in _tasks(photos, ledger, dominant, limit):
-        tags = known_tags(classes, [thing.name], grounder.tagger.vocabulary)
-        if not tags:
-            unknown.append(thing.name)
-            ledger.skip(photo.id, "of a class without a tag", thing.name)
-            continue
-        try:
-            overlaps.append(alpha_overlaps(grounder, photo, thing, tags[thing.name]))
-        except InputError as error:
-            ledger.skip(photo.id, UNUSABLE, str(error))
-        else:
-            whole.append(_best_overlap(_whole_photo(photo.size), thing)[0])
-            ledger.keep()
+    tasks = {photo.id: (photo, CHOICES[dominant](photo)) for photo in read_photos(photos, ledger, limit)}
+    tags = known_tags(classes, {thing.name for _, thing in tasks.values() if thing}, grounder.tagger.vocabulary)
+    chosen = [photo for photo, thing in tasks.values() if thing and thing.name in tags]
+
+    def answer(photo: AnnotatedPhoto) -> list[float]:
+        thing = tasks[photo.id][1]
+        assert thing is not None  # only such photos are chosen
+        return alpha_overlaps(grounder, photo, thing, tags[thing.name]).tolist()
+
+    settings = {"step": "localize", "classes": classes, "dominant": dominant}
+    answers = answer_together(grounder, chosen, answer, output, settings, lease)
+    if answers is None:
+        return {}
+    overlaps, whole, unknown = _collect(tasks.values(), tags, answers, ledger)
     ledger.finish(output)
     metrics = describe_maps(grounder, photos) | {"choose": dominant, "skipped_images": faulty_names(ledger)}
     metrics |= {"unknown_classes": {name: unknown.count(name) for name in sorted(set(unknown))}}
-    overlaps_of_all = np.array(overlaps).reshape(-1, len(ALPHAS))
-    metrics |= localization_error(overlaps_of_all, np.array(whole), hold_out_every, resamples, seed)
+    metrics |= localization_error(overlaps, whole, hold_out_every, resamples, seed)
     write_json(Path(output, "metrics.json"), metrics)
     print(table(metrics))
     return metrics
 
 
-def _tasks(
-    photos: AnnotatedPhotos, ledger: Ledger, dominant: str, limit: int | None
-) -> Iterator[tuple[AnnotatedPhoto, DominantObject]]:
-    """The photos that have a dominant object; the others are skipped."""
-    for photo in tqdm(read_photos(photos, ledger, limit), "photos", unit="photo", disable=None):
-        thing = CHOICES[dominant](photo)
-        if thing:
-            yield photo, thing
-        else:
+def _collect(
+    tasks: Iterable[tuple[AnnotatedPhoto, DominantObject | None]],
+    known: Container[str],
+    answers: Iterator[PhotoAnswer],
+    ledger: Ledger,
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """The overlaps of the alphas and of the whole photo, of the photos that count; the classes of the unknown ones."""
+    overlaps: list[np.ndarray] = []
+    whole: list[float] = []
+    unknown: list[str] = []
+    for photo, thing in tasks:
+        if not thing:
             ledger.skip(photo.id, "without a dominant object")
+        elif thing.name not in known:
+            unknown.append(thing.name)
+            ledger.skip(photo.id, "of a class without a tag", thing.name)
+        elif (found := next(answers)).error:
+            ledger.skip(photo.id, UNUSABLE, found.error)
+        else:
+            overlaps.append(np.array(found.value))
+            whole.append(_best_overlap(_whole_photo(photo.size), thing)[0])
+            ledger.keep()
+    return np.array(overlaps).reshape(-1, len(ALPHAS)), np.array(whole), unknown
 
 
 def alpha_overlaps(grounder: Grounder, photo: AnnotatedPhoto, thing: DominantObject, tags: Sequence[str]) -> np.ndarray:

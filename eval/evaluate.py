@@ -33,6 +33,7 @@ from eval.scenes import evaluates_here, scenes
 from grounding import Grounder
 from grounding.runtime.artefacts import write_json, write_json_lines
 from grounding.runtime.ledger import Ledger
+from grounding.shards.photo_parts import LEASE
 from proposals.errors import InputError
 
 
@@ -52,6 +53,7 @@ def evaluate(
     protocol: str = "ours",
     score_scale: str = "raw",
     phrase_list: str | None = None,
+    lease: float = LEASE,
 ) -> dict:
     """Evaluates every phrase of a split, writes ``metrics.json`` and ``phrases.jsonl``, and prints a table.
 
@@ -74,12 +76,13 @@ def evaluate(
         protocol: how boxes are judged: ours or iccv15 (see ``eval.protocol``).
         score_scale: the scale of the scores in average precision: raw or unit (see ``eval.phrase_metrics``).
         phrase_list: the ``phraseList.txt`` of the published evaluation program, for iccv15; None to approximate it.
+        lease: seconds after which the photos of a process that has died are taken over.
 
     Returns:
         The metrics, recalls in percent, with 95 % intervals over photos. A photo that cannot be read is listed there,
         and its phrases are misses. Photos whose annotations cannot be used have no phrases; they are listed there, too.
-        ``skipped.jsonl`` lists both. With several ranks the first one evaluates; the others help to fill the cache and
-        return an empty dictionary.
+        ``skipped.jsonl`` lists both. Several ranks share the photos to fill the cache; then the first one evaluates,
+        and the others return an empty dictionary.
 
     Raises:
         InputError: the folder is not Flickr30k Entities, no photo can be used, a prediction is malformed or missing,
@@ -95,7 +98,7 @@ def evaluate(
         if (protocol, score_scale, phrase_list) != (OURS.name, SCORE_SCALES[0], None):
             raise InputError("protocol, score_scale and phrase_list are of Flickr30k Entities: leave them as they are")
         own = CategoryPhotos(photos)
-        return evaluate_categories(grounder, own, output, limit, predictions, cache, partial_predictions, part)
+        return evaluate_categories(grounder, own, output, limit, predictions, cache, partial_predictions, part, lease)
     data = Flickr30kEntities(root, split)
     ledger = photo_ledger(data)
     images = read_photos(HalfOf(data, part), ledger, limit, files=False)
@@ -107,7 +110,7 @@ def evaluate(
     check_scale((), score_scale)
     if gamma_candidates is not None or gamma_split is not None:
         _check_selection(images, others, gamma_candidates, predictions, cache)
-    if not evaluates_here(grounder, images + others, predictions, cache):
+    if not evaluates_here(grounder, images + others, predictions, cache, lease):
         return {}
     metrics: dict = {
         "data": {"root": str(root), "split": split} | part_record(part),

@@ -7,18 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tqdm import tqdm
-
 from eval.annotated_photos import AnnotatedPhoto, AnnotatedPhotos, check_annotated, check_masks, read_annotated
 from eval.checks import check_counts
 from eval.class_maps import class_maps, describe_maps, known_tags
 from eval.photo_reading import UNUSABLE, faulty_names, name_some, photo_ledger, read_photos
 from eval.pointing_game import TOLERANCE, CueResult, cues, is_hit, maxima, pointing_metrics
 from eval.published import TABLE_1, TABLE_1_NETWORKS
+from eval.shared_photos import answer_together
 from grounding import Grounder
 from grounding.runtime.artefacts import write_json, write_json_lines
-from grounding.runtime.ranks import rank_of
-from proposals.errors import InputError
+from grounding.shards.photo_parts import LEASE
 
 ROWS = {
     "method": "method",
@@ -37,6 +35,7 @@ def point(
     seed: int = 0,
     limit: int | None = None,
     include_margin: bool = False,
+    lease: float = LEASE,
 ) -> dict:
     """Plays the game on every photo, writes ``metrics.json`` and ``points.jsonl``, and prints a table.
 
@@ -49,11 +48,12 @@ def point(
         seed: the seed of the resamples.
         limit: use only the first ``limit`` photos; None for all.
         include_margin: see ``eval.pointing_game.is_hit``.
+        lease: seconds after which the photos of a process that has died are taken over.
 
     Returns:
         The metrics, accuracies in percent. Photos that cannot be used, or whose annotations cannot, are left out and
-        listed there and in ``skipped.jsonl``. With several ranks the first one does all the work; the others return an
-        empty dictionary.
+        listed there and in ``skipped.jsonl``. Several ranks share the photos; the first one returns the metrics, the
+        others return an empty dictionary.
 
     Raises:
         InputError: no photo can be used or has an object, or a count is below 1.
@@ -61,17 +61,23 @@ def point(
     photos = check_annotated(photos)
     check_counts(resamples=resamples, limit=limit)
     known_tags(classes, classes, grounder.tagger.vocabulary)  # checks the setting
-    if rank_of()[0] > 0:
-        return {}
     ledger = photo_ledger(photos)
-    results: list[CueResult] = []
     chosen = read_photos(photos, ledger, limit, check_masks)
-    for photo in tqdm(chosen, "photos", unit="photo", disable=None):
-        try:
-            results += play(grounder, photo, classes, include_margin)
+
+    def answer(photo: AnnotatedPhoto) -> list[dict]:
+        return [asdict(cue) for cue in play(grounder, photo, classes, include_margin)]
+
+    settings = {"step": "point", "classes": classes, "include_margin": include_margin}
+    answers = answer_together(grounder, chosen, answer, output, settings, lease)
+    if answers is None:
+        return {}
+    results: list[CueResult] = []
+    for photo, found in zip(chosen, answers, strict=True):
+        if found.error:
+            ledger.skip(photo.id, UNUSABLE, found.error)
+        else:
+            results += map(CueResult.of_record, found.value)
             ledger.keep()
-        except InputError as error:
-            ledger.skip(photo.id, UNUSABLE, str(error))
     ledger.finish(output)
     metrics = describe_maps(grounder, photos) | {"photos": ledger.kept, "skipped_images": faulty_names(ledger)}
     metrics |= {"side": grounder.settings.side, "include_margin": include_margin}

@@ -9,6 +9,7 @@ objects marked as difficult; on COCO they are its masks, including crowds.
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -62,6 +63,16 @@ class CueResult:
     known: bool = False
     point: Point | None = None
     hit: bool = False
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> "CueResult":
+        """The result that a line of ``points.jsonl`` has.
+
+        Args:
+            record: the values of the line.
+        """
+        point = record["point"]
+        return cls(**{**record, "point": None if point is None else (point[0], point[1])})
 
     @property
     def flat(self) -> bool:

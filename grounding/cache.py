@@ -23,6 +23,7 @@ from grounding.grounder import Grounder
 from grounding.images import MAX_PANORAMA, read_image
 from grounding.runtime.artefacts import atomic_path
 from grounding.scene import GroundingScene
+from grounding.tagger.tagger import TagClassifier
 from proposals import InputError, Proposals
 from proposals.provenance import code_of, settings_of
 from proposals.shards import ShardProposals, decode, encode
@@ -141,6 +142,18 @@ def map_key(method: str, signal: Tensor) -> str:
     return " ".join([method, *(f"{tag}:{share!r}" for tag, share in zip(tags, signal[tags].tolist(), strict=True))])
 
 
+def weights_digest(tagger: TagClassifier) -> str:
+    """A digest of all weights of a tagger.
+
+    Args:
+        tagger: the network.
+    """
+    digest = sha256()
+    for name, tensor in sorted(tagger.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 class Cache:
     """Looks at photos for a grounder, and keeps the maps and the proposals in files.
 
@@ -195,10 +208,8 @@ class Cache:
 
     @cached_property
     def _maps_folder(self) -> Path:
-        settings, digest = self.grounder.settings, sha256()
-        for name, tensor in sorted(self.grounder.tagger.state_dict().items()):
-            digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
-        key = {"tagger": digest.hexdigest(), "method": settings.method, "target": settings.target}
+        settings = self.grounder.settings
+        key = {"tagger": weights_digest(self.grounder.tagger), "method": settings.method, "target": settings.target}
         return self._folder(f"maps-{settings.method}", key | {"side": settings.side, "code": code_of(MODULES)})
 
     def _folder(self, kind: str, key: dict[str, object]) -> Path:

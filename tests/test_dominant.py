@@ -151,10 +151,11 @@ def test_too_few_photos_and_invalid_settings_are_errors(root, grounder, tmp_path
         localize(grounder, None, None, str(tmp_path))
 
 
-def test_other_ranks_do_nothing(root, grounder, tmp_path, monkeypatch):
+def test_other_ranks_write_no_metrics(root, grounder, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert localize(grounder, Ilsvrc(root), CLASSES, str(tmp_path / "out")) == {} and not (tmp_path / "out").exists()
+    assert localize(grounder, Ilsvrc(root), CLASSES, str(tmp_path / "out")) == {}
+    assert not (tmp_path / "out" / "metrics.json").exists()
 
 
 def test_real_photos(data, grounder, tmp_path, capsys):

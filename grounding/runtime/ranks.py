@@ -96,16 +96,6 @@ def process_group(backend: str = "gloo", timeout: timedelta = TIMEOUT) -> Iterat
         distributed.destroy_process_group()
 
 
-def wait_for_all() -> None:
-    """Waits until every rank of the job has called this function, at most ``TIMEOUT``.
-
-    Raises:
-        InputError: the ranks cannot connect to each other.
-    """
-    with process_group() as wait:
-        wait()
-
-
 def _own_store(rank: int, timeout: timedelta) -> Any:
     """Connects to a ``TCPStore`` of this attempt; its port is announced in torchrun's own store.
 
