@@ -20,14 +20,19 @@ from grounding.images import read_image
 from grounding.photos import PhotoShard, photo_shards
 from grounding.runtime.ledger import SKIPPED
 from grounding.runtime.ranks import cores, rank_of
+from grounding.runtime.version import VERSION
 from grounding.runtime.workers import THREADS
+from grounding.shards.parts import claim_folder
+from grounding.steps import propose as propose_step
 from grounding.steps.propose import propose
 from proposals import BoxProposer, InputError, SegmentProposer
 from proposals.cores import own_cores
+from proposals.provenance import settings_of
 from proposals.shards import ShardProposals
 
 NAMES = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"]
 SMALL = {"count": 20, "side": 60}
+CLAIM = "proposals.settings.json"
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +139,27 @@ def test_shards_of_other_settings_are_refused(folder, undisturbed, tmp_path, cha
         propose(**given, workers=1)
 
 
+def test_a_run_with_other_settings_that_has_just_begun_is_refused(folder, tmp_path):
+    claim_folder(tmp_path, "proposals", {"grounding": VERSION, "proposer": settings_of(SegmentProposer(count=21))})
+    with pytest.raises(InputError, match=r"has proposals with other settings \(proposer\): choose another folder"):
+        run(folder, tmp_path)
+    assert not shards(tmp_path)
+
+
+def test_shards_that_another_run_writes_meanwhile_are_checked(folder, undisturbed, tmp_path, monkeypatch):
+    run(folder, tmp_path / "other", photos=3)
+    plain = propose_step._propose_shard
+
+    def disturbed(shard, *rest):
+        plain(shard, *rest)
+        later = "photos-000001.tar"
+        (tmp_path / "out" / later).write_bytes((tmp_path / "other" / later).read_bytes())
+
+    monkeypatch.setattr(propose_step, "_propose_shard", disturbed)
+    with pytest.raises(InputError, match=r"photos-000001\.tar belongs to other photos or settings"):
+        run(folder, tmp_path / "out")
+
+
 RUN = """
 import sys
 from grounding.steps.propose import propose
@@ -179,14 +205,14 @@ def test_files_of_a_killed_run_are_removed(folder, tmp_path):
     output.mkdir()
     (output / ".[1].tar.1.part").touch()
     run(source, output)
-    assert {path.name for path in output.iterdir()} == {"[1].tar", SKIPPED, "leases"}
+    assert {path.name for path in output.iterdir()} == {"[1].tar", SKIPPED, "leases", CLAIM}
     assert len(ShardProposals(output)) == 1
 
 
 def test_a_killed_worker_is_reported(folder, tmp_path):
     with pytest.raises(InputError, match="a worker was killed"):
         propose(str(folder), Suicide(), str(tmp_path), workers=1)
-    assert [path.name for path in tmp_path.rglob("*")] == ["leases"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["leases", CLAIM]
 
 
 def test_workers_have_one_thread(folder, tmp_path, monkeypatch):
@@ -252,7 +278,7 @@ def test_tars_become_tars_of_the_same_name(folder, undisturbed, tmp_path):
                 tar.add(folder / f"{Path(photo).stem}-0.png", f"deep/{Path(photo).stem}-0.png")
             tar.addfile(tarfile.TarInfo("x.json"), BytesIO(b""))
     propose(str(tmp_path / "in"), SegmentProposer(**SMALL), str(tmp_path / "out"), workers=1)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.tar", "b.tar", "leases", SKIPPED]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.tar", "b.tar", "leases", CLAIM, SKIPPED]
     kept = ShardProposals(tmp_path / "out")
     image = np.asarray(Image.open(folder / "coffee-0.png"))
     np.testing.assert_array_equal(kept(image, "coffee-0").boxes, SegmentProposer(**SMALL)(image).boxes)

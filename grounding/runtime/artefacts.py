@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from socket import gethostname
+from threading import get_ident
 
 from proposals.errors import InputError
 
@@ -49,10 +50,36 @@ def write_json(path: str | Path, value: object) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    # A file name may contain bytes that are not text; they become JSON escapes, which decode to the same name
-    text = json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
     with atomic_path(path) as temporary:
-        temporary.write_bytes(text)
+        temporary.write_bytes(_encoded(value))
+
+
+def write_once(path: str | Path, value: object) -> None:
+    """Writes a value as JSON, atomically, unless the file exists. Of several processes, only the first one writes.
+
+    Args:
+        path: where the file appears.
+        value: anything that ``json`` can encode.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{gethostname()}.{os.getpid()}.{get_ident()}.once")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_bytes(_encoded(value))
+        try:
+            path.hardlink_to(aside)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links
+            aside.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):  # if the folder could not be created, there is nothing to remove
+            aside.unlink(missing_ok=True)
 
 
 def write_json_lines(path: str | Path, records: Iterable[object]) -> None:
@@ -70,3 +97,8 @@ def write_json_lines(path: str | Path, records: Iterable[object]) -> None:
     # ASCII only: some readers take other characters, such as U+2028, for the end of a line
     with atomic_path(path) as temporary, temporary.open("w", encoding="ascii") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+def _encoded(value: object) -> bytes:
+    # A file name may contain bytes that are not text; they become JSON escapes, which decode to the same name
+    return json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")

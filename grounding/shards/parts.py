@@ -12,7 +12,7 @@ from pathlib import Path
 from socket import gethostname
 from typing import Any, NamedTuple
 
-from grounding.runtime.artefacts import write_json
+from grounding.runtime.artefacts import write_json, write_once
 from grounding.runtime.ledger import Ledger, Skipped
 from proposals.errors import InputError
 
@@ -139,6 +139,38 @@ def _is_result(line: bytes) -> bool:
     return bool((record is None) != (skipped is None))
 
 
+def claim_folder(folder: str | Path, kind: str, identity: Record) -> Record:
+    """Makes a folder that of results with one identity, unless it is that of another one.
+
+    Of several processes that begin at the same time, the first one decides.
+
+    Args:
+        folder: the folder.
+        kind: what the results are. The identity is written to ``KIND.settings.json``.
+        identity: what the results depend on: values that ``json`` can encode.
+
+    Returns:
+        The identity as ``json`` makes it: lists for tuples.
+
+    Raises:
+        InputError: the folder has results that were made with something else, or cannot be written.
+    """
+    path, own = Path(folder, f"{kind}.settings.json"), json.loads(json.dumps(identity))
+    if not path.exists():
+        write_once(path, own)
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({error}): choose another folder with name=") from error
+    if found != own:
+        other = [key for key in own if not isinstance(found, dict) or found.get(key) != own[key]]
+        raise InputError(
+            f"{folder} has {kind} with other settings ({', '.join(other)}): choose another folder with name=, or "
+            "remove it"
+        )
+    return dict(own)
+
+
 class OutputFolder:
     """The folder of a step's results: a file for each shard, and what they were made with.
 
@@ -154,20 +186,7 @@ class OutputFolder:
 
     def __init__(self, folder: str | Path, kind: str, suffix: str, identity: Record) -> None:
         self.folder, self.kind, self.suffix = Path(folder), kind, suffix
-        self.identity: Record = json.loads(json.dumps(identity))
-        path = self.folder / f"{kind}.settings.json"
-        if not path.exists():
-            write_json(path, self.identity)
-        try:
-            found = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path} cannot be read ({error}): choose another folder with name=") from error
-        if found != self.identity:
-            other = [key for key in self.identity if not isinstance(found, dict) or found.get(key) != identity[key]]
-            raise InputError(
-                f"{folder} has {kind} with other settings ({', '.join(other)}): choose another folder with name=, or "
-                "remove it"
-            )
+        self.identity = claim_folder(folder, kind, identity)
 
     def path(self, name: str) -> Path:
         """The file of a shard's results."""

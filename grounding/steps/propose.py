@@ -32,6 +32,7 @@ from grounding.runtime.ranks import cores, rank_of
 from grounding.runtime.version import VERSION
 from grounding.runtime.workers import in_order, worker_pool
 from grounding.shards.addresses import InputShard
+from grounding.shards.parts import claim_folder
 from grounding.shards.sharing import share_shards
 from proposals import InputError, Proposer
 from proposals.provenance import settings_of
@@ -103,16 +104,24 @@ def propose(
     shards = photo_shards(source, split, photos, None if rank else tally.ledger)
     paths = {shard.name: Path(output, f"{shard.name}.tar") for shard in shards}
     by_name = {shard.name: shard for shard in shards}
-    tally.done_before = sum(_exists(shard, proposer, paths[shard.name]) for shard in shards)
+    checked: set[str] = set()
+
+    def done(name: str) -> bool:
+        if name not in checked and _exists(by_name[name], proposer, paths[name]):
+            checked.add(name)
+        return name in checked
+
+    tally.done_before = sum(done(shard.name) for shard in shards)
+    claim_folder(output, "proposals", {"grounding": VERSION, "proposer": settings_of(proposer)})
     with worker_pool(workers, _begin, proposer) as pool, tqdm(unit="photo", disable=None) as bar:
 
         def work(shard: InputShard, check: Callable[[], None]) -> None:
             bar.set_description(shard.name)
-            done = partial(_results, by_name[shard.name], pool, workers * AHEAD, check)
-            _propose_shard(by_name[shard.name], proposer, paths[shard.name], done, tally, bar)
+            results = partial(_results, by_name[shard.name], pool, workers * AHEAD, check)
+            _propose_shard(by_name[shard.name], proposer, paths[shard.name], results, tally, bar)
 
         listed = [InputShard(name, str(path)) for name, path in paths.items()]
-        share_shards(listed, Path(output), lease, lambda name: paths[name].exists(), work)
+        share_shards(listed, Path(output), lease, done, work)
     if not rank:
         for shard in shards:
             _count(paths[shard.name], shard, tally.ledger)
