@@ -211,6 +211,26 @@ def test_what_is_missing_is_said(shards, options, root, changed, message):
         StreamedShards(root.replace("{f}", str(shards)), replace(options, **changed), RECIPE["init"])
 
 
+def test_a_folder_beside_a_url_is_refused_with_a_cure_for_streams(shards, options):
+    root = [str(shards), "http://127.0.0.1:9/0.tar"]
+    with pytest.raises(InputError, match=rf"has {shards}, a folder, .*: name the tars .*{shards}/train-\*\.tar"):
+        StreamedShards(root, options, RECIPE["init"])
+    with pytest.raises(InputError, match=r"has http://127\.0\.0\.1:9/shards, a folder, beside tars"):
+        StreamedShards(["http://127.0.0.1:9/0.tar", "http://127.0.0.1:9/shards"], options, RECIPE["init"])
+    with pytest.raises(InputError, match=r"http://127\.0\.0\.1:9/shards/shards\.json cannot be fetched"):
+        StreamedShards(["http://127.0.0.1:9/shards"], options, RECIPE["init"])
+
+
+def test_no_photo_for_validation_is_said_with_a_cure_for_streams(options, tmp_path):
+    text = json.dumps({"tags": ["zebra", "cup"]}).encode()
+    write_tar(tmp_path / "0.tar", [{"__key__": str(n), "jpg": photo(n), "json": text} for n in range(4)])
+    write_tar(tmp_path / "val.tar", [{"__key__": "a", "jpg": b"no photo", "json": text}])
+    chosen = replace(options, validation=str(tmp_path / "val.tar"))
+    cure = r"could be read: set step\.stream\.validation= \(now .*val\.tar\) to tars of photos"
+    with pytest.raises(InputError, match=cure):
+        train([str(tmp_path / "0.tar")], str(tmp_path / "out"), epochs=1, stream=chosen, **RECIPE)
+
+
 def test_wrong_settings_are_refused(shards, options, tmp_path):
     with pytest.raises(InputError, match=r"step\.stream\.buffer=0 must be 1 or more"):
         StreamOptions(buffer=0)

@@ -36,9 +36,11 @@ class PhotoFeed(ABC):
 
     Attributes:
         steps: the number of steps of an epoch; None if it is not known.
+        validation_cure: what to do if no photo for validation can be read, as an imperative.
     """
 
     steps: int | None = None
+    validation_cure = "make the shards with a larger step.held_out="
 
     def __init__(self, recipe: Recipe, ranks: RankGroup):
         self.recipe, self.ranks = recipe, ranks
@@ -194,6 +196,9 @@ class StreamedPhotos(PhotoFeed):
         self.shards, self.dataset = shards, StreamDataset(recipe.crop_scale)
         if len(shards.train) < ranks.size:
             raise InputError(f"{shards.root} has {len(shards.train)} tars for {ranks.size} ranks: use fewer ranks")
+        if shards.options.validation:
+            tars = "tars of photos that can be read and have a known tag"
+            self.validation_cure = f"set step.stream.validation= (now {shards.options.validation}) to {tars}"
 
     def frequencies(self) -> Tensor:
         """The share of the training photos that have each tag."""

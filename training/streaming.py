@@ -113,9 +113,10 @@ class StreamedShards:
         self.root, self.options, self._untagged = str(root), options, untagged
         self._cache, self._base = ShardCache(options.fetch), ""
         self._counts: np.ndarray | None = None
+        _check_parts([root] if isinstance(root, str) else [str(part) for part in root])
         found = find_shards(root)
         if found is None:
-            self._open_folder(str(root).rstrip("/"))
+            self._open_folder((root if isinstance(root, str) else str(root[0])).rstrip("/"))
             return
         self.train = [Shard(tar.address, 0, 0) for tar in found]
         self.val = _validation(options)
@@ -215,6 +216,16 @@ def is_streamed(root: str | Sequence[str]) -> bool:
 
 def _names_tars(part: str) -> bool:
     return part.lower().endswith((".tar", ".tar}")) or (Path(part).is_file() and find_shards(part) is not None)
+
+
+def _check_parts(parts: Sequence[str]) -> None:
+    """Refuses folders of step=shards among several parts: each has tags and photos for validation of its own."""
+    for part in parts if len(parts) > 1 else ():
+        if Path(part, SHARDS).is_file() or find_shards(part) is None:
+            raise InputError(
+                f"data.root= has {part}, a folder, beside tars or URLs: name the tars of all folders, such as "
+                f"{part.rstrip('/')}/train-*.tar, or give folders of this machine alone"
+            )
 
 
 def _validation(options: StreamOptions) -> list[Shard]:

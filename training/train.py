@@ -285,7 +285,7 @@ class TrainingLoop:
         """Measures the tagger, lowers the learning rates if the loss does not fall, and publishes the tagger."""
         train_loss, epoch = self.progress.loss / self.progress.steps, self.feed.epochs(self.progress)
         measured = {"epoch": epoch, "train_loss": train_loss}
-        measured |= validate(self.model, self.feed.validation(), self.ranks)
+        measured |= validate(self.model, self.feed.validation(), self.ranks, self.feed.validation_cure)
         if not math.isfinite(measured["loss"]):
             earlier = checkpoint.checkpoints(self.output / "checkpoints")[:-1]
             again = f"remove the checkpoints after {earlier[-1]}" if earlier else "remove the checkpoints"

@@ -43,13 +43,14 @@ class _Sums:
 
 
 @torch.no_grad()
-def validate(model: TrainableTagger, batches: Iterable[TrainingBatch], ranks: RankGroup) -> dict[str, float]:
+def validate(model: TrainableTagger, batches: Iterable[TrainingBatch], ranks: RankGroup, cure: str) -> dict[str, float]:
     """Measures the published tagger on the validation photos.
 
     Args:
         model: the model in training.
         batches: this rank's validation photos.
         ranks: the ranks that train together.
+        cure: what to do if no photo can be read, as an imperative.
 
     Returns:
         Measurements by name, equal on all ranks: ``loss``, mean loss of a photo; ``precision_at_5``, in percent, the
@@ -71,7 +72,7 @@ def validate(model: TrainableTagger, batches: Iterable[TrainingBatch], ranks: Ra
         sums.add(batch)
     photos, loss, hits, kept = ranks.sum(sums.values.tolist())
     if not photos:
-        raise InputError("no validation photo could be read: make the shards with a larger step.held_out=")
+        raise InputError(f"no validation photo could be read: {cure}")
     measured = {"loss": loss / photos, "precision_at_5": 100 * hits / photos}
     precisions = average_precisions(ranks.gather(torch.cat(sums.scores)), ranks.gather(torch.cat(sums.truths)))
     if len(precisions):
