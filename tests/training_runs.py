@@ -46,11 +46,11 @@ def tiny_trainings(folder: Path) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def start_training(arguments: dict, ranks: int = 1) -> subprocess.Popen:
-    """Starts ``train(**arguments)`` in a process of its own, or in one process per rank."""
+def start_training(arguments: dict, ranks: int = 1, text: str = PROGRAM) -> subprocess.Popen:
+    """Starts ``train(**arguments)`` in a process of its own, or in one process per rank; ``text`` is the program."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "--max-restarts", "3"]
     program = Path(arguments["output"]).with_suffix(".py")
-    program.write_text(PROGRAM)
+    program.write_text(text)
     given = [str(program), json.dumps(arguments), f"{program}.safetensors"]
     line = [sys.executable, *(torchrun if ranks > 1 else []), *given]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
