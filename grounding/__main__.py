@@ -20,10 +20,11 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from grounding.runtime import front_door, sweep_jobs
 from grounding.runtime.ranks import rank_of
+from grounding.runtime.setting_types import check_types
 from grounding.runtime.settings import OnlyHydraError, instantiate, resolve
 from proposals.errors import InputError, SkippedError
 
@@ -65,9 +66,13 @@ def run(config: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from hydra.utils import instantiate as call
+    from omegaconf import OmegaConf
 
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
+        check_types(
+            cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)), HydraConfig.get().runtime.choices
+        )
         call(config.step, _convert_="all")
         if sweep and rank_of()[0] == 0:
             _record_job()
@@ -120,6 +125,7 @@ def _run_light(asked: front_door.CommandLine) -> bool:
     except OnlyHydraError:
         return False
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s %(message)s")
+    check_types(config, asked.chosen)
     instantiate(step)
     return True
 

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from numbers import Real
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -21,6 +20,7 @@ from grounding.attention.topdown import TopDown
 from grounding.maps import MapSource, blur, resize_mass
 from grounding.pictures.groundings import Groundings
 from grounding.rescoring import contest, first_box, rescore, suppress, vote, vote_overlaps, winning
+from grounding.runtime.value_types import check_fields
 from grounding.tagger.presence import phrase_presence, word_presence
 from grounding.tagger.tagger import TagClassifier
 from grounding.text.phrases import Phrase
@@ -69,12 +69,9 @@ class Settings:
         return cls(method="c-mwp", side=300, gamma=0.5, prior=0, vote=0, rivalry=0, presence=0)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.method not in METHODS:
             raise InputError(f"there is no attention method {self.method!r}; choose one of {', '.join(METHODS)}")
-        for name in ("side", "gamma", "prior", "vote", "nms", "rivalry", "presence"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real):
-                raise InputError(f"{name}={value} must be a number")
         if not 0 <= self.presence <= 1:
             raise InputError(f"presence={self.presence} must be in 0..1; 0 counts every answer as present")
         if self.side < 224:

@@ -139,6 +139,20 @@ def test_hydra_gets_what_only_it_can_do(words, hydra):
         (["image=photo.jpg", "phrases=[a cat"], "close each bracket, or write: grounding PHOTO 'a cat'"),
         (["image=photo.jpg", "phrases=a cat"], "phrases follow the photo, as in: grounding PHOTO 'a cat'"),
         (["evaluate", "photo.jpg"], r"photo\.jpg is no setting: step=evaluate takes settings of the form NAME=VALUE"),
+        (["a woman", "photo.jpg"], "the photo comes first: grounding photo.jpg 'a woman'"),
+        (["photo.jpg", "missing.txt"], r"there is no file missing\.txt: give a text file with one phrase on each line"),
+        (["photo.jpg", "a cat", "phrases.txt"], r"phrases\.txt is among other phrases: a file of phrases is given"),
+        (["photo.jpg", "a cat", "gamma=0,5"], r"gamma=0,5 has a comma: write gamma=0\.5, or try each value with -m \("),
+        (["photo.jpg", "a cat", "device=cpu,cuda"], r"write 'device=\[cpu,cuda\]' for a list, or try each value with"),
+        (["photo.jpg", "a cat", "attention=[mwp,cam]"], "several: choose one, or try each with -m attention=mwp,cam"),
+        (["photo.jpg", "a cat", "attention=mwp,cam"], "several: choose one, or try each with -m attention=mwp,cam"),
+        (["photo.jpg", "a cat", "name="], "name= must be text: the results go to runs/NAME"),
+        (["photo.jpg", "a cat", "name=[a,b]"], r"name=\[a,b\] must be text: the results go to runs/NAME"),
+        (["photo.jpg", "a cat", "--gamma", "0.3"], "no option --gamma: write gamma=VALUE, without dashes"),
+        (["photo.jpg", "a cat", "--gamma=0.3"], r"no option --gamma: write gamma=0\.3, without dashes"),
+        (["serve", "port=9"], r"there is no setting port; did you mean step\.port\? \(conf/step/serve\.yaml"),
+        (["serve", "step.limits=[1]"], r"step\.limits=\[1\] must be settings of its own: write step\.limits"),
+        (["image=[photo.jpg,b.jpg", "phrases=[a cat]"], "close the bracket, or write the photos first, before --"),
         (["--verson"], "there is no option --verson; did you mean --version"),
         (["-x", "a cat"], "there is no option -x; grounding --help lists them"),
     ],
@@ -153,6 +167,8 @@ def test_the_help_names_the_steps_and_a_step_its_settings():
     assert front_door.read([]).text == front_door.read(["--help"]).text
     assert 'grounding photo.jpg "a woman\'s hat"' in front_door.read([]).text
     assert "port: 8000" in front_door.read(["serve", "-h"]).text
+    assert front_door.read(["help"]).text == front_door.read([]).text
+    assert front_door.read(["help", "serve"]).text == front_door.read(["serve", "-h"]).text
     assert "epochs: 4" in front_door.read(["step=train", "--help"]).text
     assert front_door.read(["--version"]).text == f"grounding {VERSION}"
 

@@ -67,7 +67,7 @@ def test_a_threshold_that_is_no_probability_is_refused(grounder, given, message)
 
 @pytest.mark.parametrize("name", ["side", "gamma", "prior", "vote", "nms"])
 def test_settings_that_are_no_numbers_are_refused(name):
-    with pytest.raises(InputError, match=f"^{name}=abc must be a number$"):
+    with pytest.raises(InputError, match=f"^{name}=abc must be a (whole )?number$"):
         replace(Settings(), **{name: "abc"})
 
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 
 from grounding.runtime.renamed import new_names
+from grounding.runtime.value_types import check_fields
 from proposals.errors import InputError
 
 # These may change when a training is resumed. They do not change the weights, with two exceptions: another
@@ -67,6 +68,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self, "step.")
         for name in ("epochs", "batch", "micro_batch", "tags_per_image", "validate_every", "keep_checkpoints"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"step.{name}={getattr(self, name)} must be 1 or more")
@@ -89,7 +91,7 @@ class Recipe:
         if self.crop_scale is None:
             return
         scale = self.crop_scale
-        if isinstance(scale, str) or len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+        if not 0 < scale[0] <= scale[1] <= 1:
             raise InputError(f"step.crop_scale={scale} must be two shares of the area in (0, 1], such as [0.4,1]")
         object.__setattr__(self, "crop_scale", (float(scale[0]), float(scale[1])))
 

@@ -9,18 +9,18 @@ import difflib
 import glob
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from grounding.runtime.renamed import refuse_renamed
+from grounding.runtime.setting_names import check_settings
 from grounding.runtime.settings import (
     OnlyHydraError,
     Setting,
     Text,
     assign,
-    check_settings,
     choices,
     chosen_step,
     plain_value,
@@ -64,12 +64,14 @@ class CommandLine(NamedTuple):
         hydra: the arguments for Hydra.
         config: the composed settings, if the step can run without Hydra.
         step: the step's name.
+        chosen: the choices of groups, with ``config``.
     """
 
     text: str | None = None
     hydra: tuple[str, ...] = ()
     config: dict[str, Any] | None = None
     step: str = "ground"
+    chosen: Mapping[str, str] = {}
 
 
 class _Words(NamedTuple):
@@ -100,6 +102,8 @@ def read(arguments: Sequence[str]) -> CommandLine:
         return CommandLine(text=f"grounding {VERSION}")
     if not arguments or {"--help", "-h"} & {*flags}:
         return CommandLine(text=_help(step or next((s.value for s in settings if s.key == "step"), None)))
+    if words[:1] == ["help"] and ends is None and not _exists("help"):
+        return CommandLine(text=_help(words[1] if words[1:] else None))
     if step is not None:
         settings.insert(0, Setting("", "step", step))
     sweep = any(flag in SWEEP for flag in flags)
@@ -151,8 +155,10 @@ def _flag(word: str) -> str:
     name = word.partition("=")[0]
     if name in FLAGS:
         return word
+    if _is_key(key := name.lstrip("-").replace("-", "_")):
+        raise InputError(f"there is no option {name}: write {key}={word.partition('=')[2] or 'VALUE'}, without dashes")
     near = difflib.get_close_matches(name, FLAGS, 1, 0.6)
-    cure = f"did you mean {near[0]}?" if near else "grounding --help lists them"
+    cure = f"did you mean {near[0]}?" if near else "grounding --help lists them."
     raise InputError(f"there is no option {name}; {cure} Photos and phrases that begin with - come after --")
 
 
@@ -203,6 +209,9 @@ def _asked(settings: Sequence[Setting], words: Sequence[str], ends: int | None) 
 
 def _check_asked(photos: Sequence[str], phrases: Sequence[str], given: bool, ends: int) -> None:
     """Refuses words that have been mistaken: a phrase for a photo, a photo for a phrase, a step for a photo."""
+    absent = photos and not _exists(photos[0]) and not glob.has_magic(photos[0])
+    if absent and phrases and ends == 1 and _is_photo(phrases[-1]):
+        raise InputError(f"the photo comes first: grounding {shlex.join([phrases[-1], photos[0], *phrases[:-1]])}")
     if not phrases and not given:
         near = difflib.get_close_matches(photos[0], choices()["step"], 1, 0.7)
         if near and not _exists(photos[0]):
@@ -210,7 +219,14 @@ def _check_asked(photos: Sequence[str], phrases: Sequence[str], given: bool, end
         raise InputError(f"no phrase: say what to find, as in: grounding {shlex.join(photos)} 'a woman in red'")
     if blank := [number for number, phrase in enumerate(phrases, 1) if not phrase.strip()]:
         raise InputError(f"a phrase is empty: phrase {blank[0]} of {len(phrases)} has no words")
-    files_among = [p for p in phrases if re.search(r"\.(jpe?g|png|webp|gif|tiff?|bmp)$", p, re.I) and _exists(p)]
+    if listed := [phrase for phrase in phrases if re.fullmatch(r"\S+\.txt", phrase)]:
+        if len(phrases) > 1:
+            raise InputError(f"{listed[0]} is among other phrases: a file of phrases is given alone")
+        if not _exists(listed[0]):
+            raise InputError(
+                f"there is no file {listed[0]}: give a text file with one phrase on each line, or a phrase"
+            )
+    files_among = [*filter(_is_photo, phrases)]
     if files_among and ends == 1:
         rest = [phrase for phrase in phrases if phrase not in files_among] or ["a cat"]
         raise InputError(
@@ -219,12 +235,18 @@ def _check_asked(photos: Sequence[str], phrases: Sequence[str], given: bool, end
         )
 
 
+def _is_photo(word: str) -> bool:
+    return re.search(r"\.(jpe?g|png|webp|gif|tiff?|bmp)$", word, re.IGNORECASE) is not None and _exists(word)
+
+
 def _lenient(setting: Setting) -> Setting:
     """Reads ``image=`` and ``phrases=`` as they were meant: without Hydra's quoting, if they are not quoted."""
     if setting.mark or setting.key not in ("image", "phrases") or setting.value.startswith(('"', "'", '["', "['")):
         return setting
     value = setting.value
     if setting.key == "image":
+        if value.startswith("[") and not (value.endswith("]") or _exists(value)):
+            raise InputError(f"image={value} cannot be read: close the bracket, or write the photos first, before --")
         return setting if value.startswith("[") and not _exists(value) else setting._replace(value=quoted(value))
     if value.startswith("[") != value.endswith("]"):
         example = shlex.join(part.strip() for part in value.strip("[]").split(","))
@@ -261,7 +283,8 @@ def _plain(settings: list[Setting], asked: dict[str, Any]) -> CommandLine:
         config[key] = Text(value) if isinstance(value, str) else [Text(part) for part in value]
     if step == "ground" and isinstance(config["image"], str):
         _check_file(config["image"])
-    return CommandLine(hydra=overrides, config=config, step=step)
+    chosen = {setting.key: setting.value for setting in settings if setting.key in choices()}
+    return CommandLine(hydra=overrides, config=config, step=step, chosen=chosen)
 
 
 def _check_file(image: str) -> None:

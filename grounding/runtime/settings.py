@@ -4,18 +4,15 @@ Hydra takes about as long to import and to compose as all other steps before PyT
 choice of every group. What only Hydra can do (sweeps, launchers, values with its grammar) is left to it.
 """
 
-import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
 from typing import Any, NamedTuple
 
 import yaml
-
-from proposals.errors import InputError
 
 FOLDER = files("conf")
 MAIN = "config.yaml"
@@ -78,8 +75,8 @@ def compose(chosen: Mapping[str, str] | None = None) -> dict[str, Any]:
     Returns:
         The settings, with their references (``${gamma}``) as they are written.
     """
-    entries = _load(MAIN)["defaults"]
-    names = _choose(chosen or {})
+    entries = load(MAIN)["defaults"]
+    names = choose(chosen or {})
     config: dict[str, Any] = {}
     for entry in entries:
         if entry == "_self_":
@@ -93,7 +90,7 @@ def compose(chosen: Mapping[str, str] | None = None) -> dict[str, Any]:
 
 def chosen_step(chosen: Mapping[str, str]) -> str:
     """The step that a command line runs."""
-    return str(_choose(chosen)["step"])
+    return str(choose(chosen)["step"])
 
 
 def resolve(value: Any, config: Mapping[str, Any], own: Mapping[str, str]) -> Any:
@@ -139,7 +136,7 @@ def instantiate(node: Any) -> Any:
         return arguments
     if "_partial_" in arguments:
         raise OnlyHydraError
-    return _locate(arguments.pop("_target_"))(**arguments)
+    return locate(arguments.pop("_target_"))(**arguments)
 
 
 def plain_value(text: str) -> Any:
@@ -175,108 +172,13 @@ def assign(config: dict[str, Any], key: str, value: Any) -> None:
     config[name] = value
 
 
-def check_settings(settings: Sequence[Setting], sweep: bool = False) -> dict[str, Any]:
-    """Checks the names of settings and choices, and that numbers are numbers.
+def choose(chosen: Mapping[str, str]) -> dict[str, Any]:
+    """The name of each group: of the command line, or else of the experiment, of the step, or the default.
 
     Args:
-        settings: those of the command line, in order.
-        sweep: whether values may list several (``a,b``).
-
-    Returns:
-        The composed settings, without the values of the command line.
-
-    Raises:
-        InputError: there is no such setting or choice, or a value is of another type than the setting's.
-        OnlyHydraError: a choice depends on the job of a sweep.
+        chosen: the choices of the command line.
     """
-    groups = choices()
-    chosen = {setting.key: setting.value for setting in settings if setting.key in groups and "~" not in setting.mark}
-    for group, value in chosen.items():
-        for name in value.split(",") if sweep else [value]:
-            if name.lower() != "null" and name.strip() not in groups[group] and PLAIN.fullmatch(name):
-                raise InputError(f"there is no {group}={name}{_nearest(name, groups[group])}")
-    if any(name not in groups[group] for group, name in chosen.items()):
-        raise OnlyHydraError
-    config = compose(chosen)
-    for setting in settings:
-        if not setting.mark and setting.key not in groups and not re.match(r"hydra\b|.*[@/]", setting.key):
-            _check_setting(setting, config, chosen, sweep, any(other.mark for other in settings))
-    return config
-
-
-def _check_setting(
-    setting: Setting, config: dict[str, Any], chosen: Mapping[str, str], sweep: bool, added: bool
-) -> None:
-    """Refuses a wrong name, unless other settings add (``+``) names, and a value of a wrong type."""
-    parent: Any = config
-    *parents, name = setting.key.split(".")
-    for part in parents:
-        parent = parent.get(part) if isinstance(parent, dict) else None
-    if isinstance(parent, str) or (isinstance(parent, dict) and "${" in str(parent.get(name))):
-        return  # the setting of another one, whose type is there
-    if not isinstance(parent, dict) or name not in parent:
-        if added:
-            return
-        known = [key for key in (*_keys(config), *choices()) if not key.startswith("hydra")]
-        raise InputError(f"there is no setting {setting.key}{_nearest(setting.key, known, chosen)}")
-    for text in setting.value.split(",") if sweep else [setting.value]:
-        _check_type(setting.key, text, parent[name], chosen)
-
-
-def _check_type(key: str, text: str, default: Any, chosen: Mapping[str, str]) -> None:
-    try:
-        value = plain_value(text)
-    except OnlyHydraError:
-        return
-    expected = "true or false" if isinstance(default, bool) else "a number"
-    if isinstance(default, bool) != isinstance(value, bool) and isinstance(default, int | float):
-        raise InputError(f"{key}={text} must be {expected}{_place(key, chosen)}")
-    if isinstance(default, int | float) and not isinstance(value, int | float):
-        raise InputError(f"{key}={text} must be {expected}{_place(key, chosen)}")
-
-
-def _nearest(name: str, known: Sequence[str], chosen: Mapping[str, str] | None = None) -> str:
-    """The end of a message about an unknown name: the nearest known one and its line, or all of few."""
-    near = difflib.get_close_matches(name, known, 1, 0.6)
-    if not near:
-        # the same last part elsewhere: boxes -> step.boxes
-        near = [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]][:1]
-    listed = f"; choose one of {', '.join(known)}" if chosen is None else ""
-    if not near:
-        return listed or "; docs/reference/settings.md lists all; a phrase with = in it comes after --"
-    return f"; did you mean {near[0]}?{listed or _place(near[0], chosen or {})}"
-
-
-def _place(key: str, chosen: Mapping[str, str]) -> str:
-    """Where a setting is described: `` (conf/config.yaml:13: gamma: 0.5  # exponent ...)``."""
-    group, _, name = key.rpartition(".")
-    group = group.partition(".")[0]
-    names = _choose(chosen)
-    for path in _sources(group, names[group]) if names.get(group) else [MAIN]:
-        for number, line in enumerate(_text(path).splitlines(), 1):
-            if re.match(rf"\s*{re.escape(name)}:", line):
-                return f" (conf/{path}:{number}: {re.sub(' +', ' ', line.strip())})"
-    return ""
-
-
-def _sources(group: str, name: str) -> Iterator[str]:
-    """The file of a choice, and those that it includes."""
-    yield f"{group}/{name}.yaml"
-    for entry in _load(f"{group}/{name}.yaml").get("defaults", []):
-        if isinstance(entry, str) and entry != "_self_":
-            yield from _sources(group, entry)
-
-
-def _keys(config: Mapping[str, Any], before: str = "") -> Iterator[str]:
-    for key, value in config.items():
-        yield f"{before}{key}"
-        if isinstance(value, dict):
-            yield from _keys(value, f"{before}{key}.")
-
-
-def _choose(chosen: Mapping[str, str]) -> dict[str, Any]:
-    """The name of each group: of the command line, or else of the experiment, of the step, or the default."""
-    names = {group: name for entry in _load(MAIN)["defaults"] if entry != "_self_" for group, name in entry.items()}
+    names = {group: name for entry in load(MAIN)["defaults"] if entry != "_self_" for group, name in entry.items()}
     given = names | dict(chosen)
     experiment = _overrides("experiment", given["experiment"]) if given["experiment"] else {}
     step = _overrides("step", (names | experiment | dict(chosen))["step"])
@@ -286,7 +188,7 @@ def _choose(chosen: Mapping[str, str]) -> dict[str, Any]:
 def _overrides(group: str, name: str) -> dict[str, str]:
     """The choices of other groups that a file makes."""
     found: dict[str, str] = {}
-    for entry in _load(f"{group}/{name}.yaml").get("defaults", []):
+    for entry in load(f"{group}/{name}.yaml").get("defaults", []):
         if isinstance(entry, str):
             found |= _overrides(group, entry) if entry != "_self_" else {}
         else:
@@ -297,8 +199,8 @@ def _overrides(group: str, name: str) -> dict[str, str]:
 def _merge_choice(config: dict[str, Any], group: str, name: str, package: str) -> None:
     """Merges a file and those that it includes into the settings, at its package."""
     path = f"{group}/{name}.yaml"
-    place = "" if "# @package _global_" in _text(path) else package
-    entries = _load(path).get("defaults", [])
+    place = "" if "# @package _global_" in text_of(path) else package
+    entries = load(path).get("defaults", [])
     for entry in entries if "_self_" in entries else ["_self_", *entries]:
         if entry == "_self_":
             _merge(_at(config, place), _content(path))
@@ -332,15 +234,25 @@ def _at(config: dict[str, Any], package: str) -> dict[str, Any]:
 
 
 def _content(path: str) -> dict[str, Any]:
-    return {key: value for key, value in _load(path).items() if key != "defaults"}
+    return {key: value for key, value in load(path).items() if key != "defaults"}
 
 
 @cache
-def _load(path: str) -> dict[str, Any]:
-    return yaml.safe_load(_text(path)) or {}
+def load(path: str) -> dict[str, Any]:
+    """The content of a file of ``conf``.
+
+    Args:
+        path: relative to ``conf``.
+    """
+    return yaml.safe_load(text_of(path)) or {}
 
 
-def _text(path: str) -> str:
+def text_of(path: str) -> str:
+    """The text of a file of ``conf``.
+
+    Args:
+        path: relative to ``conf``.
+    """
     return FOLDER.joinpath(*path.split("/")).read_text("utf-8")
 
 
@@ -375,8 +287,15 @@ def _select(key: str, config: Any) -> Any:
     return config
 
 
-def _locate(path: str) -> Any:
-    """The function with a dotted path: an attribute of a module, or of a class in it."""
+def locate(path: str) -> Any:
+    """Imports the function with a dotted path: an attribute of a module, or of a class in it.
+
+    Args:
+        path: the dotted path.
+
+    Raises:
+        OnlyHydraError: there is none.
+    """
     parts = path.split(".")
     for end in range(len(parts), 0, -1):
         try:

@@ -142,7 +142,10 @@ def _table(path: Path) -> list[str] | None:
     addresses = [text if is_remote(text) else str(path.parent / text) for text in listed]
     found = [(text, _expand(text)) for text in addresses]
     if wrong := [text for text, tars in found if tars is None]:
-        raise InputError(f"{path}: {show_names(wrong[:1])} is no tar file: list tar files")
+        raise InputError(
+            f"{path}: {show_names(wrong[:1])} is no tar file: list tar files, or give "
+            "a photo first and then the file of phrases"
+        )
     return [address for _, tars in found for address in tars or ()]
 
 
