@@ -249,6 +249,41 @@ def test_labels_and_lines_never_hide_each_other(page):
         assert (lines[:, 2:] > lines[:, :2]).all()
 
 
+def drawn(page) -> list[float]:
+    """The sides of the box that the visitor draws, as shares of the frame."""
+    size, box = page.locator("#frame").bounding_box(), page.locator("#boxes .drawn")
+    names = (("x", "width"), ("y", "height"), ("width", "width"), ("height", "height"))
+    return [float(box.get_attribute(name)) / size[side] for name, side in names]
+
+
+@pytest.mark.slow
+def test_a_box_is_drawn_with_the_keyboard(page):
+    page.click("#samples button >> nth=2")
+    page.wait_for_selector("#answers li:nth-child(2)")
+    page.focus("#box")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "frame"
+    selected = page.locator("#answers .on .phrase").inner_text()
+    page.keyboard.press("ArrowLeft")  # the first key shows the box
+    assert drawn(page) == pytest.approx([0.35, 0.35, 0.3, 0.3], abs=0.01)
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Shift+ArrowDown")
+    assert drawn(page) == pytest.approx([0.33, 0.35, 0.3, 0.32], abs=0.01)
+    assert page.inner_text("#hint").startswith("Box from 33 to 63 % of the width and from 35 to 67 % of the height.")
+    for _ in range(60):
+        page.keyboard.press("Shift+ArrowRight")
+        page.keyboard.press("ArrowUp")
+    assert drawn(page) == pytest.approx([0.33, 0, 0.67, 0.32], abs=0.01)
+    assert page.locator("#answers .on .phrase").inner_text() == selected
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#found li >> nth=7", timeout=60_000)
+    assert page.locator("#found").get_attribute("aria-live") == "polite"
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.id") == "box" and page.inner_text("#hint") == ""
+    page.keyboard.press("ArrowDown")
+    assert page.locator("#answers .on .phrase").inner_text() != selected
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_axe_finds_nothing(page, width):
     axe = pytest.importorskip("axe_playwright_python", reason="no axe: .venv/bin/pip install axe-playwright-python")
@@ -263,6 +298,7 @@ def test_axe_finds_nothing(page, width):
     page.click("#samples button >> nth=4")
     page.wait_for_selector("#answers li:nth-child(3)")
     page.click("#advanced summary")
+    page.click("#box")
     check()
     page.emulate_media(color_scheme="dark")
     check()

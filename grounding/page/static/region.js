@@ -1,4 +1,4 @@
-// Boxes that the user draws on the photo, and the words that describe a box.
+// Boxes that the user draws on the photo, with the pointer or the keyboard, and the words that describe a box.
 
 import { bodyOf, requestPhoto } from './client.js';
 import { $, createElement, showError } from './dom.js';
@@ -55,10 +55,48 @@ export function closeWords() {
 let start = null;
 const drawing = () => $('box').getAttribute('aria-pressed') === 'true';
 
+const HINT = 'Drag over the photo, or move a box with the arrow keys (with Shift: change its size) and press Enter: the words that describe the box follow.';
+
 export function toggleDrawing(on = !drawing()) {
+  const frame = $('frame'), attributes = { tabindex: '0', role: 'application', 'aria-label': `Box on the photo. ${HINT}` };
+  if (!on && document.activeElement === frame) $('box').focus();
   $('box').setAttribute('aria-pressed', String(on));
-  $('frame').classList.toggle('drawing', on);
-  $('hint').hidden = !on;
+  frame.classList.toggle('drawing', on);
+  for (const [name, value] of Object.entries(attributes)) on ? frame.setAttribute(name, value) : frame.removeAttribute(name);
+  $('hint').textContent = on ? HINT : '';
+  if (on) frame.focus({ preventScroll: true });
+}
+
+// ---- the keys on the photo: with the toggle, arrows move a box, with Shift its lower right corner; Enter asks for words ----
+
+const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const STEP = 0.02; // of a key press, as a share of the photo's longer side
+const FIRST = [0.35, 0.65]; // where the first box begins and ends, as shares of the photo's sides
+
+function pressKey(event) {
+  if (!drawing() || event.altKey || event.ctrlKey || event.metaKey) return;
+  if (MOVES[event.key]) moveBox(MOVES[event.key], event.shiftKey);
+  else if (event.key === 'Enter' && state.drawn) showWords(state.drawn);
+  else return;
+  event.preventDefault();
+  event.stopPropagation(); // arrows step through the answers elsewhere
+}
+
+function moveBox(direction, resize) {
+  const size = [state.photo.width, state.photo.height], longer = Math.max(...size);
+  const first = FIRST.flatMap((share) => size.map((side) => share * side));
+  state.drawn = state.drawn ? moved(state.drawn, direction.map((way) => way * STEP * longer), resize, size, MIN_SIDE * longer) : first;
+  const [x1, y1, x2, y2] = state.drawn.map((value, i) => Math.round((100 * value) / size[i % 2]));
+  $('hint').textContent = `Box from ${x1} to ${x2} % of the width and from ${y1} to ${y2} % of the height. Enter: its words.`;
+  draw();
+}
+
+function moved(box, by, resize, size, least) {
+  const [dx, dy] = by.map((way, i) => {
+    const [low, high] = [resize ? Math.min(0, least - (box[i + 2] - box[i])) : -box[i], size[i] - box[i + 2]];
+    return Math.min(high, Math.max(low, way));
+  });
+  return [box[0] + (resize ? 0 : dx), box[1] + (resize ? 0 : dy), box[2] + dx, box[3] + dy];
 }
 
 function place(event) {
@@ -102,6 +140,7 @@ function smallestAt(x, y) {
 
 export function listenToPointer() {
   const frame = $('frame');
+  frame.addEventListener('keydown', pressKey);
   frame.addEventListener('pointerdown', press);
   frame.addEventListener('pointermove', drag);
   frame.addEventListener('pointerup', release);
