@@ -176,7 +176,7 @@ def test_a_slow_upload_never_replaces_a_later_photo_and_a_refused_one_keeps_the_
         held[0].continue_()
     page.wait_for_timeout(300)
     assert "motorcycle" in page.inner_text("#name")
-    (tmp_path / "wide.png").write_bytes(encoded("PNG", (900, 30)))
+    (tmp_path / "wide.png").write_bytes(encoded("PNG", (990, 30)))
     page.set_input_files("#file", tmp_path / "wide.png")
     page.wait_for_selector("#problem:visible")
     assert "aspect ratio" in page.inner_text("#problem") and "motorcycle" in page.inner_text("#name")

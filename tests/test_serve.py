@@ -12,6 +12,7 @@ from PIL import Image
 from eval.benchmark_serve import visit
 from grounding.page.app import PAGE
 from grounding.page.limits import Limits
+from grounding.page.scenes import seen_size
 from grounding.page.serve import listening, serve
 from proposals.errors import InputError
 
@@ -170,3 +171,22 @@ def test_wrong_settings_and_missing_packages_give_a_message(page_grounder, monke
     monkeypatch.delitem(sys.modules, "grounding.page.protocol")
     with pytest.raises(InputError, match=r"pip install -e '\.\[demo\]'"):
         serve(page_grounder, "127.0.0.1", 0, **given)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 80), (60, 1800)])
+def test_a_panorama_is_grounded_at_the_cost_of_a_photo_of_three_to_one(site, width, height):
+    reply = ask(site, "POST", "/api/photos?name=long.png", encoded("PNG", (width, height)))
+    assert (reply.json["width"], reply.json["height"]) == (width, height)
+    asked = {"phrases": ["a woman"], "boxes": 1}
+    (answer,) = ask(site, "POST", f"/api/photos/{reply.json['token']}/ground", asked).json["answers"]
+    x1, y1, x2, y2 = answer["boxes"][0]
+    assert 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height
+
+
+@pytest.mark.parametrize("side", [224, 300, 420])
+def test_the_network_never_sees_more_of_a_panorama_than_of_a_photo_of_three_to_one(side):
+    assert seen_size((300, 900), side) == [side]
+    for long in range(301, 3200, 97):
+        size = seen_size((100, long), side)
+        assert size == seen_size((long, 100), side)[::-1]
+        assert np.prod(size) <= 3 * side**2 and 224 <= size[0] <= side and size[0] < size[1]

@@ -49,7 +49,7 @@ HOSTILE = {
     "text that unpacks to 200 MB": ("POST", PHOTO, BOMB, {}, 422, "truncated or corrupt"),
     "a JPEG of 1000 scans": ("POST", PHOTO, SCANS, {}, 422, "more than 20 scans"),
     "half a JPEG": ("POST", PHOTO, encoded("JPEG", (90, 90))[:2000], {}, 422, "truncated or corrupt"),
-    "a photo of 1:200": ("POST", PHOTO, encoded("PNG", (200, 1)), {}, 422, "aspect ratio is above 3:1"),
+    "a photo of 1:200": ("POST", PHOTO, encoded("PNG", (200, 1)), {}, 422, "aspect ratio is above 32:1"),
     "a gif": ("POST", PHOTO, encoded("GIF"), {"content_type": "image/gif"}, 415, "image/webp"),
     "a gif that says JPEG": ("POST", PHOTO, encoded("GIF"), {"content_type": "image/jpeg"}, 422, "send a JPEG"),
     "a tiff": ("POST", PHOTO, encoded("TIFF"), {}, 422, "send a JPEG"),

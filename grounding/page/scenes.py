@@ -1,6 +1,8 @@
 """Scenes of photos that use little memory: the network's activations are kept for the last few photos only."""
 
+import math
 import threading
+from collections.abc import Sequence
 from typing import cast
 from weakref import WeakKeyDictionary
 
@@ -13,7 +15,9 @@ from grounding.attention.topdown import Scene
 from grounding.grounder import Grounder
 from grounding.page.limits import Limits
 from grounding.scene import GroundingScene
+from grounding.tagger.preprocessing import SMALLEST_SIDE
 
+WIDEST = 3  # longer side / shorter side of the photos that the network sees in full detail
 SLOW_WORDS_AT_ONCE = 2  # each takes about 100 MB
 
 
@@ -40,6 +44,26 @@ def max_words(method: str, limits: Limits) -> int:
         The maximum number of words.
     """
     return limits.slow_words if is_slow(method) else limits.words
+
+
+def seen_size(shape: Sequence[int], side: int) -> list[int]:
+    """The size at which the server's network sees a photo: at most the pixels of one of 3:1, so that memory is limited.
+
+    Args:
+        shape: height and width of the photo in pixels.
+        side: the shorter side of the result in pixels, for a photo up to 3:1.
+
+    Returns:
+        ``[side]``; for a longer photo ``[height, width]``. Its shorter side is reduced, but not below
+        ``SMALLEST_SIDE``. Beyond this, the photo is squeezed along its longer side.
+    """
+    short, long = sorted(shape)
+    if long <= WIDEST * short:
+        return [side]
+    most = WIDEST * side * side
+    reduced = max(min(side, SMALLEST_SIDE), math.isqrt(most * short // long))
+    longer = min(most // reduced, reduced * long // short)
+    return [reduced, longer] if shape[0] < shape[1] else [longer, reduced]
 
 
 class SceneCache:
@@ -96,7 +120,8 @@ class SceneCache:
         return scene
 
     def _forward(self, lazy: "LazyScene", method: str) -> Scene:
-        prepared = self._grounder.tagger.prepare(lazy.pixels, [self._grounder.settings.side])
+        size = seen_size(lazy.pixels.shape[:2], self._grounder.settings.side)
+        prepared = self._grounder.tagger.prepare(lazy.pixels, size)
         return self._grounder.topdown.look(prepared, method)
 
 
