@@ -7,6 +7,7 @@ The results of a shard are one file, which appears complete or not at all. A run
 where it was when the same command is started again.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -41,7 +42,9 @@ from proposals.errors import InputError, SkippedError
 from proposals.provenance import settings_of
 
 UNREADABLE = "unreadable"
+CURE = "give tar files of photos that can be read"
 AHEAD = 4  # photos in the queue of each worker
+ONE_RUN = threading.Lock()  # runs of several threads follow each other, because the question is a global variable
 WRITERS: dict[str, tuple[str, Writer]] = {"jsonl": (".jsonl", write_json_lines), "parquet": (".parquet", write_parquet)}
 
 
@@ -123,7 +126,59 @@ def ground_shards(
             not installed.
         SkippedError: photos were skipped or shards could not be read; all others are done.
     """
-    options = options or ShardOptions()
+    folder, progress = _share(grounder, shards, phrases, output, form, boxes, maps, options or ShardOptions())
+    _report(progress, folder)
+    return progress
+
+
+def ground_shard(
+    grounder: Grounder,
+    shard: InputShard,
+    phrases: Sequence[str],
+    output: str | Path,
+    form: str = "jsonl",
+    boxes: int | None = None,
+    maps: bool = False,
+    options: ShardOptions | None = None,
+) -> str:
+    """Grounds phrases in the photos of one tar file: a task for a scheduler such as Dask (``docs/scale.md``).
+
+    The scheduler may run a task twice, also at the same time: the lease of the tar lets one process work, and what is
+    done is kept. When all tasks have ended, ``ground_shards`` with all tars writes the list of what was skipped.
+
+    Args:
+        grounder: see :func:`ground_shards`.
+        shard: the tar file.
+        phrases: see :func:`ground_shards`.
+        output: see :func:`ground_shards`; the same folder for all tasks.
+        form: see :func:`ground_shards`.
+        boxes: see :func:`ground_shards`.
+        maps: see :func:`ground_shards`.
+        options: see :class:`ShardOptions`; ``workers=0`` to answer in this process.
+
+    Returns:
+        The counts of its photos: ``1,000 photos: 998 kept, 2 unreadable``.
+
+    Raises:
+        InputError: the tar cannot be fetched or read, or see :func:`ground_shards`.
+    """
+    folder, progress = _share(grounder, [shard], phrases, output, form, boxes, maps, options or ShardOptions())
+    if progress.failed:
+        raise UnreadableShardError(progress.failed[shard.name])
+    return folder.ledger(progress.done, CURE).line()
+
+
+def _share(
+    grounder: Grounder,
+    shards: Sequence[InputShard],
+    phrases: Sequence[str],
+    output: str | Path,
+    form: str,
+    boxes: int | None,
+    maps: bool,
+    options: ShardOptions,
+) -> tuple[OutputFolder, ShardProgress]:
+    """Answers about the tars that are left, together with other processes."""
     check_installed()
     phrases = _check_phrases(phrases, options, grounder.tagger.vocabulary)
     suffix, write = WRITERS[_check_format(form)]
@@ -133,7 +188,7 @@ def ground_shards(
     workers = cores() if options.workers is None else options.workers
     if workers:  # workers share the weights; a descriptor for each tensor fails if two tensors share their memory
         torch.multiprocessing.set_sharing_strategy("file_system")
-    with worker_pool(workers, _begin, question) as pool:
+    with ONE_RUN, worker_pool(workers, _begin, question) as pool:
 
         def work(shard: InputShard, check: Callable[[], None]) -> None:
             try:
@@ -145,9 +200,7 @@ def ground_shards(
         def tidy(shard: InputShard) -> None:
             folder.part(shard.name, shard.address).remove()
 
-        progress = share_shards(shards, folder.folder, options.lease, folder.done, work, tidy)
-    _report(progress, folder)
-    return progress
+        return folder, share_shards(shards, folder.folder, options.lease, folder.done, work, tidy)
 
 
 def _ground_shard(
@@ -242,7 +295,7 @@ def _report(progress: ShardProgress, folder: OutputFolder) -> None:
     rank, world = rank_of()
     if rank:  # the first rank waits for the others, so it sees all shards
         return
-    ledger = folder.ledger(progress.done, "give tar files of photos that can be read")
+    ledger = folder.ledger(progress.done, CURE)
     for name, reason in progress.failed.items():
         ledger.came_in(name)
         ledger.skip(name, "unreadable shards", reason)
