@@ -171,6 +171,7 @@ class Scorer:
     @torch.inference_mode()
     def _scores(self, data: bytes) -> np.ndarray:
         image = self.tagger.prepare(read_image(BytesIO(data)), [self.side])
+        image = image.to(memory_format=torch.channels_last)  # half the time on a CPU
         low = self.precision == "bfloat16"
         with torch.autocast(image.device.type, torch.bfloat16) if low else nullcontext():
             features = self.tagger.trunk(image)
