@@ -240,6 +240,22 @@ def test_a_small_wordnet_gives_the_words_of_a_tagger(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_a_tag_is_read_with_its_plural_its_other_names_and_its_kinds(tmp_path):
+    tags = ("elephants", "elephant", "african elephant", "indian elephant", "loxodonta", "gray", "grey", "woman", "wife")
+    path = write_lexicon(Vocabulary(tags), tmp_path / "tagger.safetensors", wordnet(tmp_path))
+    meanings = load_lexicon(path).meanings
+    kinds = ("indian elephant", "loxodonta", "african elephant")
+    assert set(meanings["elephant"].tags) == {"elephant", "elephants", *kinds}
+    assert meanings["elephant"].tags[0] == "elephant" and meanings["elephants"].tags[0] == "elephants"
+    assert meanings["elephant"].how == meanings["elephants"].how == "narrower"
+    assert meanings["african elephant"] == Meaning(("african elephant", "loxodonta"), "synonym")
+    assert meanings["grey"] == Meaning(("grey", "gray"), "spelling")
+    assert not {"woman", "wife", "indian elephant"} & meanings.keys()
+    phrase = Phrase.parse("a grey elephant, wife", Vocabulary(tags, load_lexicon(path)))
+    assert len(phrase.tags) == 8 and phrase.read_as == ""
+    assert [reading.how for reading in phrase.readings] == ["spelling", "narrower", "tag"]
+
+
 def test_nltk_may_not_read_other_folders_afterwards(tmp_path):
     before = list(nltk.data.path)
     write_lexicon(Vocabulary(TAGS), tmp_path / "tagger.safetensors", wordnet(tmp_path))

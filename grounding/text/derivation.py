@@ -1,8 +1,9 @@
 """Derives a lexicon for a vocabulary from WordNet.
 
-A tag is read as itself; a very general one, such as "person", together with its most frequent kinds, because captions
-name the kind. Another word is read in this order: other spellings; tags that name one of its first meanings; the tags
-beneath its meaning; a tag close above; other tags of the same kind.
+A tag that names a thing is read as itself, its plural, its other names and its kinds (bottle: also water bottle, wine
+bottle), because captions name the kind. A very general one, such as "person", is read with its most frequent kinds.
+Another word is read in this order: other spellings; tags that name one of its first meanings; the tags beneath its
+meaning; a tag close above; other tags of the same kind.
 """
 
 from collections import ChainMap, defaultdict
@@ -37,8 +38,10 @@ COLOURS = {
 }
 VAGUE = {
     *("thing", "things", "object", "something", "item", "items", "piece", "structure", "equipment", "device"),
-    *("part", "group", "unit", "whole", "body", "male", "female", "young", "way", "individuals", "giant", "adult"),
+    *("part", "group", "unit", "whole", "body", "male", "female", "young", "way", "individuals", "giant"),
+    *("adult", "defenders", "container"),
 }
+NOT_KINDS = {"slide rule", "rain barrel", "punching bag"}  # computers, pools and balls for WordNet only
 
 
 class Derivation:
@@ -56,7 +59,7 @@ class Derivation:
         self._same, self._preferred = _english_words()
 
     def lexicon(self) -> Lexicon:
-        """Derives the meaning of every word that is not a tag, and of very general tags.
+        """Derives the meaning of every word that is not a tag, and of tags with kinds or other names.
 
         Returns:
             The lexicon.
@@ -68,19 +71,26 @@ class Derivation:
         found |= self._singulars()
         others: dict[str, Meaning] = {}
         for word, other in [*self._same.items()] * 2:  # twice, as another name may be another name itself
-            if word not in self._tags and (meaning := self._as_other(other, ChainMap(others, found))):
+            if word not in self._tags and (meaning := self._as_other(word, other, ChainMap(others, found))):
                 others[word] = meaning
         for word in list(found) + [tag for tag in self._tags if " " not in tag]:
             if (split := self._split(word)) and split not in self._tags:
                 found[split] = found.pop(word) if word in found else Meaning((word,), "spelling")
-        found |= others | self._general()
+        found |= others
+        pairs = ((tag, other) for tag, other in self._same.items() if {tag, other} <= self._tags.keys())
+        named = {tag: Meaning((tag, other), "spelling" if _alike(tag, other) else "synonym") for tag, other in pairs}
+        kinds = self._with_others() | named | self._general()
+        for word, (tags, how) in found.items():  # another name of a tag has the tag's kinds, too
+            if len(tags) == 1 and how in ("spelling", "synonym") and tags[0] in kinds:
+                found[word] = Meaning(kinds[tags[0]].tags, how)
+        found |= kinds
         return Lexicon(digest(self._tags), dict(sorted(found.items())))
 
-    def _as_other(self, other: str, found: Mapping[str, Meaning]) -> Meaning | None:
+    def _as_other(self, word: str, other: str, found: Mapping[str, Meaning]) -> Meaning | None:
         """The meaning of a word's other name: a tag, or an entry."""
         for form in (other, *base_forms(other)):
             if tag := self._joined.get(_join(form)):
-                return Meaning((tag,), "spelling" if _alike(tag, other) and tag != other else "synonym")
+                return Meaning((tag,), "spelling" if _alike(tag, word) else "synonym")
             if meaning := found.get(form):
                 return meaning
         return None
@@ -180,11 +190,13 @@ class Derivation:
         """The tags for a word that has none itself or beneath."""
         synset, several = self._wordnet.synsets[sense], " " in word
         chain = list(self._above(sense))
+        if synset.kind != "noun.person" and (names := self._names.get(next(iter(chain), ""))):
+            return Meaning(tuple(names)[:MOST_TAGS], "broader")
         if tag := self._head(word, synset, chain) or self._young(synset):
             return Meaning((tag,), "broader")
         if synset.kind == "noun.person":
             return None if several else self._person(synset, chain)
-        for above in chain[: 1 if several else STEPS]:
+        for above in chain[1 : 1 if several else STEPS]:
             if names := self._names.get(above):
                 return Meaning(tuple(names)[:MOST_TAGS], "broader")
         last = word.split()[-1]
@@ -212,13 +224,47 @@ class Derivation:
         root = None if "microorganism.n.01" in chain or _is_proper(synset) else ROOTS.get(synset.kind)
         far = [tag for above in chain if root for tag in self._names.get(above, ())][:1]
         last = tuple(far or ([root] if root in self._tags else []))
-        names = {name.lower() for name in synset.words}
-        parts = tuple(tag for part in synset.parts for tag in self._names.get(part, ()) if tag.split()[0] in names)
+        parts = tuple(self._parts(synset))
         kin = (self._members(above, MOST_KIN) for above in chain[:KIN_STEPS])
         tags = parts or next((tags for level, tags in enumerate(kin) if len(tags) > level), ())
         if tags:
             return Meaning(tuple(dict.fromkeys((*tags[: MOST_TAGS - len(last)], *last))), "related")
         return Meaning(last, "broader") if last else None
+
+    def _with_others(self) -> dict[str, Meaning]:
+        """Tags that name a thing, each with its plural or singular, its other names and its kinds, at most 16.
+
+        Without kinds, the parts that have its name are taken: a toilet seat for a toilet. A person is not read as the kinds of person, and hair not as the kinds of hair, such as a beard.
+        """
+        found = {}
+        for sense, names in self._names.items():
+            if self._kind(sense) not in THINGS - {"noun.person", "noun.body"}:
+                continue
+            kinds = [kind for kind in self._members(sense, MOST_KIN) if kind not in NOT_KINDS]
+            kinds = kinds or self._parts(self._wordnet.synsets[sense])
+            for tag in names:
+                forms = [form for name in (tag, *names) for form in (name, *self._plurals.get(name, ()))]
+                family = tuple(dict.fromkeys((*forms, *kinds)))
+                for form in (tag, *self._plurals.get(tag, ())) if len(family) > 1 else ():
+                    tags = tuple(dict.fromkeys((form, *family)))[:MOST_TAGS]
+                    found[form] = Meaning(tags, "narrower" if kinds else "synonym")
+        return found
+
+    @cached_property
+    def _plurals(self) -> dict[str, list[str]]:
+        """Tag -> the tag that is its plural; not artifacts of their own, such as "glasses" and "trunks"."""
+        plurals: dict[str, list[str]] = defaultdict(list)
+        for tag in self._tags:
+            one = next(base_forms(tag), tag)
+            own = self._visible(tag)[:1] if tag in self._wordnet.senses else ()
+            if one != tag and one in self._tags and tag.endswith("s") and "noun.artifact" not in map(self._kind, own):
+                plurals[one].append(tag)
+        return plurals
+
+    def _parts(self, synset: Synset) -> list[str]:
+        """The tags that name a part of a thing and begin with its name, such as "toilet seat"."""
+        names = {name.lower() for name in synset.words}
+        return [tag for part in synset.parts for tag in self._names.get(part, ()) if tag.split()[0] in names]
 
     def _general(self) -> dict[str, Meaning]:
         """Tags that name one of WordNet's most general meanings, each with its most frequent kinds of things."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from grounding.text.lexicon import Meaning
 from grounding.text.vocabulary import Vocabulary
-from grounding.text.words import FUNCTION_WORDS, WordPart, normalize, word_parts, words
+from grounding.text.words import FUNCTION_WORDS, WordPart, base_forms, normalize, word_parts, words
 from proposals.errors import InputError
 
 
@@ -84,10 +84,17 @@ class Phrase:
     def read_as(self) -> str:
         """The words that are read as other tags, such as "elephant -> african elephant, indian elephant".
 
-        Several words are separated by "; ". The text is empty if each word is a tag itself.
+        Several words are separated by "; ". A word that is a tag itself is left out, also if it is read with its kinds:
+        :attr:`readings` has them. The text is empty if each word is a tag.
         """
-        others = [reading for reading in self.readings if reading.how != "tag"]
+        others = [reading for reading in self.readings if not _is_tag(reading)]
         return "; ".join(f"{reading.text} -> {', '.join(reading.tags)}" for reading in others)
+
+
+def _is_tag(reading: Reading) -> bool:
+    """Whether a word, or a base form of it, is one of its tags."""
+    word = normalize(reading.text)
+    return reading.how == "tag" or not {word, *base_forms(word)}.isdisjoint(reading.tags)
 
 
 def read_phrases(source: str | Sequence[str]) -> list[str]:

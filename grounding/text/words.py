@@ -42,6 +42,7 @@ _IRREGULAR = {
     "busses": ("bus",),
     "lenses": ("lens",),
     "passersby": ("passerby",),
+    "crosses": ("cross",),  # simplemma: crosse
     **dict.fromkeys(("shorts", "pants", "tights", "overalls", "briefs", "slacks", "clothes", "news", "dice"), ()),
 }
 _ENDINGS = [
