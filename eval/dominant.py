@@ -46,7 +46,7 @@ TABLE_3 = {
 def localize(
     grounder: Grounder,
     photos: AnnotatedPhotos | None,
-    classes: Mapping[str, Sequence[str]],
+    classes: Mapping[str, Sequence[str]] | None,
     output: str,
     dominant: str = "labelled",
     hold_out_every: int = 5,
@@ -60,7 +60,7 @@ def localize(
     Args:
         grounder: computes the maps.
         photos: a reader, ``eval.voc.Ilsvrc``, ``eval.voc.Voc`` or ``eval.coco.Coco``; None is an error.
-        classes: the tags of each class; a class that is not listed has its own name as its only tag.
+        classes: the tags of each class; a class that is not listed has its own name as its only tag. None: none.
         output: the folder for the results.
         dominant: which object is the dominant one, a name in ``eval.dominant_objects.CHOICES``.
         hold_out_every: hold out every k-th photo, to select alpha on.
@@ -77,7 +77,7 @@ def localize(
     Raises:
         InputError: no photo can be used, a setting is out of range, or there are too few photos.
     """
-    photos = check_annotated(photos)
+    photos, classes = check_annotated(photos), classes or {}
     check_counts(resamples=resamples, limit=limit)
     if dominant not in CHOICES:
         raise InputError(f"dominant={dominant} is unknown: choose one of {', '.join(CHOICES)}")

@@ -29,7 +29,7 @@ ROWS = {
 def point(
     grounder: Grounder,
     photos: AnnotatedPhotos | None,
-    classes: Mapping[str, Sequence[str]],
+    classes: Mapping[str, Sequence[str]] | None,
     output: str,
     resamples: int = 1000,
     seed: int = 0,
@@ -42,7 +42,7 @@ def point(
     Args:
         grounder: computes the maps.
         photos: a reader, ``eval.voc.Voc`` or ``eval.coco.Coco``; None, for data without objects, is an error.
-        classes: the tags of each class; a class that is not listed has its own name as its only tag.
+        classes: the tags of each class; a class that is not listed has its own name as its only tag. None: none.
         output: the folder for the results.
         resamples: number of bootstrap resamples, for the 95 % intervals.
         seed: the seed of the resamples.
@@ -58,7 +58,7 @@ def point(
     Raises:
         InputError: no photo can be used or has an object, or a count is below 1.
     """
-    photos = check_annotated(photos)
+    photos, classes = check_annotated(photos), classes or {}
     check_counts(resamples=resamples, limit=limit)
     known_tags(classes, classes, grounder.tagger.vocabulary)  # checks the setting
     ledger = photo_ledger(photos)
