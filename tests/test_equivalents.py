@@ -29,9 +29,10 @@ def test_an_equivalent_network_has_the_same_maps(name):
     written, plain = networks(name)
     batch = images(1 if name in ONE_IMAGE else 2)
     found = maps_of(written, batch)
-    assert_equal_maps(found, maps_of(plain, batch), 1e-6 if name.startswith(SINGLE) else 1e-9)
+    tolerance = 1e-6 if name.startswith(SINGLE) else 1e-9
+    assert_equal_maps(found, maps_of(plain, batch), tolerance)
     with torch.no_grad():
-        torch.testing.assert_close(found["logits"], written(batch), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(found["logits"], written(batch), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", MODELS)
