@@ -41,7 +41,7 @@ def test_phrases_are_extracted_from_captions(tmp_path):
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "runs" / "phrases" / "phrases.jsonl").read_text().splitlines()]
     assert [line["text"] for line in lines] == ["A man", "a red shirt", "a brown horse"]
-    assert lines[1]["tags"] == ["red", "shirt"]
+    assert lines[1]["tags"] == ["red", "shirt", "shirts", "t-shirt", "tee shirt"]
 
 
 @pytest.mark.slow

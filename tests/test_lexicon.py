@@ -55,27 +55,30 @@ def test_the_table_has_enough_words():
 
 
 EVERYDAY = {  # phrase: the tags of each of its words
-    "elephant": [{"african elephant", "indian elephant"}],
-    "clock": [{"analog clock", "digital clock", "wall clock"}],
-    "keyboard": [{"computer keyboard", "typewriter keyboard"}],
-    "remote": [{"remote control"}],
-    "handbag": [{"purse"}],
-    "TV": [{"television"}],
-    "bear": [{"brown bear", "american black bear", "ice bear", "sloth bear"}],
+    "elephant": [{"elephant", "elephants", "african elephant", "indian elephant"}],
+    "clock": [{"clock", "analog clock", "digital clock", "wall clock"}],
+    "keyboard": [{"keyboard", "computer keyboard", "typewriter keyboard"}],
+    "remote": [{"remote", "remote control"}],
+    "handbag": [{"handbag", "purse", "purses"}],
+    "TV": [{"tv", "television"}],
+    "bear": [{"bear", "bears", "brown bear", "american black bear", "ice bear", "sloth bear"}],
     "rocket": [{"missile"}],
-    "grey shirt": [{"gray"}, {"shirt"}],
+    "grey shirt": [{"grey", "gray"}, {"shirt", "shirts", "t-shirt", "tee shirt"}],
     "hot dog": [{"hotdog"}],
-    "kitten": [{"cat"}],
+    "kitten": [{"kitten", "kitty", "cat"}],
     "wolf": [{"timber wolf", "white wolf", "red wolf", "coyote"}],
-    "aeroplane": [{"airplane"}],
-    "tyre": [{"tire"}],
-    "lorry": [{"truck"}],
-    "policeman": [{"officer"}],
+    "aeroplane": [{"airplane", "plane", "planes", "jet", "airliner"}],
+    "tyre": [{"tire", "tires"}],
+    "lorry": [{"truck", "trucks", "fire engine", "garbage truck", "pickup", "tow truck", "trailer truck", "moving van"}],
+    "policeman": [{"policeman", "officer"}],
     "firefighter": [{"person", "man", "woman"}],
-    "smartphone": [{"cellphone"}],
-    "eyeglasses": [{"glasses"}],
-    "mug": [{"coffee mug"}],
+    "smartphone": [{"cellphone", "cellular telephone"}],
+    "eyeglasses": [{"glasses", "sunglasses", "goggles", "shades", "dark glasses"}],
+    "mug": [{"mug", "coffee mug"}],
     "teddy bear": [{"teddy"}],
+    "bottle": [
+        {"bottle", "bottles", "beer bottle", "pill bottle", "pop bottle", "water bottle", "wine bottle", "water jug"}
+    ],
 }
 
 

@@ -22,8 +22,8 @@ def tagger() -> TagClassifier:
 @pytest.mark.parametrize("method", ["c-mwp", "cam", "grad"])
 def test_a_map_is_that_of_the_pointing_game(tagger, astronaut, method):
     pixels = read_image(astronaut)
-    phrases = parse(["a flag", "a red shirt"], tagger.vocabulary)
-    assert [phrase.tags for phrase in phrases] == [("flag",), ("red", "shirt")]
+    phrases = parse(["a man", "a smiling woman"], tagger.vocabulary)
+    assert [phrase.tags for phrase in phrases] == [("man",), ("smiling", "woman")]
     found = phrase_maps(tagger, pixels, phrases, method, 224)
     expected = class_maps(Grounder(tagger, settings=Settings(method)), pixels, [p.tags for p in phrases], [224])
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-6 * expected.abs().max().item())

@@ -10,9 +10,9 @@ from collections import ChainMap, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from functools import cached_property
-from importlib.resources import files
 
 from grounding.text.lexicon import MOST_TAGS, Lexicon, Meaning, digest
+from grounding.text.word_facts import COLOURS, NOT_KINDS, SEXES, VAGUE, english_words
 from grounding.text.wordnet import Synset, WordNet
 from grounding.text.words import FUNCTION_WORDS, base_forms, normalize
 
@@ -28,20 +28,6 @@ FEW = 3  # tags beneath a word, so few that they do not cover it
 PERSONS = {"person", "people", "adult", "child", "man", "woman", "boy", "girl"}
 RARE = 0.1  # share of the uses of a word, below which a meaning is left out
 ROOTS = {"noun.animal": "animal", "noun.food": "food"}  # these are reached from any distance
-SEXES = {  # in WordNet's definitions and in the words above
-    **{"woman": ("woman",), "kinswoman": ("woman",), "wife": ("woman",), "man": ("man",), "kinsman": ("man",)},
-    **{"girl": ("girl",), "boy": ("boy",), "female": ("woman", "girl"), "male": ("man", "boy")},
-}
-COLOURS = {
-    *("black", "white", "grey", "gray", "red", "green", "blue", "yellow", "orange"),
-    *("brown", "pink", "purple", "golden", "silver", "beige", "tan", "teal"),
-}
-VAGUE = {
-    *("thing", "things", "object", "something", "item", "items", "piece", "structure", "equipment", "device"),
-    *("part", "group", "unit", "whole", "body", "male", "female", "young", "way", "individuals", "giant"),
-    *("adult", "defenders", "container"),
-}
-NOT_KINDS = {"slide rule", "rain barrel", "punching bag"}  # computers, pools and balls for WordNet only
 
 
 class Derivation:
@@ -56,7 +42,7 @@ class Derivation:
         self._wordnet, self._tags = wordnet, dict(zip(tags, range(len(tags)), strict=True))
         self._joined = {_join(tag): tag for tag in reversed(tags)}
         self._beneath_of: dict[str, dict[str, int]] = {}
-        self._same, self._preferred = _english_words()
+        self._same, self._preferred = english_words()
 
     def lexicon(self) -> Lexicon:
         """Derives the meaning of every word that is not a tag, and of tags with kinds or other names.
@@ -234,21 +220,29 @@ class Derivation:
     def _with_others(self) -> dict[str, Meaning]:
         """Tags that name a thing, each with its plural or singular, its other names and its kinds, at most 16.
 
-        Without kinds, the parts that have its name are taken: a toilet seat for a toilet. A person is not read as the kinds of person, and hair not as the kinds of hair, such as a beard.
+        A person is not read as the kinds of person, and hair not as the kinds of hair, such as a beard.
         """
         found = {}
         for sense, names in self._names.items():
             if self._kind(sense) not in THINGS - {"noun.person", "noun.body"}:
                 continue
-            kinds = [kind for kind in self._members(sense, MOST_KIN) if kind not in NOT_KINDS]
-            kinds = kinds or self._parts(self._wordnet.synsets[sense])
+            kinds, how = self._kinds(sense)
             for tag in names:
                 forms = [form for name in (tag, *names) for form in (name, *self._plurals.get(name, ()))]
                 family = tuple(dict.fromkeys((*forms, *kinds)))
                 for form in (tag, *self._plurals.get(tag, ())) if len(family) > 1 else ():
                     tags = tuple(dict.fromkeys((form, *family)))[:MOST_TAGS]
-                    found[form] = Meaning(tags, "narrower" if kinds else "synonym")
+                    found[form] = Meaning(tags, how)
         return found
+
+    def _kinds(self, sense: str) -> tuple[list[str], str]:
+        """The kinds of a thing; without kinds, the parts that have its name (toilet seat); for a kitten, the cat."""
+        synset = self._wordnet.synsets[sense]
+        kinds = [kind for kind in self._members(sense, MOST_KIN) if kind not in NOT_KINDS] or self._parts(synset)
+        if kinds:
+            return kinds, "narrower"
+        adult = self._young(synset) if "young" in synset.gloss.split()[:3] else None
+        return ([adult], "broader") if adult else ([], "synonym")
 
     @cached_property
     def _plurals(self) -> dict[str, list[str]]:
@@ -372,17 +366,6 @@ class Derivation:
         plurals = [(tag, one) for tag, one in plurals if tag.endswith("s") or not tag.endswith(("ing", "ed", one))]
         known = [(tag, one) for tag, one in plurals if one not in self._tags and one in self._wordnet.senses]
         return {one: Meaning((tag,), "spelling") for tag, one in known if self._is_noun(one) and self._visible(one)}
-
-
-def _english_words() -> tuple[dict[str, str], dict[str, str]]:
-    """``lexicon_words.txt``: word -> another name of the same thing, and word -> its meaning in photos."""
-    same: dict[str, str] = {}
-    preferred: dict[str, str] = {}
-    for line in (files("grounding.text") / "lexicon_words.txt").read_text("utf-8").splitlines():
-        word, sign, other = line.partition(" = ") if " = " in line else line.partition(": ")
-        if sign and not line.startswith("#"):
-            (same if sign == " = " else preferred)[word.strip()] = other.strip()
-    return same, preferred
 
 
 def _is_proper(synset: Synset) -> bool:
