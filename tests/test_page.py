@@ -286,7 +286,7 @@ def test_a_box_is_drawn_with_the_keyboard(page):
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_axe_finds_nothing(page, width):
-    axe = pytest.importorskip("axe_playwright_python", reason="no axe: .venv/bin/pip install axe-playwright-python")
+    axe = pytest.importorskip("axe_playwright_python", reason="no axe: .venv/bin/pip install -e '.[dev]'")
     script = Path(axe.__file__).with_name("axe.min.js").read_text()
     page.set_viewport_size({"width": width, "height": 900})
 
@@ -299,6 +299,10 @@ def test_axe_finds_nothing(page, width):
     page.wait_for_selector("#answers li:nth-child(3)")
     page.click("#advanced summary")
     page.click("#box")
+    check()
+    page.keyboard.press("ArrowLeft")  # a box that is drawn, and its words
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#found li >> nth=7")
     check()
     page.emulate_media(color_scheme="dark")
     check()
