@@ -153,3 +153,17 @@ def test_a_part_is_not_taken_for_the_whole_of_a_small_image():
     for size in ((1, 8), (1, 9), (5, 8)):
         images = torch.rand(1, 3, *size, dtype=torch.float64)
         torch.testing.assert_close(topdown.look(images).logits, net(images), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [lambda x: len(x[0, 0]), lambda x: torch.numel(x[0, 0, :, 0]), lambda x: x[0].shape[1]],
+    ids=["len", "numel", "shape"],
+)
+def test_a_read_size_is_noticed_however_it_is_read(rows):
+    """The first two sizes are computed alike, so that only the reading shows that the third may differ."""
+    net = Between(lambda net, x: x[:, :, :8] if rows(x) > 8 else x[:, :, 1:])
+    topdown = TopDown(net, "conv")
+    for height in (12, 13, 8):
+        image = torch.rand(1, 3, height, 12, dtype=torch.float64)
+        torch.testing.assert_close(topdown.look(image).logits, net(image), rtol=0, atol=1e-12)

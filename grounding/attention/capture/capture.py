@@ -27,7 +27,7 @@ TORCH = str(Path(torch.__file__).parent) + os.sep
 # the getters of properties are attributes only of the class
 _SHAPE, _BYTES = (vars(torch._C.TensorBase)[name].__get__ for name in ("shape", "nbytes"))
 SIZES = {torch.Tensor.size, torch.Tensor.__len__, torch.Tensor.numel, torch.Tensor.nelement, torch.Tensor.stride,
-         _SHAPE, _BYTES}  # fmt: skip
+         torch.numel, _SHAPE, _BYTES}  # fmt: skip
 ESCAPES = {torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.tolist, torch.Tensor.data_ptr,
            torch.Tensor.__dlpack__}  # fmt: skip
 
@@ -178,8 +178,8 @@ class _Escapes(TorchFunctionMode):
         self._recorder = recorder
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in SIZES and not sys._getframe(1).f_code.co_filename.startswith(TORCH):
-            self._recorder.builder.sized |= self._recorder.node(args[0]) is not None
+        if func in SIZES and not _caller().startswith(TORCH):
+            self._recorder.builder.sized |= self._recorder.depends(args[0])
         if func in ESCAPES and args and not self._recorder.suspended and self._recorder.node(args[0]) is not None:
             raise InputError(f"{self._recorder.builder.place}the model's Python code reads values that depend on the "
                              "image, so it may do something else for another image")  # fmt: skip
@@ -188,6 +188,15 @@ class _Escapes(TorchFunctionMode):
             # PyTorch records no slice of a whole dimension; of a larger image, the same slice may be a part
             self._recorder.builder.sized |= self._recorder.node(args[0]) is not None
         return result
+
+
+def _caller() -> str:
+    """The file of the code that called a function of a tensor."""
+    frame = sys._getframe(2)
+    # PyTorch's len() calls itself to be noticed
+    while frame.f_back and frame.f_code.co_name in ("handle_torch_function", "__len__"):
+        frame = frame.f_back
+    return frame.f_code.co_filename
 
 
 def _bounded(index: object) -> bool:

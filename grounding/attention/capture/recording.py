@@ -102,6 +102,11 @@ class Recorder(TorchDispatchMode):
             alias.node, alias.version = node, alias.memory.version
         return alias.node
 
+    def depends(self, tensor: object) -> bool:
+        """Whether a tensor depends on the images. In contrast to ``node``, it may be a view that has no rule."""
+        alias = self._get(tensor)
+        return alias is not None and alias.memory.node is not None
+
     def add(self, tensor: Tensor, node: Node) -> None:
         """Makes a node the value of a new tensor."""
         self.builder.type(node, tensor.dtype)
