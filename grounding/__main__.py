@@ -14,6 +14,8 @@ Exit codes:
 - 3: some of many inputs were skipped, the others are done.
 """
 
+import atexit
+import gc
 import logging
 import os
 import shlex
@@ -91,6 +93,8 @@ def run(config: Any) -> None:
 
 def main() -> None:
     """Runs the console script ``grounding``."""
+    # at its end, the interpreter would search all objects of PyTorch for garbage, which takes most of a second
+    atexit.register(gc.freeze)
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra would print several lines and exit with 1; with this variable it raises the exception
     os.environ["HYDRA_FULL_ERROR"] = "1"

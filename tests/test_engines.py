@@ -7,6 +7,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from grounding import TagClassifier, TopDown
+from grounding.attention.engine.dense import derivatives
 from grounding.attention.layers import RULES, rule
 from grounding.attention.methods import METHODS
 from proposals.errors import InputError
@@ -48,6 +49,15 @@ def test_the_default_is_one_of_the_two(tagger, photo):
     tag = tagger.vocabulary.index("woman")
     maps = [TopDown(tagger, engine=engine).look(photo).attend([tag] * 3) for engine in (None, "sparse", "dense")]
     assert torch.equal(maps[0], maps[1]) or torch.equal(maps[0], maps[2])
+
+
+def test_derivatives_are_those_of_autograd():
+    x = torch.rand(2, 3, 4, requires_grad=True)
+    g = torch.randn(2, 3, 4)
+    assert torch.equal(derivatives(x.sin(), [x], g)[0], torch.autograd.grad(x.sin(), x, g)[0])
+    assert derivatives(x.sin(), [torch.rand(2, requires_grad=True)], g) == (None,)
+    with pytest.raises(RuntimeError, match="a signal of"):
+        derivatives(x.sin(), [x], g[:1])  # would be broadcast
 
 
 def test_an_unknown_engine_is_refused():

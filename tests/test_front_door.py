@@ -220,6 +220,15 @@ def test_a_photo_with_an_odd_name_is_grounded(folder, coffee):
     assert [path.name for path in (folder / "runs" / "first").iterdir()] == ["groundings.json"]
 
 
+def test_a_photo_needs_no_slow_import_and_ends_without_a_search_for_garbage(folder, coffee):
+    code = "import atexit, gc, sys\nfrom grounding.__main__ import main\n"
+    code += "atexit.register(lambda: print(gc.get_freeze_count() > 0))\nmain()\n"
+    code += "print([name for name in ('hydra', 'sympy', 'torch._dynamo', 'scipy.stats') if name in sys.modules])"
+    command = [sys.executable, "-c", code, str(coffee), "a woman's cup", "a spoon", "step.pictures=null"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert (done.stdout.splitlines()[-2:], done.stderr) == (["[]", "True"], "")
+
+
 def test_a_refusal_imports_neither_hydra_nor_pytorch(folder):
     code = "import sys\nfrom grounding.__main__ import main\ntry: main()\nexcept SystemExit as end: print(end.code)\n"
     code += "print([name for name in ('hydra', 'torch', 'numpy') if name in sys.modules])"

@@ -113,11 +113,48 @@ class Counting(nn.Module):
         return self.classifier(self.use(self, self.conv(x).relu()).mean((2, 3)))
 
 
-def test_a_model_that_counts_its_passes_is_refused_at_every_look():
-    topdown = TopDown(Counting(lambda net, x: x * net.calls), "conv")
+@pytest.mark.parametrize("side", [8, 240])
+@pytest.mark.parametrize("power", [lambda calls: calls, lambda calls: calls % 2], ids=["count", "in turns"])
+def test_a_model_that_counts_its_passes_is_refused_at_every_look(side, power):
+    topdown = TopDown(Counting(lambda net, x: x * power(net.calls)), "conv")
     for _ in range(3):
         with pytest.raises(InputError, match="does something else in its second forward pass"):
-            topdown.look(torch.rand(1, 3, 8, 8))
+            topdown.look(torch.rand(1, 3, side, side))
+
+
+def in_two_parts(net, x: Tensor) -> Tensor:
+    return torch.cat([x[:, :, :100], x[:, :, 100:]], 2)
+
+
+def without_its_border(net, x: Tensor) -> Tensor:
+    return x[:, :, :230] if len(x[0, 0]) > 230 else x[:, :, 1:]
+
+
+def refusing_parts(net, x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 224)
+
+
+def hiding_what_it_reads(net, x: Tensor) -> Tensor:
+    """PyTorch's own code reads the size, which no capture notices."""
+    return x[:, :, 1:] if nn.init._calculate_fan_in_and_fan_out(x)[0] < 4 * 230 * 230 else x[:, :, :230]
+
+
+@pytest.mark.parametrize("use", [in_two_parts, without_its_border, refusing_parts, hiding_what_it_reads])
+def test_a_large_image_whose_part_is_captured_in_another_way(use):
+    torch.manual_seed(0)
+    topdown = TopDown(Counting(use), "conv")
+    for size in ((240, 260), (250, 250), (226, 232)):
+        image = torch.rand(1, 3, *size)
+        network = topdown.networks(image)
+        assert network.size == (3, *size) or not network.sized
+        torch.testing.assert_close(topdown.look(image).logits, topdown.networks.model(image))
+
+
+def test_a_size_is_compared_with_the_first_one_even_if_the_part_was_equal():
+    topdown = TopDown(Between(lambda net, x: hiding_what_it_reads(net, x[:, :4]), 4), "conv")
+    for size in ((226, 226), (250, 250)):
+        image = torch.rand(1, 3, *size, dtype=torch.float64)
+        torch.testing.assert_close(topdown.look(image).logits, topdown.networks.model(image))
 
 
 def doubled_afterwards(net, x: Tensor) -> Tensor:

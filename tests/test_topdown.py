@@ -254,6 +254,17 @@ def test_googlenet_is_captured_once_for_all_sizes():
     assert topdown.networks.count == 3  # twice for the first size, once to confirm it for the second
 
 
+def test_a_large_image_and_a_part_of_it_are_captured():
+    torch.manual_seed(0)
+    topdown = TopDown(nn.Sequential(*googlenet(), nn.Conv2d(1024, 5, 1)), "6", "19")
+    for size, count in (((256, 288), 2), ((225, 320), 3), ((320, 225), 3)):  # the second size confirms
+        image = torch.randn(1, 3, *size)
+        torch.testing.assert_close(topdown.look(image).logits, topdown.networks.model(image).mean((2, 3)))
+        assert topdown.networks.count == count
+    network = topdown.networks(image)
+    assert (network.size, network.sized) == ((3, 256, 288), False)
+
+
 @pytest.mark.parametrize(("name", "target", "head"), [("resnet18", "layer2", "fc"), ("googlenet", "maxpool2", "fc")])
 def test_torchvisions_networks_conserve_mass_and_are_not_touched(name, target, head):
     torch.manual_seed(0)

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grounding.attention.capture import operations
-from grounding.attention.engine.dense import Descend, vector_jacobian
+from grounding.attention.engine.dense import Descend, derivatives, vector_jacobian
 from grounding.attention.neurons import Neurons
 from grounding.attention.rules import RuleSet
 from grounding.attention.weights import Pair, weights_of
@@ -355,7 +355,7 @@ def differentiated(rules: RuleSet, function: Any, *arguments: Any, **keywords: A
         values = [x.value.repeat_interleave(len(g) // images, 0).requires_grad_() for x in inputs]
         try:
             with torch.enable_grad():
-                return torch.autograd.grad(call(*values), values, g, allow_unused=True)
+                return derivatives(call(*values), values, g)
         except RuntimeError as error:
             raise InputError(f"{function} has no derivative: {str(error).splitlines()[0]}") from error
 

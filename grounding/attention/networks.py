@@ -1,8 +1,10 @@
 """The captures of one model: one for images of all sizes, or one for each size.
 
-At the first look, the model is captured twice, for the image and for a changed one: the captures must be equal. If
-nothing in it depends on the size of the image, it is captured once more for the second size that is looked at. If that
-capture is equal, too, all further sizes need none. Otherwise each size has its own, and the last ``SIZES`` are kept.
+At the first look, the model is captured twice, for a changed part of the image and for the image. If the captures
+differ, or the image is not larger than the part, the model is captured again, for a changed image of the same size. Two
+captures for one size must be equal. If nothing in them depends on the size of the image, the model is captured once
+more for the second size that is looked at. If that capture is equal, too, all further sizes need none. Otherwise each
+size has its own, and the last ``SIZES`` are kept.
 """
 
 import difflib
@@ -26,6 +28,7 @@ from grounding.attention.verification import verify
 from proposals.errors import InputError
 
 SIZES = 16  # captures that are kept, of a network that must be captured for each size
+PART = 224  # pixels of each side of the part of an image; most networks accept no less
 
 
 class Networks:
@@ -107,30 +110,59 @@ class Networks:
 
     def _capture(self, image: Tensor) -> None:
         """Captures the model for the size of an image, or confirms that the first capture fits this size, too."""
-        captured = self._record(image)
         if self._reference is None:
-            second = self._record(image.flip(-1) / 2)
-            if (node := difference(captured, second)) is not None:
-                place = node.meta["module"] or title(node.target)
-                raise InputError(f"the model does something else in its second forward pass, or for another image (at "
-                                 f"{place}): maps need a network whose operations do not depend on its state or on "
-                                 "values")  # fmt: skip
-            self._reference = second
-        elif (first := self._kept.pop(None, None)) is not None:
-            if difference(captured, self._reference) is None:
+            captured, reference = self._captured_twice(image)
+        else:
+            captured, reference = self._record(image), self._reference
+        if (first := self._kept.pop(None, None)) is not None:
+            if difference(captured, reference) is None:
                 self._kept[None], self._confirmed = first, True
                 return
             first.sized = captured.sized = True
             self._kept[first.size] = first
         network = Network(captured, self._constants, self._classifier, self.default_target, self._compiled)
         verify(network, self.model, image.contiguous(memory_format=torch.channels_last))
+        self._reference = reference  # not before: after a refusal, the next look begins anew
         self._kept[network.size if network.sized else None] = network
         if len(self._kept) > SIZES:
             self._kept.popitem(last=False)
 
+    def _captured_twice(self, image: Tensor) -> tuple[Captured, Captured]:
+        """The capture for an image, and another one that shows that it depends neither on state nor on values.
+
+        Raises:
+            InputError: the model does something else in its second forward pass, or for another image.
+        """
+        part = self._capture_part(image)
+        captured = self._record(image)
+        differs = part is not None and difference(captured, part) is not None
+        if part is not None and not differs and not captured.sized:
+            return captured, part
+        repeated = self._record(_changed(image))
+        if (node := difference(captured, repeated)) is not None:
+            place = node.meta["module"] or title(node.target)
+            raise InputError(f"the model does something else in its second forward pass, or for another image (at "
+                             f"{place}): maps need a network whose operations do not depend on its state or on "
+                             "values")  # fmt: skip
+        captured.sized |= differs  # only the size is left as the reason
+        return captured, repeated
+
+    def _capture_part(self, image: Tensor) -> Captured | None:
+        """The capture for a part of an image, which takes less time; None if there is none."""
+        if min(image.shape[2:]) <= PART:
+            return None
+        try:
+            return self._record(_changed(image)[..., :PART, :PART])
+        except InputError:  # perhaps the part is too small; if not, the capture of the whole image says what is wrong
+            return None
+
     def _record(self, image: Tensor) -> Captured:
         self.count += 1
         return capture(self.model, image, lambda module: type(module) in layers.RULES)
+
+
+def _changed(image: Tensor) -> Tensor:
+    return image.flip(-1) / 2
 
 
 def difference(first: Captured, second: Captured) -> torch.fx.Node | None:
