@@ -1,5 +1,7 @@
 """The sparse engine gives the maps of the dense engine, which is plain PyTorch."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 
 from grounding import TagClassifier, TopDown
 from grounding.attention.engine.dense import derivatives
+from grounding.attention.engine.runs import Arena
 from grounding.attention.layers import RULES, rule
 from grounding.attention.methods import METHODS
 from proposals.errors import InputError
@@ -49,6 +52,23 @@ def test_the_default_is_one_of_the_two(tagger, photo):
     tag = tagger.vocabulary.index("woman")
     maps = [TopDown(tagger, engine=engine).look(photo).attend([tag] * 3) for engine in (None, "sparse", "dense")]
     assert torch.equal(maps[0], maps[1]) or torch.equal(maps[0], maps[2])
+
+
+def test_what_a_pass_works_in_is_freed_at_its_end(monkeypatch):
+    blocks, grow = [], Arena._grow
+
+    def noting(arena, small, size):
+        block = grow(arena, small, size)
+        blocks.append(weakref.ref(block))
+        return block
+
+    monkeypatch.setattr(Arena, "_grow", noting)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    scene = TopDown(net, "1", "4", engine="sparse").look(torch.rand(1, 3, 8, 8))
+    scene.attend([0, 1])
+    assert blocks
+    assert not [block for block in blocks if block() is not None]
 
 
 def test_derivatives_are_those_of_autograd():

@@ -121,7 +121,7 @@ class Passes:
     """
 
     def __init__(self, crossing: float = CROSSING):
-        self._crossing, self._arenas = crossing, Arenas()
+        self._crossing = crossing
 
     def __call__(
         self, work: Callable[[TopDownPass, Tensor], Result], jobs: Sequence[tuple[ForwardPass, Tensor]], lanes: int = 1
@@ -136,10 +136,11 @@ class Passes:
             lanes: the number of signals that a word takes.
         """
         forward, signals = jobs[0]
+        arenas = Arenas()  # not kept: between two photos they would be most of what a process holds
         sparse = lanes * len(signals) >= self._crossing * forward.density**2
 
         def one(job: tuple[ForwardPass, Tensor], threads: int) -> Result:
-            with self._arenas.borrow() as arena:
+            with arenas.borrow() as arena:
                 run = Run(arena, sparse, threads)
                 try:
                     return work(TopDownPass(job[0], run), job[1])

@@ -164,7 +164,7 @@ def max_pool(
     value, where = F.max_pool2d(x.value, *geometry, return_indices=True)
     excitation = None if x.excitation is None else _at(x.excitation, where)
     pooled = Neurons(value, excitation, x.rectified)
-    down = rules.engine.max_pool(x, pooled, where, geometry)
+    down = rules.engine.max_pool(x, pooled, where.int(), geometry)  # a plane has fewer than 2^31 positions
     return pooled, lambda g: [down(g)]
 
 

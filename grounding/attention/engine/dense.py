@@ -68,14 +68,14 @@ class DenseEngine:
         Args:
             inputs: the neurons of the pool's input.
             pooled: the neurons of its output.
-            where: ``(N, C, h, w)`` int64, for each output the position of its winner.
+            where: ``(N, C, h, w)`` int32, for each output the position of its winner.
             geometry: kernel size, stride, padding, dilation, ceil mode.
         """
         sizes, shape = [[n, n] if isinstance(n, int) else list(n) for n in geometry[:4]], inputs.value.shape[1:]
 
         def down(g: Tensor) -> Tensor:
             blank = g.new_empty(1).expand(len(g), *shape)
-            repeated = where.repeat_interleave(len(g) // len(where), 0)
+            repeated = where.long().repeat_interleave(len(g) // len(where), 0)
             below: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(g, blank, *sizes, geometry[4], repeated)
             return below
 

@@ -117,22 +117,27 @@ class Gate:
     """
 
     def __init__(self, numerator: Tensor, denominator: Tensor | None, winners: Callable[[], Winners | None]):
-        self._numerator, self._denominator, self._winners = numerator, denominator, winners
+        self._parts = numerator, denominator
+        self._winners = winners
         self._rows: dict[Winners, np.ndarray] = {}
 
-    @cached_property
     def _dense(self) -> Tensor:
-        return self._numerator if self._denominator is None else ratio(self._numerator, self._denominator)
+        """The factor; once it is computed, it is kept instead of numerator and denominator."""
+        numerator, denominator = self._parts
+        if denominator is not None:
+            numerator = ratio(numerator, denominator)
+            self._parts = numerator, None
+        return numerator
 
     def __call__(self, g: Signal) -> Signal:
         """The signal times the factor."""
         if isinstance(g, DenseSignal):
             winners = self._winners() if g.run.sparse else None
             if winners is None:
-                return replace(g, values=scale(g.values, self._dense))
+                return replace(g, values=scale(g.values, self._dense()))
             g = SparseSignal.of(g.values, winners, g.run)
         if g.winners not in self._rows:
-            self._rows[g.winners] = g.winners.pick(self._numerator, self._denominator)
+            self._rows[g.winners] = g.winners.pick(*self._parts)
         values = g.run.arena.empty(len(g.values), g.values)
         arrays = self._rows[g.winners], g.values.numpy(), values.numpy()
         g.run.share(lambda *share: kernels.scale(*share, *arrays), len(values), LIGHT)
@@ -214,7 +219,7 @@ class SparseEngine(DenseEngine):
             if below is None or above is None:
                 return None
             targets = np.empty(len(above), np.int32)
-            kernels.find_targets(*above.layout[1:3], by_position(where).numpy(), below.row, targets)
+            kernels.find_targets(*above.layout[1:3], by_position(where).numpy(), below.rows(), targets)
             return Routes.to(below, targets), above
 
         return _routed(Once(find), whole)

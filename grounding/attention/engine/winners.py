@@ -44,9 +44,8 @@ class Winners:
         _, positions, channels, _, _ = self.layout
         return torch.from_numpy(positions.astype(np.int64) * self.shape[0] + channels)
 
-    @cached_property
-    def row(self) -> np.ndarray:
-        """``(h * w, C)`` int32: the row of each neuron, -1 for a neuron that cannot win."""
+    def rows(self) -> np.ndarray:
+        """``(h * w, C)`` int32: the row of each neuron, -1 for a neuron that cannot win. It is not kept."""
         _, positions, channels, height, width = self.layout
         rows = np.full((height * width, self.shape[0]), -1, np.int32)
         kernels.number(positions, channels, rows)
@@ -56,7 +55,7 @@ class Winners:
         """The routes from other winners of the same layer to these."""
         if other not in self._routes:
             _, positions, channels, _, _ = other.layout
-            self._routes[other] = Routes.to(self, self.row[positions, channels])
+            self._routes[other] = Routes.to(self, self.rows()[positions, channels])
         return self._routes[other]
 
     def pick(self, values: Tensor, over: Tensor | None = None) -> np.ndarray:
@@ -119,5 +118,5 @@ class Routes:
         most = -(-size[0] // stride[0]) * -(-size[1] // stride[1])
         pointers, rows = np.empty(len(winners) + 1, np.int32), np.empty(len(winners) * most, np.int32)
         windows = above.layout[3:]
-        count = kernels.find_windows(positions, channels, width, size, stride, above.row, windows, pointers, rows)
+        count = kernels.find_windows(positions, channels, width, size, stride, above.rows(), windows, pointers, rows)
         return cls(pointers, rows[:count], winners, 1 / (size[0] * size[1]))
