@@ -68,10 +68,10 @@ def _check_call(node: _Value, config: Mapping[str, Any], chosen: Mapping[str, st
         given = _follow(_Value(f"{node.key}.{name}", value), config)
         if not accepts(_resolved(given, config), parameters[name].annotation):
             raise InputError(_refusal(given, parameters[name].annotation) + place(given.key, chosen))
-    removed = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
-    removed = [name for name in removed if name not in node.value and "_partial_" not in node.value]
-    if removed:
-        raise InputError(f"{node.key}.{removed[0]} was removed, but {target} needs it")
+    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    absent = [name for name in required if name not in node.value and "_partial_" not in node.value]
+    if absent:
+        raise InputError(f"{node.key}.{absent[0]} was removed, but {target} needs it")
 
 
 @cache
@@ -134,11 +134,11 @@ def _refusal(given: _Value, annotation: Any) -> str:
     if value == MISSING:
         return f"{key} is not set: add {key}={'TEXT' if expected.startswith('text') else 'VALUE'}"
     text = value if isinstance(value, str) else written(value)
-    told = f"{key}={text if len(text) <= SHOWN else text[: SHOWN - 3] + '...'} must be {expected}"
+    refusal = f"{key}={text if len(text) <= SHOWN else text[: SHOWN - 3] + '...'} must be {expected}"
     if "settings of its own" in expected:
-        return f"{told}: write {key}.NAME=VALUE"
+        return f"{refusal}: write {key}.NAME=VALUE"
     if "list" in expected and not isinstance(value, list | dict) and value is not None:
-        return f"{told}: write {shlex.quote(f'{key}=[{text}]')}"
+        return f"{refusal}: write {shlex.quote(f'{key}=[{text}]')}"
     if expected.startswith("text") and isinstance(value, int | float):
-        return f"{told}: write " + shlex.quote(f'{key}="{text}"')
-    return told
+        return f"{refusal}: write " + shlex.quote(f'{key}="{text}"')
+    return refusal
