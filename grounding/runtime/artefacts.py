@@ -57,6 +57,8 @@ def write_json(path: str | Path, value: object) -> None:
 def write_once(path: str | Path, value: object) -> None:
     """Writes a value as JSON, atomically, unless the file exists. Of several processes, only the first one writes.
 
+    On a file system without hard links, the last of the processes that write at the same moment wins.
+
     Args:
         path: where the file appears.
         value: anything that ``json`` can encode.
