@@ -82,7 +82,7 @@ class Phrase:
 
     @property
     def read_as(self) -> str:
-        """The words that are read as other tags, such as "elephant -> african elephant, indian elephant".
+        """The words that are read as other tags, such as "antelope -> hartebeest, impala, gazelle".
 
         Several words are separated by "; ". A word that is a tag itself is left out, also if it is read with its kinds:
         :attr:`readings` has them. The text is empty if each word is a tag.
