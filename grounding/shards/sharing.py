@@ -2,10 +2,12 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from grounding.runtime.artefacts import write_json
 from grounding.runtime.ranks import rank_of
@@ -64,7 +66,8 @@ def share_shards(
     Raises:
         InputError: the folder cannot be written.
     """
-    leases, start = LeaseFolder(folder / "leases", lease), time.time()
+    leases = LeaseFolder(folder / "leases", lease)
+    start = _file_time(leases.folder)
     left = leases.names()
     for shard in shards:
         if shard.name in left and done(shard.name) and (expired := leases.claim(shard.name)):
@@ -116,10 +119,19 @@ def _try(
     return True
 
 
+def _file_time(folder: Path) -> float:
+    """The time that a file has which is written to a folder now. Another machine's clock may differ from this one's."""
+    try:
+        with TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror or error})") from error
+
+
 def _failure(note: Path, start: float) -> str:
     """Why a shard failed since this process began; "" if it did not."""
     try:
-        if note.stat().st_mtime < start - 1:  # of an earlier run
+        if note.stat().st_mtime < start:  # of an earlier run
             return ""
         return str(json.loads(note.read_bytes())["reason"])
     except (OSError, ValueError, KeyError, TypeError):
