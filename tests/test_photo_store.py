@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from page_server import LIMITS
 
@@ -15,7 +16,7 @@ def test_activations_are_kept_for_the_last_photos_only():
     topdown = SimpleNamespace(look=lambda _, method: passes.append(method) or SimpleNamespace())
     tagger = SimpleNamespace(prepare=lambda *_: None)
     cache = SceneCache(SimpleNamespace(settings=SimpleNamespace(side=300), tagger=tagger, topdown=topdown), size=2)
-    first, second, third = (LazyScene(cache, None) for _ in range(3))
+    first, second, third = (LazyScene(cache, np.zeros((30, 40, 3), np.uint8)) for _ in range(3))
     assert cache.activations(first, "c-mwp") is cache.activations(first, "mwp")
     cache.activations(second, "cam")
     cache.activations(first, "c-mwp")
