@@ -2,7 +2,7 @@
 
 from importlib.resources import files
 
-SEXES = {  # in WordNet's definitions and in the words above
+SEXES = {  # words of WordNet's definitions and of the names of wider meanings -> tags
     **{"woman": ("woman",), "kinswoman": ("woman",), "wife": ("woman",), "man": ("man",), "kinsman": ("man",)},
     **{"girl": ("girl",), "boy": ("boy",), "female": ("woman", "girl"), "male": ("man", "boy")},
 }
