@@ -1,17 +1,21 @@
-"""Answers about many images, one image after another, in memory that does not grow with their number."""
+"""Answers about many images, in their order, in memory that does not grow with their number."""
 
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
+from functools import partial
 from itertools import islice
+from typing import NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from grounding.answers import Answers, Grounding
-from grounding.images import Photo, image_name, is_one_image
+from grounding.images import Photo, image_name, is_one_image, read_image
 from grounding.pictures.groundings import Groundings
 from grounding.runtime.ledger import Ledger, Skipped
+from grounding.runtime.workers import in_order, use_one_thread, worker_pool
 from grounding.text.phrases import Phrase
 from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
@@ -19,7 +23,26 @@ from proposals.errors import InputError
 log = logging.getLogger(__name__)
 
 NAMED = 10  # skipped images that the warning names
+AHEAD = 4  # images in the queue of each worker
 Phrases = Sequence[str] | Sequence[Sequence[str]]
+Ground = Callable[[Photo, Sequence[str]], list[Grounding]]
+
+
+class ImageQuestion(NamedTuple):
+    """The phrases that are asked about one image.
+
+    Attributes:
+        name: the path of the image, or its number.
+        image: see ``Grounder.look``; the error, if it was read already and cannot be used.
+        phrases: what to find.
+    """
+
+    name: str
+    image: "Photo | InputError"
+    phrases: Sequence[str]
+
+
+Work = Callable[[ImageQuestion], Groundings | str]
 
 
 class GroundingBatch(Iterator[Answers]):
@@ -34,6 +57,8 @@ class GroundingBatch(Iterator[Answers]):
         phrases: see ``Grounder.ground_batch``.
         progress: see ``Grounder.ground_batch``.
         keep_images: see ``Grounder.ground_batch``.
+        workers: see ``Grounder.ground_batch``.
+        proposer: makes the proposals, each worker with one thread.
 
     Attributes:
         ledger: counts the images that came in, were answered, or could not be used, so far.
@@ -45,15 +70,19 @@ class GroundingBatch(Iterator[Answers]):
 
     def __init__(
         self,
-        ground: Callable[[Photo, Sequence[str]], list[Grounding]],
+        ground: Ground,
         vocabulary: Vocabulary,
         images: Iterable[Photo],
         phrases: Phrases,
         progress: bool,
         keep_images: bool,
+        workers: int = 0,
+        proposer: object = None,
     ) -> None:
+        if not isinstance(workers, int) or workers < 0:
+            raise InputError(f"workers={workers} must be a whole number, 0 or more")
         self.ledger = Ledger("images", cure="give images that can be read")
-        self._ground, self._keep_images = ground, keep_images
+        self._work, self._proposer, self._workers = partial(_answer, ground, keep_images), proposer, workers
         self._phrases, self._common = phrases, _common(phrases, vocabulary)
         if is_one_image(images):
             name = image_name(images)
@@ -63,28 +92,31 @@ class GroundingBatch(Iterator[Answers]):
         if not self._common and total not in (None, len(phrases)):
             raise InputError(self._mismatch(f"{total} images"))
         # disable=None: tqdm is silent if the output is not a terminal
-        self._answers = self._run(tqdm(images, total=total, unit="photo", disable=None if progress else True))
+        self._bar = partial(tqdm, total=total, unit="photo", disable=None if progress else True)
+        self._answers = self._run(images)
 
     def __next__(self) -> Answers:
         return next(self._answers)
 
     def _run(self, images: Iterable[Photo]) -> Iterator[Answers]:
-        for number, image in enumerate(images):
-            name = image_name(image) if isinstance(image, str | os.PathLike) else f"image {number}"
-            phrases = self._phrases_of(number)
-            self.ledger.came_in(name)
-            try:
-                groundings = self._ground(image, phrases)
-            except InputError as error:
-                self.ledger.skip(name, "unusable", str(error))
-                continue
-            self.ledger.keep()
-            if not self._keep_images:
-                groundings = Groundings(replace(answer, image=None) for answer in groundings)
-            yield Answers(name, groundings[0].size, groundings)
+        begin = (_begin, self._work, self._proposer) if self._workers else ()
+        with worker_pool(self._workers, *begin) as pool:
+            work = _work_of_process if self._workers else self._work
+            for question, result in self._bar(in_order(pool, work, self._questions(images), self._workers * AHEAD)):
+                self.ledger.came_in(question.name)
+                if isinstance(result, str):
+                    self.ledger.skip(question.name, "unusable", result)
+                    continue
+                self.ledger.keep()
+                yield Answers(question.name, result[0].size, result)
         self.ledger.check()
         if self.ledger.reasons:
             log.warning("%s: %s", self.ledger.line(), self.reasons)
+
+    def _questions(self, images: Iterable[Photo]) -> Iterator[ImageQuestion]:
+        for number, image in enumerate(images):
+            name = image_name(image) if isinstance(image, str | os.PathLike) else f"image {number}"
+            yield ImageQuestion(name, _sendable(image) if self._workers else image, self._phrases_of(number))
 
     def _phrases_of(self, number: int) -> Sequence[str]:
         if self._common:
@@ -122,3 +154,38 @@ def _common(phrases: Phrases, vocabulary: Vocabulary) -> list[str]:
     if common and len(common) < len(phrases):
         raise InputError("phrases and lists of phrases are mixed: give one list for all, or one for each image")
     return [Phrase.parse(text, vocabulary).text for text in common]
+
+
+def _sendable(image: Photo) -> "Photo | InputError":
+    """An image that can be sent to a worker: an open file, a PIL image and a tensor are read here."""
+    if isinstance(image, str | os.PathLike | bytes | np.ndarray):
+        return image
+    try:
+        return read_image(image, None)
+    except InputError as error:
+        return error
+
+
+def _answer(ground: Ground, keep_images: bool, question: ImageQuestion) -> Groundings | str:
+    """Answers about one image, or returns the reason why it cannot be used."""
+    try:
+        if isinstance(question.image, InputError):
+            raise question.image
+        answers = ground(question.image, question.phrases)
+    except InputError as error:
+        return str(error)
+    return Groundings(answers if keep_images else (replace(answer, image=None) for answer in answers))
+
+
+_work: Work  # of a worker process
+
+
+def _begin(work: Work, proposer: object) -> None:
+    """Runs at the start of a worker, so that the weights are not sent with each image."""
+    global _work
+    _work = work
+    use_one_thread(proposer)
+
+
+def _work_of_process(question: ImageQuestion) -> Groundings | str:
+    return _work(question)

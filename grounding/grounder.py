@@ -112,9 +112,14 @@ class Grounder:
         return self.look(image).ground(phrases, gamma, prior, nms, vote=vote, presence=presence, rivalry=rivalry)
 
     def ground_batch(
-        self, images: Iterable[Photo], phrases: Phrases, progress: bool = True, keep_images: bool = False
+        self,
+        images: Iterable[Photo],
+        phrases: Phrases,
+        progress: bool = True,
+        keep_images: bool = False,
+        workers: int = 0,
     ) -> GroundingBatch:
-        """Answers phrases about many images, one image after another, with only one image in memory.
+        """Answers phrases about many images, in their order. Only a few images are in memory at a time.
 
         An image that cannot be used is skipped. After the last image a warning names the skipped ones. The iterator's
         attribute ``skipped`` lists them.
@@ -125,6 +130,8 @@ class Grounder:
             progress: whether to show a progress bar in a terminal.
             keep_images: whether the answers contain their image, so that a notebook can show them. This takes the
                 memory of all images whose answers are kept.
+            workers: the number of processes that answer, each with one thread and about 1.3 GB; 0 to answer in this
+                process. A script that uses them needs ``if __name__ == "__main__":``.
 
         Returns:
             An iterator over :class:`grounding.answers.Answers`. Each has the path of its image, or "image 0", "image 1"
@@ -134,7 +141,9 @@ class Grounder:
             InputError: there is no phrase, a phrase is empty, or the number of lists of phrases differs from the number
                 of images.
         """
-        return GroundingBatch(self.ground, self.tagger.vocabulary, images, phrases, progress, keep_images)
+        return GroundingBatch(
+            self.ground, self.tagger.vocabulary, images, phrases, progress, keep_images, workers, self.proposer
+        )
 
     def look(self, image: Photo, name: str | None = None) -> GroundingScene:
         """Runs the forward pass and computes the proposals of an image.

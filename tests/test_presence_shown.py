@@ -196,7 +196,9 @@ class Answering:
     def ground(self, image: object, phrases: list[str]) -> list[Grounding]:
         return [replace(one, image=PHOTO) for one in one_of_each() if one.phrase.text in phrases]
 
-    def ground_batch(self, images: list[str], phrases: list[str], keep_images: bool = False) -> GroundingBatch:
+    def ground_batch(
+        self, images: list[str], phrases: list[str], keep_images: bool = False, workers: int = 0
+    ) -> GroundingBatch:
         return GroundingBatch(self.ground, Vocabulary(["cat", "dog", "cup"]), images, phrases, False, keep_images)
 
 

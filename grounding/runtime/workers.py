@@ -1,19 +1,25 @@
 """Worker processes: they share work among the cores of a machine, with one thread each."""
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any, TypeVar
 
 from proposals.errors import InputError
 
 THREADS = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"}
+CGROUP_MEMORY = (  # limit and usage of a container, in versions 2 and 1 of the control groups
+    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
+    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -37,6 +43,8 @@ def worker_pool(
             begin(*arguments)
         yield None
         return
+    if "torch" in sys.modules:  # one descriptor for each tensor, the default, fails if two tensors share their memory
+        sys.modules["torch"].multiprocessing.set_sharing_strategy("file_system")
     # "spawn", because a process that is forked from a process with threads may hang
     pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (begin, arguments))
     before = {name: os.environ.get(name) for name in THREADS}
@@ -49,6 +57,41 @@ def worker_pool(
         for name, value in before.items():
             os.environ.pop(name, None)
             os.environ.update({name: value} if value is not None else {})
+
+
+def use_one_thread(proposer: object) -> None:
+    """Makes a worker use one thread, for the network and for the proposals. Each core has its own worker.
+
+    Args:
+        proposer: see ``proposals.Proposer``; its attribute ``threads``, if it has one, becomes 1.
+    """
+    import torch  # the workers that only compute proposals do not need it
+
+    torch.set_num_threads(1)
+    part: Any
+    for part in (proposer, getattr(proposer, "segments", None)):
+        if hasattr(part, "threads"):
+            part.threads = 1
+
+
+def free_memory(root: Path = Path("/")) -> int | None:
+    """The memory that new processes can take without swapping.
+
+    Args:
+        root: the root of the file system.
+
+    Returns:
+        Bytes: what Linux counts as available, no more than what the limit of the container leaves; None on other
+        systems.
+    """
+    found = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        found.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")))
+    for limit, usage in CGROUP_MEMORY:
+        with suppress(OSError, ValueError):  # no such file, or the limit is "max"
+            found.append(int((root / limit).read_text()) - int((root / usage).read_text()))
+    return max(min(found), 0) if found else None
 
 
 def in_order(

@@ -12,6 +12,8 @@ from grounding.exports import FORMATS, Format, write_map
 from grounding.grounder import Grounder
 from grounding.photos import MAX_BYTES, UNREAD_FORMAT, PhotoList, find_photos
 from grounding.runtime.ledger import SKIPPED, Ledger
+from grounding.runtime.ranks import cores
+from grounding.runtime.workers import free_memory
 from grounding.shards.addresses import find_shards
 from grounding.steps.ground_shards import ShardOptions, ground_shards
 from grounding.steps.pictures import PictureWriter, check_pictures, file_name
@@ -19,6 +21,8 @@ from grounding.text.phrases import read_phrases
 from proposals.errors import InputError, SkippedError
 
 STDIN = "-"
+PHOTOS_PER_WORKER = 8  # a worker starts in the time of about four photos
+WORKER_BYTES = 1_400_000_000  # of a worker that grounds photos of 640 x 480 pixels
 
 
 def ground(
@@ -30,6 +34,7 @@ def ground(
     boxes: int | None = None,
     pictures: str | None = "png",
     maps: bool = False,
+    workers: int | None = None,
     shards: ShardOptions | None = None,
 ) -> None:
     """Grounds phrases in images, and writes one file with all answers and an overlay of each groundable one.
@@ -50,6 +55,8 @@ def ground(
         pictures: the format of the overlays, "png" or "svg"; "one" for one picture of all phrases of a photo, and
             contact sheets of many photos; None for no pictures.
         maps: whether to write each heat map as ``.npy``.
+        workers: the number of processes that answer about many images; 0 for this process; None for one per core, if
+            there are ``PHOTOS_PER_WORKER`` images and ``WORKER_BYTES`` of free memory for each, and no GPU is used.
         shards: how to work on tar files.
 
     Raises:
@@ -72,8 +79,10 @@ def ground(
     )
     if shape.check and source.many:
         shape.check(map(source.name, source.paths))
-    batch = grounder.ground_batch(source.paths, texts, keep_images=pictures is not None) if source.many else None
-    ledger = source.left_out
+    ledger, batch = source.left_out, None
+    if source.many:
+        count = _workers(grounder, len(source.paths)) if workers is None else workers
+        batch = grounder.ground_batch(source.paths, texts, keep_images=pictures is not None, workers=count)
     answers = (
         _answer_one(grounder, source.paths[0], texts) if batch is None else _answer_many(batch, ledger, Path(output))
     )
@@ -94,6 +103,14 @@ def _check(form: str, boxes: int | None, pictures: str | None) -> None:
     check_pictures(pictures)
     if boxes is not None and (not isinstance(boxes, int) or boxes < 1):
         raise InputError(f"boxes={boxes} must be a whole number, 1 or more: it is the number of boxes of a phrase")
+
+
+def _workers(grounder: Grounder, images: int) -> int:
+    """The number of processes that pay: each needs some seconds to start, and memory."""
+    count, memory = min(cores(), images // PHOTOS_PER_WORKER), free_memory()
+    if memory is not None:
+        count = min(count, memory // WORKER_BYTES)
+    return count if count > 1 and next(grounder.tagger.parameters()).device.type == "cpu" else 0
 
 
 def _answer_one(grounder: Grounder, path: str, phrases: Sequence[str]) -> Iterator[Answers]:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from grounding.answers import Answers, Grounding
 from grounding.exports import BOXES, image_record
@@ -28,7 +27,7 @@ from grounding.runtime.artefacts import atomic_path, write_json_lines
 from grounding.runtime.ledger import SKIPPED, Skipped
 from grounding.runtime.ranks import cores, rank_of
 from grounding.runtime.version import VERSION
-from grounding.runtime.workers import in_order, worker_pool
+from grounding.runtime.workers import in_order, use_one_thread, worker_pool
 from grounding.scene import GroundingScene
 from grounding.shards.addresses import InputShard
 from grounding.shards.fetching import FetchOptions, ShardCache
@@ -186,8 +185,6 @@ def _share(
     question = ShardQuestion(grounder, tuple(phrases), options.field, options.tags, boxes or BOXES, maps)
     folder = OutputFolder(output, "groundings", suffix, _identity(question))
     workers = cores() if options.workers is None else options.workers
-    if workers:  # workers share the weights; a descriptor for each tensor fails if two tensors share their memory
-        torch.multiprocessing.set_sharing_strategy("file_system")
     with ONE_RUN, worker_pool(workers, _begin, question) as pool:
 
         def work(shard: InputShard, check: Callable[[], None]) -> None:
@@ -316,11 +313,7 @@ def _begin(question: ShardQuestion) -> None:
     """Runs at the start of a worker."""
     global _question
     _question = question
-    torch.set_num_threads(1)  # each core has its own worker; so the answers do not depend on their number
-    part: Any
-    for part in (question.grounder.proposer, getattr(question.grounder.proposer, "segments", None)):
-        if hasattr(part, "threads"):
-            part.threads = 1
+    use_one_thread(question.grounder.proposer)  # so the answers do not depend on the number of workers
 
 
 def _answer(photo: ShardPhoto | Skipped) -> PhotoResult:
