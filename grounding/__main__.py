@@ -51,6 +51,11 @@ class AfterSweep:
 
     def on_multirun_start(self, config: Any, **_: object) -> None:
         """Called by Hydra."""
+        from hydra.core.hydra_config import HydraConfig
+
+        HydraConfig.instance().set_config(
+            config
+        )  # Hydra itself does so for the jobs; the default of name= needs it here
         sweep_jobs.begin(config.hydra.sweep.dir, self.join)
 
     def _ignore(self, **_: object) -> None:

@@ -46,9 +46,10 @@ def test_phrases_are_extracted_from_captions(tmp_path):
 
 @pytest.mark.slow
 def test_a_sweep_runs_every_job(tmp_path, coffee):
-    done = grounding(tmp_path, "-m", f"image={coffee}", "phrases=[a cup]", "attention=mwp,c-mwp", "gamma=0.25,0.75")
+    arguments = [f"image={coffee}", "phrases=[a cup]", "attention=mwp,c-mwp", "gamma=0.25,0.75", "name=mine"]
+    done = grounding(tmp_path, "-m", *arguments)
     assert done.returncode == 0, done.stderr
-    records = sorted((tmp_path / "runs" / "ground-sweep").glob("*/groundings.json"))
+    records = sorted((tmp_path / "runs" / "mine-sweep").glob("*/groundings.json"))
     assert [record.parent.name for record in records] == ["0", "1", "2", "3"]
     assert len({record.read_text() for record in records}) == 4
 
