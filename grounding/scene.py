@@ -14,7 +14,7 @@ from scipy import sparse
 from torch import Tensor
 
 from grounding.answers import Grounding, likely_point
-from grounding.attention.atlas import Atlas, check_box
+from grounding.attention.atlas import check_box, concentration
 from grounding.attention.methods import METHODS
 from grounding.attention.topdown import TopDown
 from grounding.maps import MapSource, blur, resize_mass
@@ -28,6 +28,7 @@ from proposals import Proposals
 from proposals.errors import InputError
 
 FOCUS_GAMMA = 0.8  # the exponent of the area for the focus, as a share of gamma; chosen with the default settings
+LIKELY = 128  # tags that may name a box
 CACHED_PHRASES = 256  # phrases of a scene whose masses are kept; the masses of a phrase take 4 KB for 500 proposals
 
 Map = NDArray[np.float64]
@@ -126,7 +127,8 @@ class GroundingScene:
         self._source, self._tagger, self._topdown, self._settings = source, tagger, topdown, settings
         self._maps: dict[tuple[str, Word], Map] = {}  # by method and word
         self._probabilities: NDArray[np.float64] | None = None
-        self._atlas, self._atlas_lock = cast(Atlas | None, None), threading.Lock()
+        self._likely: tuple[list[int], Tensor] | None = None  # tags and their maps, for the words of a box
+        self._likely_lock = threading.Lock()  # one lock a scene; cached_property of Python 3.11 has one for all scenes
         maps = self._maps  # not self: a scene that its own cache refers to stays until the garbage collector runs
         self._masses = lru_cache(CACHED_PHRASES)(
             lambda method, words: proposals.integrate(_average(maps, method, words)[None])
@@ -305,9 +307,10 @@ class GroundingScene:
         return phrase_presence([word_presence(weights, probabilities) for weights, probabilities in words])
 
     def words(self, box: Sequence[float], count: int = 10) -> list[tuple[str, float]]:
-        """Finds the tags of the vocabulary whose attention is most concentrated in a box.
+        """Finds the tags that name best what is in a box.
 
-        The first call runs another forward pass at 224 x 224 pixels, see ``grounding.attention.atlas``.
+        A tag is scored by its probability times the share of its c-MWP map that lies in the box. Only the ``LIKELY``
+        tags with the highest logits are considered. The first call runs another forward pass, at 224 x 224 pixels.
 
         Args:
             box: (x1, y1, x2, y2), half-open, in pixels of the image.
@@ -319,15 +322,20 @@ class GroundingScene:
         Raises:
             InputError: the box is empty or reaches beyond the image.
         """
-        vocabulary = self._tagger.vocabulary
-        check_box(box, self.image.shape[:2])  # before the atlas, which takes seconds
-        # one lock a scene; cached_property of Python 3.11 has one for all scenes
-        with self._atlas_lock, torch.inference_mode(False):
-            if self._atlas is None:
-                scene = self._topdown.look(self._tagger.prepare(self.image, [224, 224]))
-                self._atlas = scene.atlas(size=self.image.shape[:2])
-            found = self._atlas.words(box, count)
-        return [(vocabulary[tag], share) for tag, share in found]
+        check_box(box, self.image.shape[:2])  # before the maps, which take time
+        with self._likely_lock, torch.inference_mode(False):
+            if self._likely is None:
+                self._likely = self._maps_of_likely_tags()
+        tags, maps = self._likely
+        shares = concentration(maps, box, self.image.shape[:2]).cpu().double().numpy()
+        order = np.argsort(-shares * self.probabilities[tags], kind="stable")[:count]
+        return [(self._tagger.vocabulary[tags[place]], float(shares[place])) for place in order]
+
+    def _maps_of_likely_tags(self) -> tuple[list[int], Tensor]:
+        """The indices and the maps of the tags with the highest logits, for the whole photo squeezed to a square."""
+        scene = self._topdown.look(self._tagger.prepare(self.image, [224, 224]), "c-mwp")
+        tags = scene.score_maps[0].flatten(1).mean(1).argsort(descending=True)[:LIKELY].tolist()
+        return tags, scene.attend(tags, "c-mwp")[0]
 
     @cached_property
     def _overlaps(self) -> sparse.csr_array:

@@ -7,6 +7,7 @@ from torch import nn
 
 from grounding import Grounder, TopDown
 from grounding.images import read_image
+from grounding.scene import LIKELY
 from grounding.tagger.tagger import TagClassifier
 from proposals.errors import InputError
 
@@ -66,12 +67,19 @@ def test_the_words_of_a_box_are_the_most_concentrated(atlas):
     assert words[0][1] == pytest.approx(float(concentration.max()))
 
 
-def test_a_photos_box_is_answered_in_words(astronaut):
-    scene = Grounder.load(side=224).look(astronaut)
-    words = scene.words((100, 210, 400, 512), 8)
-    assert {"man", "wearing"} & {word for word, _ in words}
-    assert all(0 <= share <= 1 for _, share in words)
+def test_the_words_of_a_box_are_probable_tags_whose_mass_lies_in_it(astronaut):
+    scene, box = Grounder.load(side=224).look(astronaut), (100, 210, 400, 512)
+    words = scene.words(box, 8)
+    assert {"man", "suit"} & {word for word, _ in words}
     assert [word for word, _ in words] != [word for word, _ in scene.words((300, 20, 420, 200), 8)]
+
+    small = scene._topdown.look(scene._tagger.prepare(scene.image, [224, 224]))  # the definition, with all tags
+    atlas = small.atlas(size=scene.image.shape[:2])
+    likely = set(atlas.scores.argsort(descending=True)[:LIKELY].tolist())
+    shares = atlas.concentration(box).double().numpy()
+    order = [tag for tag in np.argsort(-shares * scene.probabilities) if tag in likely][:8]
+    assert [word for word, _ in words] == [scene._tagger.vocabulary[tag] for tag in order]
+    assert [share for _, share in words] == pytest.approx(shares[order], rel=1e-4)
 
 
 @pytest.mark.parametrize("box", [(5, 5, 5, 9), (-1, 0, 5, 5), (0, 0, 225, 5), (9, 0, 3, 5), (0, 0, np.nan, 5)])
@@ -80,9 +88,9 @@ def test_a_box_outside_of_the_image_is_refused(atlas, box):
         atlas.concentration(box)
 
 
-def test_a_wrong_box_of_a_photo_is_refused_before_the_atlas_is_computed(grounder, astronaut, monkeypatch):
+def test_a_wrong_box_of_a_photo_is_refused_before_maps_are_computed(grounder, astronaut, monkeypatch):
     scene = grounder.look(astronaut)
-    monkeypatch.setattr(scene._topdown, "look", lambda *_: pytest.fail("computed the atlas"))
+    monkeypatch.setattr(scene._topdown, "look", lambda *_: pytest.fail("computed maps"))
     for box in [(0, 0, 513, 5), (9, 9, 9, 20), (0, 0, np.nan, 5)]:
         with pytest.raises(InputError, match="is empty or leaves the image of"):
             scene.words(box)

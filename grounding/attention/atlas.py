@@ -106,9 +106,8 @@ class Atlas:
         Raises:
             InputError: a box that is empty or outside of the image.
         """
-        inside = self._coverage(box).flatten()
-        parts = [ratio(m.flatten(1) @ inside, m.sum((1, 2))) for _, m in self]
-        return torch.cat(parts)
+        check_box(box, self._size)
+        return torch.cat([concentration(maps, box, self._size) for _, maps in self])
 
     def words(self, box: Sequence[float], count: int = 10, likely: float = 0.25) -> list[tuple[int, float]]:
         """The tags whose mass is most concentrated in a box.
@@ -128,14 +127,24 @@ class Atlas:
         order = (concentration * self.scores.sigmoid() ** likely).argsort(descending=True, stable=True)[:count]
         return [(int(tag), float(concentration[tag])) for tag in order]
 
-    def _coverage(self, box: Sequence[float]) -> Tensor:
-        """The share of each cell that lies in the box: ``(h, w)``."""
-        check_box(box, self._size)
-        sides = []
-        for low, high, length, cells in zip(box[:2], box[2:], self._size[::-1], self.basis.shape[:0:-1], strict=True):
-            edges = torch.arange(cells + 1).to(self.basis) * length / cells
-            sides.append((edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)).clamp(min=0) * cells / length)
-        return sides[1][:, None] * sides[0]
+
+def concentration(maps: Tensor, box: Sequence[float], size: Sequence[int]) -> Tensor:
+    """The share of each map's mass that lies in a box.
+
+    Args:
+        maps: ``(T, h, w)``, of one image.
+        box: (x1, y1, x2, y2), half-open, in pixels of the image.
+        size: (height, width) of the image in pixels.
+
+    Returns:
+        ``(T,)`` in 0..1, 0 for a map without mass. A cell that the box cuts counts in part.
+    """
+    sides = []
+    for low, high, length, cells in zip(box[:2], box[2:], size[::-1], maps.shape[:0:-1], strict=True):
+        edges = torch.arange(cells + 1).to(maps) * length / cells
+        sides.append((edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)).clamp(min=0) * cells / length)
+    covered = (sides[1][:, None] * sides[0]).flatten()
+    return ratio(maps.flatten(1) @ covered, maps.sum((1, 2)))
 
 
 def check_box(box: Sequence[float], size: Sequence[int]) -> None:
