@@ -325,17 +325,13 @@ class GroundingScene:
         check_box(box, self.image.shape[:2])  # before the maps, which take time
         with self._likely_lock, torch.inference_mode(False):
             if self._likely is None:
-                self._likely = self._maps_of_likely_tags()
+                scene = self._topdown.look(self._tagger.prepare(self.image, [224, 224]), "c-mwp")
+                tags = scene.score_maps[0].flatten(1).mean(1).argsort(descending=True)[:LIKELY].tolist()
+                self._likely = tags, scene.attend(tags, "c-mwp")[0]
         tags, maps = self._likely
         shares = concentration(maps, box, self.image.shape[:2]).cpu().double().numpy()
         order = np.argsort(-shares * self.probabilities[tags], kind="stable")[:count]
         return [(self._tagger.vocabulary[tags[place]], float(shares[place])) for place in order]
-
-    def _maps_of_likely_tags(self) -> tuple[list[int], Tensor]:
-        """The indices and the maps of the tags with the highest logits, for the whole photo squeezed to a square."""
-        scene = self._topdown.look(self._tagger.prepare(self.image, [224, 224]), "c-mwp")
-        tags = scene.score_maps[0].flatten(1).mean(1).argsort(descending=True)[:LIKELY].tolist()
-        return tags, scene.attend(tags, "c-mwp")[0]
 
     @cached_property
     def _overlaps(self) -> sparse.csr_array:
