@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -205,7 +205,7 @@ class Coco:
     def _object(self, thing: dict, size: tuple[int, int]) -> CocoObject:
         where = f"{self.path}, annotation {thing.get('id')}"
         number, crowd, box = thing.get("category_id"), thing.get("iscrowd"), thing.get("bbox")
-        if number not in self._names:
+        if not isinstance(number, Hashable) or number not in self._names:
             raise InputError(f'{where}: category_id {number} is not listed under "categories"')
         if crowd not in (None, 0, 1):
             raise InputError(f"{where}: iscrowd must be 0 or 1, but is {crowd!r}")

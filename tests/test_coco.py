@@ -127,6 +127,7 @@ def test_any_text_is_run_lengths_or_an_error(text):
         ({"bbox": [-5, 2, 3, 2]}, "annotation 1: the box .* lies outside the 8x5 image"),
         ({"bbox": [1, -3, 3, 2]}, "annotation 1: the box .* lies outside the 8x5 image"),
         ({"category_id": 8}, 'category_id 8 is not listed under "categories"'),
+        ({"category_id": []}, 'category_id \\[\\] is not listed under "categories"'),
         ({"iscrowd": "no"}, "iscrowd must be 0 or 1, but is 'no'"),
     ],
 )

@@ -76,3 +76,22 @@ def test_messages(tmp_path, monkeypatch, source, message):
     (tmp_path / "latin.txt").write_bytes(b"\xe4.tar\n")
     with pytest.raises(InputError, match=message):
         find_shards(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "s3://b/{0..3}-{.tar",
+            r"cannot be read \(Unbalanced braces.*write braces as in \{00000",
+        ),
+        ("s3://b/{0..3..0}.tar", "cannot be read .*write braces as in"),
+        ("s3://b/{0..999999999999}.tar", "names more than 1,000,000 tars: write a shorter range"),
+        (f"s3://b/{{0..{'9' * 5000}}}.tar", "names more than 1,000,000 tars"),
+        ("s3://b/{0..99999}-{0..99}.tar", "names more than 1,000,000 tars"),
+    ],
+)
+def test_braces_that_name_no_tars_or_too_many(source, message):
+    with pytest.raises(InputError, match=message) as error:
+        find_shards(source)
+    assert len(str(error.value)) < 700

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -21,6 +22,9 @@ TAR = ".tar"
 LISTS = (".txt", ".csv", ".tsv", ".jsonl")
 COLUMNS = ("path", "url", "shard", "tar")  # of a table; the first that it has is used
 BRACES = re.compile(r"\{[^{}]*(,|\.\.)[^{}]*\}")
+RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)[^{}]*\}")
+MAX_DIGITS = 18  # of a number in braces
+MAX_TARS = 1_000_000  # of one text with braces
 
 
 class InputShard(NamedTuple):
@@ -97,7 +101,23 @@ def _braces(source: str) -> Iterable[str]:
         from braceexpand import braceexpand  # comes with webdataset
     except ImportError as error:
         raise InputError(MISSING) from error
-    return braceexpand(source)
+    too_many = InputError(f"{source[:200]} names more than {MAX_TARS:,} tars: write a shorter range")
+    if any(map(_is_long, RANGE.finditer(source))):
+        raise too_many
+    try:
+        expanded = list(islice(braceexpand(source), MAX_TARS + 1))
+    except (ValueError, RecursionError) as error:  # a brace is not closed, or a step is 0
+        cure = "write braces as in {00000..00127} or {a,b}"
+        raise InputError(f"{source[:200]} cannot be read ({str(error)[:200]}): {cure}") from error
+    if len(expanded) > MAX_TARS:
+        raise too_many
+    return expanded
+
+
+def _is_long(found: re.Match[str]) -> bool:
+    """Whether a range in braces has too many numbers: braceexpand makes a list of each range."""
+    first, last = found.groups()
+    return max(len(first), len(last)) > MAX_DIGITS or abs(int(last) - int(first)) >= MAX_TARS
 
 
 def _local(pattern: str) -> list[str]:

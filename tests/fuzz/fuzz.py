@@ -2,229 +2,193 @@
 
     make fuzz                    # 60 seconds a target
     make fuzz FUZZ_SECONDS=600
-    python tests/fuzz/fuzz.py --seconds 10 --targets voc,coco --seed 3
+    python tests/fuzz/fuzz.py --seconds 10 --targets voc,coco --seed 3 --json counts.json
 
-Prints the number of executions of each target, and of the refusals among them. Any other exception is printed with the
-bytes that caused it, and the exit status is 1.
+Prints for each target the number of executions, of the refusals among them, and of the lines of the project that they
+reached, beside the number of lines of the functions that they entered. Every tenth execution is traced; an input that
+reaches a new line is changed further. Any other exception, and an execution that takes more than ten seconds of the
+processor, is printed with the bytes that caused it, and the exit status is 1.
 """
 
 import argparse
-import io
 import json
+import os
 import random
+import resource
+import signal
 import sys
-import tarfile
 import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FrameType
 
-import numpy as np
-import scipy.io
 import torch
-from PIL import Image
-from safetensors.torch import save
 
-from eval.coco import Coco
-from eval.flickr30k import read_boxes
-from eval.phrase_list import phrase_label, read_phrase_list
-from eval.predictions import read_predictions
-from eval.voc import read_objects
-from grounding.images import read_image
-from grounding.tagger.tagger import FORMAT, TagClassifier
-from grounding.text.chunks import noun_phrases
-from grounding.text.markup import parse_sentence
-from grounding.text.vocabulary import Vocabulary
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from fuzz_lines import Lines
+from fuzz_targets import TARGETS, Target
+
 from proposals.errors import InputError
-from proposals.matfile import MatFile
-from training.table_readers import read_table
-from training.tar_reader import tar_samples
 
 PIECES = (b"0", b"-1", b"9" * 5000, b"1e999", b"NaN", b"null", b"true", b'""', b"[]", b"{}", b"\0", b"\xff", b"\n",
           b"<", b"&", b"]", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b"[" * 2000, "\u0661\u00b2".encode())  # fmt: skip
-BOX = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
-
-
-@dataclass(frozen=True)
-class Target:
-    """A reader.
-
-    Attributes:
-        seeds: valid inputs.
-        read: reads an input from a file of its own.
-        suffix: of the file.
-    """
-
-    seeds: tuple[bytes, ...]
-    read: Callable[[Path], object]
-    suffix: str
+TRACED = 10  # one of so many executions is traced
+KEPT, KEPT_BYTES = 200, 1 << 15  # inputs that reached new lines, and the size of each
+SLOW = 10  # seconds of the processor
+ADDED_MEMORY = 4 << 30  # bytes of addresses that an execution may add
+MEMORY = Path("/dev/shm")  # a file system in memory, many times faster than a disk
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
-    """A copy with one to four changes: bytes flipped, cut, repeated or replaced by awkward pieces."""
+    """A copy with one to four changes: bytes flipped, cut, repeated or replaced by awkward pieces; seldom truncated."""
     changed = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         start = rng.randrange(len(changed) + 1)
         end = min(len(changed), start + rng.choice((1, 2, 8, 40)))
-        kind = rng.randrange(5)
-        if kind == 0 and start < len(changed):
+        kind = rng.randrange(12)
+        if kind < 3 and start < len(changed):
             changed[start] ^= 1 << rng.randrange(8)
-        elif kind == 1:
+        elif kind < 5:
             del changed[start:end]
-        elif kind == 2:
+        elif kind < 8:
             changed[start:start] = changed[start:end] * rng.randint(1, 3)
-        elif kind == 3:
+        elif kind < 11:
             changed[start : end if rng.random() < 0.5 else start] = rng.choice(PIECES)
         else:
             del changed[start:]
     return bytes(changed)
 
 
-def _image(kind: str) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)).save(file, kind)
-    return file.getvalue()
-
-
-def _tar() -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as tar:
-        for name, data in (("1.jpg", _image("JPEG")), ("1.json", b'{"caption": "a cat"}'), ("2.txt", b"a dog")):
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return file.getvalue()
-
-
-def _mat() -> bytes:
-    cells = np.empty(2, object)
-    cells[:] = [np.array([[1.0, 2, 3, 4]]), np.array([[5.0, 6, 7, 8]])]
-    file = io.BytesIO()
-    scipy.io.savemat(file, {"boxes": cells, "scores": np.ones((3, 1))}, do_compression=True)
-    return file.getvalue()
-
-
-def _coco_bytes() -> bytes:
-    thing = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "area": 25, "iscrowd": 0,
-             "segmentation": [[1, 1, 6, 1, 6, 6, 1, 6]]}  # fmt: skip
-    crowd = thing | {"id": 2, "iscrowd": 1, "segmentation": {"size": [12, 16], "counts": [0, 20, 172]}}
-    photo = {"id": 1, "file_name": "1.jpg", "width": 16, "height": 12}
-    listed = {"images": [photo], "annotations": [thing, crowd], "categories": [{"id": 1, "name": "cat"}]}
-    return json.dumps(listed).encode()
-
-
-def _coco(path: Path) -> None:
-    data = Coco(path.parent, "split", path, path.parent)
-    for name in data.ids:
-        for thing in data.read(name).objects:
-            thing.check_mask()
-            thing.mask()
-
-
-def _matrices(path: Path) -> None:
-    file = MatFile(path.read_bytes(), "fuzz.mat", 1 << 20)
-    file.cells("boxes")
-    file.matrix("scores")
-
-
-def _text(path: Path) -> None:
-    text = path.read_bytes().decode("utf-8", "replace")
-    for phrase in noun_phrases(text):
-        phrase_label(phrase)
-    phrase_label(text)
-    parse_sentence(text)
-
-
-def _vocabulary(path: Path) -> None:
-    Vocabulary(tuple(path.read_bytes().decode("utf-8", "replace").split("\n")))
-
-
-def _tagger() -> bytes:
-    mean = {"mean": [0, 0, 0], "std": [1, 1, 1], "bgr": False}
-    notes = {
-        "format": FORMAT,
-        "architecture": "bvlc_googlenet",
-        "vocabulary": '["cat"]',
-        "preprocessing": json.dumps(mean),
-    }
-    return save({"classifier.weight": torch.zeros(1, 2, 1, 1)}, notes)
-
-
-VOC = (
-    f"<annotation><size><width>16</width><height>12</height></size><object><name>cat</name>{BOX}</object></annotation>"
-)
-PREDICTION = b'{"image": "1", "sentence": 0, "phrase": 1, "boxes": [[1, 1, 5, 5]], "scores": [0.5]}\n'
-SENTENCE = b"[/EN#1/people/other Two dogs] and [/EN#5/other a ghost] on 3 red cars in the sky .\n"
-TARGETS = {
-    "images": Target(tuple(map(_image, ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"))), read_image, ".jpg"),
-    "voc": Target((VOC.encode(),), read_objects, ".xml"),
-    "entities": Target((VOC.encode(),), read_boxes, ".xml"),
-    "coco": Target((_coco_bytes(),), _coco, ".json"),
-    "predictions": Target((PREDICTION * 2, PREDICTION), lambda path: list(read_predictions(path)), ".jsonl"),
-    "phrase-list": Target((b"1 1 1 1 two dogs\n2 1 1 0 a cat\n",), read_phrase_list, ".txt"),
-    "sentences": Target((SENTENCE,), _text, ".txt"),
-    "captions-csv": Target((b"path,caption\n1.jpg,a cat\n2.jpg,\"a, dog\"\n",), lambda p: list(read_table(p)), ".csv"),
-    "captions-jsonl": Target((b'{"path": "1.jpg", "caption": "a cat"}\n',), lambda p: list(read_table(p)), ".jsonl"),
-    "vocabulary": Target((b"cat\ndog\n",), _vocabulary, ".txt"),
-    "tagger": Target((_tagger(),), TagClassifier.load, ".safetensors"),
-    "tars": Target((_tar(),), lambda path: list(tar_samples(path)), ".tar"),
-    "mat": Target((_mat(),), _matrices, ".mat"),
-}  # fmt: skip
-
-
-def inputs(target: Target, seed: int) -> Iterator[bytes]:
-    """Endless changed inputs of a target, the same ones for the same seed."""
+def inputs(target: Target, seed: int, corpus: list[bytes] | None = None) -> Iterator[bytes]:
+    """Endless changed inputs of a target, the same ones for the same seed and corpus."""
     rng = random.Random(seed)
+    corpus = [] if corpus is None else corpus
     while True:
-        yield mutate(rng.choice(target.seeds), rng)
+        yield mutate(rng.choice(corpus if corpus and rng.random() < 0.5 else target.seeds), rng)
 
 
 def execute(target: Target, data: bytes, folder: Path) -> bool:
     """Reads one input. Returns whether it was refused with an InputError; any other exception is passed on."""
-    path = folder / f"fuzz{target.suffix}"
-    path.write_bytes(data)
+    if target.suffix:
+        path = folder / f"fuzz{target.suffix}"
+        path.unlink(missing_ok=True)  # a disk would wait for the old content to be written
+        path.write_bytes(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            target.read(path)
+            target.read(path if target.suffix else data)
     except InputError:
         return True
     return False
 
 
-def fuzz(name: str, seconds: float, seed: int) -> bool:
-    """Fuzzes one target for some seconds and prints the counts. Returns whether nothing crashed."""
-    end, done, refused, crashes = time.monotonic() + seconds, 0, 0, set()
-    with tempfile.TemporaryDirectory() as folder:
-        for data in inputs(TARGETS[name], seed):
-            if time.monotonic() > end:
+@dataclass
+class Counts:
+    """What was done with a target.
+
+    Attributes:
+        target: its name.
+        executions: inputs that were read or refused.
+        refused: inputs that were refused.
+        lines: lines of the project that were reached.
+        of_lines: lines of the functions that were entered.
+        crashes: each other exception, once for each place that raised it.
+    """
+
+    target: str
+    executions: int = 0
+    refused: int = 0
+    lines: int = 0
+    of_lines: int = 0
+    crashes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = f"{self.lines:6,} of {self.of_lines:6,} lines" if self.of_lines else ""
+        done = f"{self.target:16}{self.executions:10,} executions{self.refused:10,} refused"
+        return f"{done}{len(self.crashes):4} crashes{lines:>24}"
+
+
+def _too_slow(_signal: int, _frame: FrameType | None) -> None:
+    raise TimeoutError(f"more than {SLOW} seconds of the processor")
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Hides what libraries write about broken files, and limits the time of an execution."""
+    errors, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    before = signal.signal(signal.SIGVTALRM, _too_slow)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+        os.dup2(errors, 2)
+        os.close(errors)
+        os.close(nothing)
+
+
+def _limit_memory() -> None:
+    """Lets an execution that takes too much memory fail with a MemoryError."""
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (now + ADDED_MEMORY, resource.RLIM_INFINITY))
+
+
+def fuzz(name: str, seconds: float, seed: int) -> Counts:
+    """Fuzzes one target for some seconds of the processor."""
+    target, counts, lines, corpus, crashes = TARGETS[name], Counts(name), Lines(), list[bytes](), set[object]()
+    memory = str(MEMORY) if os.access(MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory) as folder, _silent():
+        for data in target.seeds:  # loads what is loaded once
+            execute(target, data, Path(folder))
+        end = time.process_time() + seconds
+        for data in inputs(target, seed, corpus):
+            if time.process_time() > end:
                 break
-            done += 1
+            before, traced = len(lines), counts.executions % TRACED == 0
+            counts.executions += 1
+            signal.setitimer(signal.ITIMER_VIRTUAL, SLOW)
             try:
-                refused += execute(TARGETS[name], data, Path(folder))
+                with lines.traced() if traced else nullcontext():
+                    counts.refused += execute(target, data, Path(folder))
             except Exception as error:
                 last = traceback.extract_tb(error.__traceback__)[-1]
                 if (place := (type(error), last.filename, last.lineno)) not in crashes:
                     crashes.add(place)
-                    print(f"{name}: {type(error).__name__}: {str(error)[:200]} at {last.filename}:{last.lineno} of "
-                          f"{data[:300]!r}", flush=True)  # fmt: skip
-    print(f"{name:16}{done:10,} executions{refused:10,} refused{len(crashes):4} crashes", flush=True)
-    return not crashes
+                    counts.crashes.append(
+                        f"{type(error).__name__}: {str(error)[:200]} at {last.filename}:{last.lineno}"
+                    )
+                    print(f"{name}: {counts.crashes[-1]} of {data[:300]!r}", flush=True)
+            if traced and len(lines) > before and len(data) <= KEPT_BYTES:
+                corpus[:] = [*corpus[-KEPT + 1 :], data]
+    counts.lines, counts.of_lines = len(lines), lines.in_all()
+    print(counts, flush=True)
+    return counts
 
 
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60, help="seconds for each target")
+    parser.add_argument("--seconds", type=float, default=60, help="seconds of the processor for each target")
     parser.add_argument("--targets", default=",".join(TARGETS), help="names, joined by commas")
     parser.add_argument("--seed", type=int, default=0, help="of the changes")
+    parser.add_argument("--json", type=Path, help="a file for the counts")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    whole = [fuzz(name, chosen.seconds, chosen.seed) for name in chosen.targets.split(",")]
-    return 0 if all(whole) else 1
+    _limit_memory()
+    counts = [fuzz(name, chosen.seconds, chosen.seed) for name in chosen.targets.split(",")]
+    total = sum(count.executions for count in counts)
+    crashes = sum(len(count.crashes) for count in counts)
+    print(f"{'all':16}{total:10,} executions{sum(count.refused for count in counts):10,} refused{crashes:4} crashes")
+    if chosen.json:
+        whole = {"seconds": chosen.seconds, "seed": chosen.seed, "executions": total, "crashes": crashes}
+        chosen.json.write_text(json.dumps(whole | {"targets": [asdict(count) for count in counts]}, indent=1) + "\n")
+    return 1 if crashes else 0
 
 
 if __name__ == "__main__":
