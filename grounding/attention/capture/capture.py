@@ -140,10 +140,14 @@ def _hooks(path: str, recorder: Recorder, names: dict[str, Node]) -> tuple[Calla
     outer: list[str] = []
 
     def begins(*_: object) -> None:
+        if not recorder.here:
+            return
         outer.append(recorder.builder.module)
         recorder.builder.module = path
 
     def ends(module: nn.Module, inputs: object, output: object) -> None:
+        if not recorder.here:
+            return
         nodes = [recorder.node(value) for value in tree_leaves(output)]
         found = next((node for node in nodes if node is not None), None)
         if found is not None:
@@ -154,13 +158,15 @@ def _hooks(path: str, recorder: Recorder, names: dict[str, Node]) -> tuple[Calla
 
 
 def _leaf(path: str, module: nn.Module, recorder: Recorder) -> Callable[[Tensor], Tensor]:
-    forward = module.forward
+    forward: Callable[[Tensor], Tensor] = module.forward
 
     def run(x: Tensor) -> Tensor:
+        if not recorder.here:
+            return forward(x)
         node = recorder.node(x)
         recorder.suspended = True
         try:
-            result: Tensor = forward(x)
+            result = forward(x)
         finally:
             recorder.suspended = False
         if node is not None:

@@ -9,6 +9,7 @@ remembers how it was made: after the memory has changed, its node is computed fr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -78,12 +79,18 @@ class Recorder(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.builder = builder
         self.suspended = False
+        self._thread = get_ident()
         self._noted: list[Tensor] = []
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         # PyTorch's hook: with True, the default, it would import its compiler, which takes seconds
         return False
+
+    @property
+    def here(self) -> bool:
+        """Whether this is the thread that records. Others may run the same modules at the same time."""
+        return get_ident() == self._thread
 
     def begin(self, images: Tensor) -> None:
         """Makes a tensor the images."""
