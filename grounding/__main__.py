@@ -15,6 +15,7 @@ Exit codes:
 """
 
 import atexit
+import errno
 import gc
 import logging
 import os
@@ -33,6 +34,8 @@ from proposals.errors import InputError, SkippedError
 log = logging.getLogger(__name__)
 
 UNREADABLE = "cannot be read: put text with other characters than letters, digits and spaces into quotes:"
+# what the system answers if a disk is full, read-only or of someone else, or the reader of a pipe has ended: no bug
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EPIPE}
 NOT_INSTALLED = "Could not find 'hydra/launcher/submitit"  # how Hydra's message begins
 
 
@@ -110,6 +113,7 @@ def main() -> None:
         elif not _run_light(asked):
             _run_with_hydra(asked.hydra)
         code = sweep_jobs.end()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
@@ -120,6 +124,11 @@ def main() -> None:
             code = _report(error)
     if code is not None:
         sys.exit(code)
+
+
+def _close_output() -> None:
+    """Discards the output that cannot be written. The interpreter would try it again at its end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _run_light(asked: front_door.CommandLine) -> bool:
@@ -142,6 +151,7 @@ def _run_light(asked: front_door.CommandLine) -> bool:
 def _run_with_hydra(arguments: tuple[str, ...]) -> None:
     import hydra
 
+    logging.raiseExceptions = False  # a log file on a full disk: each message would print a traceback
     sys.argv[1:] = arguments
     hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(run)()
 
@@ -163,10 +173,14 @@ def _record_job(error: BaseException | None = None) -> None:
 def _message(error: BaseException) -> str | None:
     """Returns one line for the user; None for a bug.
 
-    Hydra wraps the exceptions of a step. Only an InputError among them is an error that the user can correct.
+    Hydra wraps the exceptions of a step. An InputError among them is an error that the user can correct, and so is a
+    file that the system does not write.
     """
     chain = _chain(error)
     input_errors = [link for link in chain if isinstance(link, InputError)]
+    if not input_errors and (refused := _system_error(error)):
+        where = refused.filename or "the output"
+        return f"{where} cannot be used: {refused.strerror}: free space, or choose a folder that can be written"
     if not input_errors and not all(map(_is_of_hydra, chain)):
         return None
     for link in chain:
@@ -176,6 +190,11 @@ def _message(error: BaseException) -> str | None:
     if NOT_INSTALLED in message:
         return "cluster= needs an extra: .venv/bin/pip install -e '.[slurm]'"
     return ". ".join(line.strip() for line in message.splitlines() if line.strip())
+
+
+def _system_error(error: BaseException) -> OSError | None:
+    """The error of a system that does not write a file, if that is the cause of an exception."""
+    return next((link for link in _chain(error) if isinstance(link, OSError) and link.errno in UNWRITABLE), None)
 
 
 def _is_of_hydra(error: BaseException) -> bool:
@@ -204,7 +223,11 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _report(error: BaseException) -> int:
     """Prints the message of an exception and returns the exit code."""
-    print(f"grounding: {_message(error)}", file=sys.stderr)
+    refused = _system_error(error)
+    if refused:
+        _close_output()
+    if refused is None or refused.errno != errno.EPIPE:  # head ends as soon as it has its lines: nothing to say
+        print(f"grounding: {_message(error)}", file=sys.stderr)
     return _code(error)
 
 

@@ -80,6 +80,7 @@ MODULES = (
 
 
 SCORES = "scores"
+READS = 3  # of a photo that is replaced while it is read
 
 
 class CachedScene:
@@ -183,8 +184,8 @@ class Cache:
         Raises:
             InputError: the photo cannot be read, a phrase is empty, or the folder cannot be written.
         """
-        image, grounder = read_image(path, MAX_PANORAMA), self.grounder
-        name = f"{Path(path).stem}-{sha256(Path(path).read_bytes()).hexdigest()[:16]}.npz"
+        image, digest = _read(Path(path))
+        grounder, name = self.grounder, f"{Path(path).stem}-{digest}.npz"
         proposals = self._proposals(self._proposals_folder / name, image, Path(path).stem)
 
         def look() -> Scene:
@@ -225,6 +226,24 @@ class Cache:
             proposals = self.grounder.proposer(image, name)
             _write(path, encode(proposals))
             return proposals
+
+
+def _read(path: Path) -> tuple[NDArray[np.uint8], str]:
+    """A photo, and a digest of its file. Under the digest of another photo, its maps would be wrong for ever."""
+    for _ in range(READS):
+        before = _digest(path)
+        image = read_image(path, MAX_PANORAMA)
+        if before and before == _digest(path):
+            return image, before
+    raise InputError(f"{path} changes while it is read: run again when it is complete")
+
+
+def _digest(path: Path) -> str:
+    """A digest of a file; "" if it cannot be read."""
+    try:
+        return sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError:
+        return ""
 
 
 def _read_maps(path: Path) -> dict[str, NDArray[np.float32]]:

@@ -68,12 +68,17 @@ class Counts:
         return before
 
 
-def arm(folder: Path, counts: Counts, kind: str, number: int) -> None:
-    """Makes this process kill itself before its change or write with a number; it counts both."""
+def kill() -> None:
+    """Kills this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(folder: Path, counts: Counts, kind: str, number: int, strike: Callable[[], None] = kill) -> None:
+    """Makes this process kill itself, or do another harm, before its change or write with a number; it counts both."""
 
     def seen(now: str) -> None:
         if counts.add(now) == number and now == kind:
-            os.kill(os.getpid(), signal.SIGKILL)
+            strike()
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         if event == "open" and isinstance(arguments[2], int) and not arguments[2] & WRITING:
