@@ -47,6 +47,22 @@ def test_an_expired_lease_is_taken_over_once(tmp_path):
     again.check()
 
 
+def test_a_clock_that_is_set_back_keeps_no_lease_for_ever(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("grounding.shards.leases.time.monotonic", lambda: now[0])
+    lease, other = LeaseFolder(tmp_path, 60).claim("a"), LeaseFolder(tmp_path, 60)
+    tomorrow = time.time() + 86400
+    os.utime(lease.path, (tomorrow, tomorrow))  # renewed before the clock was set back
+    assert other.claim("a") is None
+    now[0] += 40
+    os.utime(lease.path, (tomorrow + 1, tomorrow + 1))  # its holder works
+    assert other.claim("a") is None
+    now[0] += 50
+    assert other.claim("a") is None
+    now[0] += 20
+    assert other.claim("a") is not None
+
+
 def test_the_lease_of_a_dead_process_of_this_machine_is_free_at_once(tmp_path):
     code = f"""
 import os

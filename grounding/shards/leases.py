@@ -87,6 +87,7 @@ class LeaseFolder:
         if not seconds >= SHORTEST:
             raise InputError(f"lease={seconds} must be {SHORTEST:g} or more: it is a time in seconds")
         self.folder, self.seconds = Path(folder), seconds
+        self._seen: dict[str, tuple[float, float]] = {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -137,10 +138,20 @@ class LeaseFolder:
 
     def _expired(self, path: Path) -> bool:
         try:
-            holder, age = path.read_text(), self._now() - path.stat().st_mtime
+            holder, renewed = path.read_text(), path.stat().st_mtime
         except OSError:  # released in this moment
             return True
+        age = self._now() - renewed
+        if age < 0:  # the clock was set back
+            age = self._seconds_unchanged(path.name, renewed)
         return age > self.seconds or _is_dead(holder)
+
+    def _seconds_unchanged(self, name: str, renewed: float) -> float:
+        """For how long this process has seen a lease with the same time, by a clock that is never set back."""
+        now = time.monotonic()
+        before, since = self._seen.get(name, (renewed, now))
+        self._seen[name] = (renewed, since if before == renewed else now)
+        return now - self._seen[name][1]
 
     def _now(self) -> float:
         """The time on the clock that dates the leases: that of the file system, which may be on another machine."""
