@@ -7,6 +7,7 @@ import pytest
 from page_server import LIMITS
 
 from grounding.page.limits import Limits
+from grounding.page.memory import MemoryTrimmer
 from grounding.page.scenes import LazyScene, SceneCache
 from grounding.page.store import PhotoStore
 
@@ -32,7 +33,35 @@ def test_activations_are_kept_for_the_last_photos_only():
 
 
 def scene(size: int) -> SimpleNamespace:
-    return SimpleNamespace(nbytes=size)
+    return SimpleNamespace(nbytes=size, proposals=None)
+
+
+def test_the_size_of_a_photo_has_its_file_its_maps_and_its_proposals():
+    proposals = SimpleNamespace(boxes=np.zeros(4), size=(3, 4), inner=SimpleNamespace(cells=np.zeros(2)))
+    photo = PhotoStore(Limits(**LIMITS)).add("a", SimpleNamespace(nbytes=100, proposals=proposals), b"12345")
+    assert photo.nbytes == 100 + 5 + 6 * 8
+
+
+def test_the_scores_of_a_photo_are_not_kept():
+    topdown = SimpleNamespace(look=lambda *_: SimpleNamespace(score_maps=np.zeros(3)))
+    tagger = SimpleNamespace(prepare=lambda *_: None)
+    cache = SceneCache(SimpleNamespace(settings=SimpleNamespace(side=300), tagger=tagger, topdown=topdown), size=1)
+    photo = LazyScene(cache, np.zeros((30, 40, 3), np.uint8))
+    assert photo.score_maps.shape == (3,)
+    assert not any(isinstance(value, np.ndarray) and value.size == 3 for value in vars(photo).values())
+
+
+def test_unused_memory_is_given_back_at_most_once_a_second():
+    now, calls = [0.0], []
+    trimmer = MemoryTrimmer(lambda: now[0])
+    trimmer._trim = calls.append
+    done = []
+    for now[0] in (0.5, 1.2, 1.5, 2.1, 2.3):
+        done.append(trimmer())
+    assert done == [False, True, False, False, True] and calls == [0, 0]
+    trimmer._trim = None  # a system without malloc_trim
+    now[0] = 9
+    assert not trimmer()
 
 
 def test_photos_are_bounded_in_number_bytes_and_time():

@@ -135,14 +135,13 @@ class LazyScene:
 
     def __init__(self, cache: SceneCache, pixels: np.ndarray) -> None:
         self._cache, self.pixels = cache, pixels
-        self._score_maps: Tensor | None = None
 
     @property
     def score_maps(self) -> Tensor:
-        """``(1, tags, h', w')``, the tagger's scores at each of its positions."""
-        if self._score_maps is None:
-            self._score_maps = self._cache.activations(self, "c-mwp").score_maps
-        return self._score_maps
+        """``(1, tags, h', w')``, the tagger's scores at each of its positions. They take megabytes, and a scene reads
+        them once, so they are not kept.
+        """
+        return self._cache.activations(self, "c-mwp").score_maps
 
     def attend(self, signals: Tensor, method: str, /) -> Tensor:
         """The attention maps of words.

@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from grounding.page.limits import Limits
 from grounding.scene import GroundingScene
 
@@ -41,8 +43,8 @@ class StoredPhoto:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its file, its pixels and its maps so far."""
-        return len(self.data) + self.scene.nbytes
+        """Bytes of its file, its pixels, its proposals and its maps so far."""
+        return len(self.data) + self.scene.nbytes + bytes_of_arrays(self.scene.proposals)
 
 
 class PhotoStore:
@@ -131,6 +133,17 @@ class PhotoStore:
                 del self._photos[max(of_client.values(), key=len).pop(0).token]
             while self._photos and sum(map(_bytes, of_client.values())) > limits.photos_bytes:
                 del self._photos[max(of_client.values(), key=_bytes).pop(0).token]
+
+
+def bytes_of_arrays(owner: object) -> int:
+    """The bytes of the arrays in an object's attributes, and in theirs.
+
+    Args:
+        owner: any object that does not refer to itself.
+    """
+    if isinstance(owner, np.ndarray):
+        return owner.nbytes
+    return sum(map(bytes_of_arrays, vars(owner).values())) if hasattr(owner, "__dict__") else 0
 
 
 def _bytes(photos: Iterable[StoredPhoto]) -> int:
