@@ -1,6 +1,7 @@
 """The defaults on the networks of torchvision and timm, what they leave untouched, and what they refuse."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -24,25 +25,10 @@ SIZES = {
     "vgg16_bn": 64,
     "alexnet": 72,
 }
-NAMES = [
-    "alexnet",
-    "googlenet",
-    "vgg11",
-    "vgg16_bn",
-    "resnet18",
-    "resnet50",
-    "squeezenet1_1",
-    "densenet121",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "efficientnet_b0",
-    "regnet_x_400mf",
-    "regnet_y_400mf",
-    "shufflenet_v2_x0_5",
-    "mnasnet0_5",
-    "inception_v3",
-    "cnns",
-]
+NAMES = ["densenet121", "mnasnet0_5", "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5",
+         "squeezenet1_1"]  # fmt: skip
+SLOW = ["alexnet", "cnns", "efficientnet_b0", "googlenet", "inception_v3", "mobilenet_v2", "regnet_x_400mf", "resnet50",
+        "vgg11", "vgg16_bn"]  # fmt: skip
 UNTRAINED = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weights": False}}
 
 
@@ -83,6 +69,13 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
     return randomise(net).double().eval(), torch.randn(1, 3, size, size, dtype=torch.float64)
 
 
+@cache
+def built(name: str) -> tuple[TopDown, Tensor]:
+    """A network that several tests share, and an image for it."""
+    net, image = build(name)
+    return TopDown(net), image
+
+
 def state(net: nn.Module) -> tuple:
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
     return (
@@ -119,7 +112,7 @@ def dense(topdown: TopDown, image: Tensor, tags: list[int], method: str) -> Tens
     return METHODS[method].maps(top_down, torch.eye(8, dtype=image.dtype)[tags], torch.arange(8))[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_a_known_architecture_needs_no_names(name):
     net, image = build(name)
     before, tags = state(net), [0, 5]
@@ -144,8 +137,7 @@ def test_a_known_architecture_needs_no_names(name):
 def test_sparse_maps_equal_dense_maps(name, method):
     if name == "mobilenet_v3_small" and method in ("cam", "c-cam"):
         pytest.skip("its classifier reads a hidden layer: no class activation map")
-    net, image = build(name)
-    topdown = TopDown(net)
+    topdown, image = built(name)
     assert_same(topdown.look(image, method).attend([0, 5], method), dense(topdown, image, [0, 5], method))
 
 
