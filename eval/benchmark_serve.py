@@ -233,8 +233,8 @@ def _crowd(host: str, process: int, clients: int, seconds: float) -> Row:
     row: Row = {"doing": f"{clients} clients, {seconds:g} s", "seconds": float(np.median(waited)), "most": max(waited)}
     row |= {"p95": float(np.quantile(waited, 0.95)), "a second": len(waited) / seconds}
     row |= {status: float(count) for status, count in sorted(statuses.items())}
-    quarters = {f"MB at {share:g}": memory[round(share * (len(memory) - 1))] for share in (0, 0.25, 0.5, 1)}
-    return row | quarters | {"MB at most": max(memory)}
+    times = {f"MB at {share * seconds:g} s": memory[round(share * (len(memory) - 1))] for share in (0, 1 / 6, 0.5, 1)}
+    return row | times | {"MB at most": max(memory)}
 
 
 def _visit(client: Client, number: int, data: bytes, end: float) -> None:
