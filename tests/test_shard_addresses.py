@@ -85,7 +85,6 @@ def test_messages(tmp_path, monkeypatch, source, message):
             "s3://b/{0..3}-{.tar",
             r"cannot be read \(Unbalanced braces.*write braces as in \{00000",
         ),
-        ("s3://b/{0..3..0}.tar", "cannot be read .*write braces as in"),
         ("s3://b/{0..999999999999}.tar", "names more than 1,000,000 tars: write a shorter range"),
         (f"s3://b/{{0..{'9' * 5000}}}.tar", "names more than 1,000,000 tars"),
         ("s3://b/{0..99999}-{0..99}.tar", "names more than 1,000,000 tars"),

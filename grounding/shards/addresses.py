@@ -106,7 +106,7 @@ def _braces(source: str) -> Iterable[str]:
         raise too_many
     try:
         expanded = list(islice(braceexpand(source), MAX_TARS + 1))
-    except (ValueError, RecursionError) as error:  # a brace is not closed, or a step is 0
+    except (ValueError, RecursionError) as error:  # a brace is not closed
         cure = "write braces as in {00000..00127} or {a,b}"
         raise InputError(f"{source[:200]} cannot be read ({str(error)[:200]}): {cure}") from error
     if len(expanded) > MAX_TARS:
