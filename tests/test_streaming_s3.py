@@ -1,4 +1,4 @@
-"""``step=train`` from an S3 server on this machine: the losses are those of the local training.
+"""``step=train``, ``shards`` and ``ground`` from an S3 server on this machine: the results are those of local tars.
 
 pip install --target S3 'moto[server]' s3fs
 PYTHONPATH=.:S3 python -m pytest -p no:hydra_pytest -m "" tests/test_streaming_s3.py    # two versions of antlr4
@@ -13,13 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from made_shards import make_shards
+from made_crawl import SETTINGS, content, write_crawl
+from made_shards import make_shards, tiny_tagger
 from training_runs import RECIPE, losses, tiny_trainings
 
+from grounding import Grounder
 from grounding.shards.addresses import find_shards
 from grounding.shards.fetching import FetchOptions
-from proposals.errors import InputError
+from grounding.steps.ground_shards import ShardOptions, ground_shards
+from proposals import BoxProposer
+from proposals.errors import InputError, SkippedError
 from training.order import WINDOW
+from training.sharding import shard
 from training.streaming import StreamOptions
 from training.train import train
 
@@ -74,3 +79,47 @@ def test_a_training_from_a_bucket(bucket, tmp_path):
             path.unlink()
         with pytest.raises(InputError, match=r"train-000001\.tar cannot be fetched: there is no such object"):
             train(f"{bucket}/crawl", str(tmp_path / "missing"), epochs=1, stream=options, **RECIPE)
+
+
+@pytest.fixture
+def crawl(bucket, tmp_path) -> tuple[Path, str]:
+    """The same tars in a folder and in the bucket, some of them damaged."""
+    folder = write_crawl(tmp_path / "crawl")
+    for path in folder.iterdir():
+        s3fs.S3FileSystem().put_file(str(path), f"photos/raw/{path.name}")
+    return folder, f"{bucket}/raw/" + "{00000..00004}.tar"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # those of botocore and aiohttp
+def test_shards_of_a_bucket(crawl, tmp_path):
+    fetch = FetchOptions(cache=str(tmp_path / "cache"), attempts=2, pause=0.01)
+    for source, output in zip(map(str, crawl), ("local", "remote"), strict=True):
+        shard(source, str(tmp_path / output), **SETTINGS, fetch=fetch)
+    local, remote = (content(tmp_path / output) for output in ("local", "remote"))
+    for name, data in local.items():
+        if name.endswith((".tar", ".txt", ".jsonl")):  # the other files name the source
+            assert remote[name] == data
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_the_photos_of_a_bucket_are_grounded(crawl, tmp_path):
+    grounder = Grounder.load(
+        tiny_tagger(tmp_path / "tiny.safetensors", ("dog", "cat")), proposer=BoxProposer(20, 32), method="mwp", side=224
+    )
+    fetch = FetchOptions(cache=str(tmp_path / "cache"), attempts=2, pause=0.01)
+    for source, output in zip(map(str, crawl), ("local", "remote"), strict=True):
+        with pytest.raises(SkippedError, match="5 shards"):  # the crawl has photos that cannot be read
+            ground_shards(
+                grounder,
+                find_shards(source),
+                ["a dog"],
+                tmp_path / output,
+                options=ShardOptions(workers=0, fetch=fetch),
+            )
+    local, remote = (
+        {path.name: path.read_bytes() for path in (tmp_path / output).glob("groundings-*.jsonl")}
+        for output in ("local", "remote")
+    )
+    assert len(local) == 5 and local == remote
