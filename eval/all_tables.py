@@ -1,0 +1,110 @@
+"""The step ``all``: every table of the results, one command after another.
+
+    grounding experiment=all
+    grounding experiment=all tagger.path=runs/train/tagger.safetensors name=all-mine
+
+Each command is a process of its own, so that the memory of one is not that of the next. A command that has succeeded
+is not run again, unless it, the version or the tagger has changed; one that was stopped continues where its step does.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from grounding.runtime.artefacts import atomic_path, write_json
+from grounding.runtime.version import VERSION
+from grounding.tagger.tagger import TagClassifier
+from proposals.errors import InputError
+
+log = logging.getLogger(__name__)
+
+SKIPPED = 3  # the exit code of a command that has skipped photos and done the others
+LONGEST = 300  # characters of the message of a failed command
+
+
+def all_tables(commands: Mapping[str, Sequence[str]], tagger: str | None, output: str) -> Path:
+    """Runs the commands that are left, and writes what all of them printed to ``tables.md``.
+
+    Args:
+        commands: the settings of each command by name, as on the command line.
+        tagger: file of the tagger; None for the tagger that is part of the package.
+        output: the folder of the tables. Each command has a folder in it, and its messages are ``NAME.log``.
+
+    Returns:
+        The path of ``tables.md``.
+
+    Raises:
+        InputError: there is no command, a name is no name of a folder, the tagger cannot be read, or commands failed;
+            the others are done.
+    """
+    _check(commands)
+    folder, digest = Path(output).resolve(), TagClassifier.load(tagger).digest()
+    failed = {}
+    for number, (name, settings) in enumerate(commands.items(), 1):
+        command = [*settings, f"tagger.path={json.dumps(tagger)}"]
+        key = hashlib.sha256(json.dumps([VERSION, digest, command]).encode()).hexdigest()[:12]
+        if _done(folder, name, key):
+            log.info("%d of %d, %s: done before", number, len(commands), name)
+            continue
+        log.info("%d of %d, %s: grounding %s", number, len(commands), name, " ".join(settings))
+        if message := _run(folder, name, command, key):
+            failed[name] = message
+    path = _write_tables(folder, commands)
+    if failed:
+        reasons = "; ".join(f"{name}: {message}" for name, message in failed.items())
+        raise InputError(f"{len(failed)} of {len(commands)} commands failed; start again when they can run. {reasons}")
+    print(f"{len(commands)} commands: {path}")
+    return path
+
+
+def _check(commands: Mapping[str, Sequence[str]]) -> None:
+    if not commands:
+        raise InputError("there is no command: give step.commands=")
+    if wrong := [name for name in commands if not name or Path(name).name != name or name.startswith(".")]:
+        raise InputError(f"{wrong[0]!r} is no name of a folder: give another name in step.commands=")
+
+
+def _done(folder: Path, name: str, key: str) -> bool:
+    try:
+        return bool(json.loads((folder / f"{name}.done.json").read_bytes())["key"] == key)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _run(folder: Path, name: str, command: Sequence[str], key: str) -> str | None:
+    """Runs a command; returns the end of its messages if it failed."""
+    places = [f"hydra.run.dir={json.dumps(str(folder / name))}", f"hydra.sweep.dir={json.dumps(str(folder / name))}"]
+    folder.mkdir(parents=True, exist_ok=True)
+    printed = folder / f"{name}.log"
+    with atomic_path(folder / f"{name}.txt") as tables, tables.open("wb") as out, printed.open("wb") as messages:
+        code = subprocess.run(
+            [sys.executable, "-m", "grounding", *command, *places], stdout=out, stderr=messages, env=_environment()
+        ).returncode
+    if code not in (0, SKIPPED):
+        lines = printed.read_text(errors="replace").split("\n")
+        return next((line[:LONGEST] for line in reversed(lines) if line.strip()), f"exit code {code}")
+    write_json(folder / f"{name}.done.json", {"key": key, "command": list(command)})
+    return None
+
+
+def _environment() -> dict[str, str]:
+    """The same packages as in this process, also if they were found through its path."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def _write_tables(folder: Path, commands: Mapping[str, Sequence[str]]) -> Path:
+    parts = ["# All tables\n"]
+    for name, settings in commands.items():
+        if (folder / f"{name}.done.json").is_file():
+            text = (folder / f"{name}.txt").read_text(errors="replace").strip()
+            parts.append(f"## {name}\n\n    grounding {' '.join(settings)}\n\n{text}\n")
+        else:
+            parts.append(f"## {name}\n\nNot done.\n")
+    with atomic_path(folder / "tables.md") as temporary:
+        temporary.write_text("\n".join(parts), encoding="utf-8")
+    return folder / "tables.md"

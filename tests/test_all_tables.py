@@ -1,0 +1,56 @@
+"""``step=all``: every command once, those that failed again, and one file with what all of them printed."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+
+from eval.all_tables import all_tables
+from grounding.tagger.tagger import tagger_path
+from proposals.errors import InputError
+
+PHRASES = ["step=phrases", "captions=captions.txt"]
+
+
+@pytest.fixture
+def tagger(tmp_path, monkeypatch) -> str:
+    """A copy of the tagger of the package, in the working folder, and captions beside it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "captions.txt").write_text("A man rides a brown horse .\n")
+    return str(shutil.copy(tagger_path(None), tmp_path / "my, [1] tagger.safetensors"))
+
+
+def test_each_command_runs_until_it_has_succeeded(tagger, caplog):
+    commands = {"right": PHRASES, "wrong": ["step=phrases", "captions=missing.txt"]}
+    with pytest.raises(InputError, match=r"1 of 2 commands failed; start again when they can run\. wrong: .*missing"):
+        all_tables(commands, tagger, "out")
+    assert Path("out/right/phrases.jsonl").is_file()
+    text = Path("out/tables.md").read_text()
+    assert "## right\n\n    grounding step=phrases captions=captions.txt\n\n" in text
+    assert "## wrong\n\nNot done." in text
+
+    Path("missing.txt").write_text("A horse .\n")
+    Path("out/right/phrases.jsonl").unlink()
+    with caplog.at_level(logging.INFO, "eval.all_tables"):
+        all_tables(commands, tagger, "out")
+    assert [message.split(":")[0] for message in caplog.messages] == ["1 of 2, right", "2 of 2, wrong"]
+    assert caplog.messages[0].endswith("done before") and not Path("out/right/phrases.jsonl").exists()
+    assert Path("out/wrong/phrases.jsonl").is_file() and "Not done" not in Path("out/tables.md").read_text()
+
+
+def test_another_tagger_or_setting_runs_the_command_again(tagger):
+    for number, (settings, path) in enumerate([(PHRASES, tagger), (PHRASES, None), ([*PHRASES, "seed=1"], None)]):
+        all_tables({"a": settings}, path, "out")
+        Path("out/a/phrases.jsonl").rename(f"{number}.jsonl")  # each run has written it
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden"])
+def test_a_name_that_is_no_folder_is_refused(tagger, name):
+    with pytest.raises(InputError, match=r"is no name of a folder: give another name in step\.commands="):
+        all_tables({name: PHRASES}, tagger, "out")
+
+
+def test_without_a_command_nothing_is_done(tagger):
+    with pytest.raises(InputError, match=r"there is no command: give step\.commands="):
+        all_tables({}, tagger, "out")
