@@ -233,8 +233,14 @@ def _crowd(host: str, process: int, clients: int, seconds: float) -> Row:
     row: Row = {"doing": f"{clients} clients, {seconds:g} s", "seconds": float(np.median(waited)), "most": max(waited)}
     row |= {"p95": float(np.quantile(waited, 0.95)), "a second": len(waited) / seconds}
     row |= {status: float(count) for status, count in sorted(statuses.items())}
-    times = {f"MB at {share * seconds:g} s": memory[round(share * (len(memory) - 1))] for share in (0, 1 / 6, 0.5, 1)}
+    times = {f"MB at {share * seconds:g} s": _near(memory, share) for share in (0, 1 / 6, 0.5, 1)}
     return row | times | {"MB at most": max(memory)}
+
+
+def _near(values: Sequence[float], share: float) -> float:
+    """The median of the values near a share of the time: a request takes memory while it runs only."""
+    middle, half = round(share * (len(values) - 1)), len(values) // 24
+    return float(np.median(values[max(0, middle - half) : middle + half + 1]))
 
 
 def _visit(client: Client, number: int, data: bytes, end: float) -> None:

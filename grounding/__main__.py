@@ -181,11 +181,11 @@ def _message(error: BaseException) -> str | None:
     if not input_errors and (refused := _system_error(error)):
         where = refused.filename or "the output"
         return f"{where} cannot be used: {refused.strerror}: free space, or choose a folder that can be written"
-    if not input_errors and not all(map(_is_of_hydra, chain)):
-        return None
-    for link in chain:
+    for link in chain:  # its cause may be a TypeError, as of range(0,1,x)
         if type(link).__name__ == "OverrideParseException":
             return f"{link.override} {UNREADABLE} {_corrected(link.override)}"  # type: ignore[attr-defined]
+    if not input_errors and not all(map(_is_of_hydra, chain)):
+        return None
     message = str((input_errors or chain)[0])
     if NOT_INSTALLED in message:
         return "cluster= needs an extra: .venv/bin/pip install -e '.[slurm]'"

@@ -64,3 +64,16 @@ def test_numbers_of_thousands_of_digits(tmp_path):
         path.write_text(line)
         with pytest.raises(InputError, match=r"phraseList.txt:1: a line must be IMAGE SENTENCE PHRASE MATCH WORDS"):
             read_phrase_list(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["photo.jpg", "a cat", f"experiment=pap{'9' * 5000}"], "there is no experiment=pap9"),
+        (["-m", "photo.jpg", "a cat", f"gamma={'9' * 5000}"], "write a shorter number"),
+        (["-m", "photo.jpg", "a cat", "gamma=0.25,range(0,1,0.%)"], "gamma=0.25,range.* cannot be read"),
+    ],
+)
+def test_command_lines(words, reason):
+    with pytest.raises(InputError, match=reason):
+        fuzz.TARGETS["overrides"].read("\n".join(words).encode())

@@ -9,7 +9,7 @@ import pytest
 
 from grounding.__main__ import main
 from grounding.runtime.setting_types import FIELDS, _parameters, check_types
-from grounding.runtime.settings import assign, choices, compose, locate, resolve
+from grounding.runtime.settings import assign, choices, compose, locate, plain_value, resolve
 from proposals.errors import InputError
 
 STEPS = {"step": None, "benchmark": "benchmark", "proposals": "propose", "data": "check"}
@@ -137,3 +137,8 @@ def refusal(words: list[str], monkeypatch, capsys) -> str:
 def test_the_refusal_names_the_setting_and_what_is_right(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert message in refusal(words, monkeypatch, capsys)
+
+
+def test_a_number_of_thousands_of_digits_is_refused():
+    with pytest.raises(InputError, match=r"^99999999999999999999\.\.\. has 5,000 characters: write a shorter number$"):
+        plain_value("9" * 5000)

@@ -70,7 +70,7 @@ def _steps(overrides: Sequence[tuple[str, ...]]) -> list[str]:
 def _experiment(name: str) -> str:
     """The text of ``conf/experiment/NAME.yaml``; empty if there is no such file, which Hydra reports."""
     file = files("conf") / "experiment" / f"{name}.yaml"
-    return file.read_text("utf-8") if re.fullmatch(r"[\w-]+", name) and file.is_file() else ""
+    return file.read_text("utf-8") if re.fullmatch(r"[\w-]{1,99}", name) and file.is_file() else ""
 
 
 def new_names(step: str) -> dict[str, str]:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from proposals.errors import InputError
+
 FOLDER = files("conf")
 MAIN = "config.yaml"
 OVERRIDE = re.compile(
@@ -23,6 +25,7 @@ SETTING = re.compile(r"([+~]{0,2})([A-Za-z_][\w.@/:-]*)=(.*)", re.DOTALL)
 REFERENCE = re.compile(r"\$\{([^${}]*)\}")
 PLAIN = re.compile(r"[\w./:%-][\w./:%+-]*|")  # values that mean the same to Hydra and to :func:`plain_value`
 NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+MAX_DIGITS = 4000  # Python reads integers of up to 4,300 digits
 WORDS = {"true": True, "false": False, "null": None}
 
 
@@ -158,6 +161,8 @@ def plain_value(text: str) -> Any:
     if text.lower().lstrip("+-") in ("nan", "inf"):
         return float(text)
     if NUMBER.fullmatch(text):
+        if len(text) > MAX_DIGITS:
+            raise InputError(f"{text[:20]}... has {len(text):,} characters: write a shorter number")
         return float(text) if re.search(r"[.e]", text, re.IGNORECASE) else int(text)
     return text
 

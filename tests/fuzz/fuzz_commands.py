@@ -1,6 +1,5 @@
 """Command lines, read as ``grounding`` reads them, without running a step."""
 
-from functools import cache
 from typing import Any, cast
 
 from hydra import compose as hydra_compose
@@ -42,8 +41,9 @@ def compose(data: bytes) -> None:
     """
     overrides = [word for word in read_command(data).hydra if not word.startswith("-")]
     try:
-        _initialise()
-        config = hydra_compose("config", overrides, return_hydra_config=True)
+        # not once for all: a process in which Hydra is initialised runs no step
+        with initialize_config_module("conf", version_base="1.3"):
+            config = hydra_compose("config", overrides, return_hydra_config=True)
         choices = OmegaConf.to_container(config.hydra.runtime.choices)
         del config._content["hydra"]
         check_types(cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)), cast(dict[str, str], choices))
@@ -51,8 +51,3 @@ def compose(data: bytes) -> None:
         if (line := message_of(error)) is None:
             raise
         raise InputError(line) from error
-
-
-@cache
-def _initialise() -> None:
-    initialize_config_module("conf", version_base="1.3")
