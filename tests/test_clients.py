@@ -139,7 +139,7 @@ def test_the_server_asks_for_the_token(page_grounder):
 
 
 def scene(size: int) -> SimpleNamespace:
-    return SimpleNamespace(nbytes=size)
+    return SimpleNamespace(nbytes=size, proposals=None)
 
 
 @pytest.mark.parametrize("limits", [{"client_photos": 3}, {"client_bytes": 60}, {"photos": 4}, {"photos_bytes": 90}])
