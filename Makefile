@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PHOTO ?= $(shell $(BIN)/python -c "from importlib.resources import files; print(files('skimage.data') / 'astronaut.png')")
 PHRASES ?= 'a woman in an orange suit' 'a smiling woman' 'an orange suit' 'a flag'
 
-.PHONY: ground page test test-slow fuzz kills full-disk audit sbom lock lint docs pictures clean
+.PHONY: ground page test test-slow fuzz kills disk audit sbom lock lint docs pictures clean
 
 # grounds four phrases in a photo that scikit-image ships
 ground: .venv/installed
@@ -35,7 +35,7 @@ kills: .venv/dev
 	OMP_NUM_THREADS=1 nice -n 15 $(BIN)/python tests/kills/kill_loop.py --times $(KILLS)
 
 # fills the disk at random moments of the same tasks; each ends with one line, and nothing is lost
-full-disk: .venv/dev
+disk: .venv/dev
 	OMP_NUM_THREADS=1 nice -n 15 $(BIN)/python tests/kills/full_disk.py
 
 # the versions of a deployment: writes them as they are installed, looks for known weaknesses, lists what is inside
