@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from eval import benchmark_attention, benchmark_grounding, benchmark_memory, benchmark_stages
+from eval import benchmark_attention, benchmark_folder, benchmark_grounding, benchmark_memory, benchmark_stages
 from eval.benchmark import benchmark
 from eval.benchmark_table import table
 from eval.connections import multiply_adds, winning_connections
@@ -130,3 +130,13 @@ class _HereWith:
 
     def Pool(self, _):  # noqa: N802
         return self._pool
+
+
+def test_a_folder_by_one_process_and_by_workers():
+    rows, common = benchmark_folder.measure((0, 1), photos=3)
+    assert common["photos"] == 3 and [row["workers"] for row in rows] == ["0", "1"]
+    assert rows[0]["rate / the first row's"] == 1
+    for row in rows:
+        assert row["photos a second"] > 2 / row["seconds"] and 300 < row["MB of a process"] < 5000
+    with pytest.raises(InputError, match="photos=1 must be a whole number, 2 or more"):
+        benchmark_folder.measure(photos=1)
