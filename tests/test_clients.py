@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from page_server import LIMITS, SAMPLES, STEP, ask, encoded, served
+from page_server import LIMITS, STEP, ask, encoded, served
 from PIL import Image
 
 from grounding.page import decoder as decoding
@@ -128,7 +128,7 @@ def test_a_proxy_is_an_address():
 
 
 def test_the_server_asks_for_the_token(page_grounder):
-    with served(build_app(page_grounder, Limits(**LIMITS), [], SAMPLES, list(STEP.hosts), SECRET)) as site:
+    with served(build_app(page_grounder, Limits(**LIMITS), [], {}, list(STEP.hosts), SECRET)) as site:
         refused = ask(site, "GET", "/")
         assert refused.status == 401 and refused.json["error"].startswith("this server needs a token")
         assert refused.headers.get_all("www-authenticate")[0].startswith("Basic realm=")
