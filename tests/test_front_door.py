@@ -126,7 +126,7 @@ def test_hydra_gets_what_only_it_can_do(words, hydra):
          "there is no setting E; docs/reference/settings.md lists all; a phrase with = in it comes after --"),
         (["photo.jpg", "a cat", "boxes=3"], r"did you mean step\.boxes\? \(conf/step/ground\.yaml:\d+: boxes: null"),
         (["photo.jpg", "a cat", "attention=mpw"], r"no attention=mpw; did you mean mwp\?; choose one of c-cam, "),
-        (["step=fly"], "there is no step=fly; choose one of attend, "),
+        (["step=fly"], "there is no step=fly; choose one of all, attend, "),
         (["photo.jpg", "a cat", "gamma=high"], r"gamma=high must be a number \(conf/config\.yaml:\d+: gamma: 0\.5"),
         (["photo.jpg", "a cat", "gamma=null"], "gamma=null must be a number"),
         (["photo.jpg", "a cat", "vote=x"], "vote=x must be a number"),
