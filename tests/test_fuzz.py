@@ -71,6 +71,7 @@ def test_numbers_of_thousands_of_digits(tmp_path):
     [
         (["photo.jpg", "a cat", f"experiment=pap{'9' * 5000}"], "there is no experiment=pap9"),
         (["-m", "photo.jpg", "a cat", f"gamma={'9' * 5000}"], "write a shorter number"),
+        (["image=photo.jpg", "pho.x=mwp", "~tagger.presence"], "pho"),
         (["-m", "photo.jpg", "a cat", "gamma=0.25,range(0,1,0.%)"], "gamma=0.25,range.* cannot be read"),
     ],
 )

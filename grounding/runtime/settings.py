@@ -171,9 +171,11 @@ def assign(config: dict[str, Any], key: str, value: Any) -> None:
     """Sets the value of a dotted key that exists."""
     *parents, name = key.split(".")
     for parent in parents:
-        config = config[parent]
+        config = config.get(parent, {})
         if not isinstance(config, dict):  # a reference, into which Hydra assigns
             raise OnlyHydraError
+    if not config:  # there is no such setting, as Hydra says too
+        raise OnlyHydraError
     config[name] = value
 
 
