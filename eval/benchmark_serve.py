@@ -217,8 +217,8 @@ def _actions(client: Client, data: bytes) -> Iterator[tuple[str, float]]:
 
 def _crowd(host: str, process: int, clients: int, seconds: float) -> Row:
     """Many clients at once: response times, statuses, and the server's memory."""
-    data = _sample(Client(host), 0)
     crowd = [Client(host) for _ in range(clients)]
+    data = _sample(crowd[0], 0)
     end, memory = time.monotonic() + seconds, [resident(process)]
     threads = [threading.Thread(target=_visit, args=(client, number, data, end)) for number, client in enumerate(crowd)]
     for thread in threads:

@@ -3,10 +3,10 @@
 import importlib.util
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from docs_lines import PAGES, ROOT, commands
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -14,27 +14,13 @@ from grounding.attention.methods import METHODS
 from grounding.runtime import front_door
 from grounding.runtime.renamed import RENAMED
 
-ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
 # see docs/hooks.py
 COPIED = {"project/model-card.md": "grounding/tagger/weights/MODEL_CARD.md"}
 
 
-def commands() -> Iterator[tuple[str, str]]:
-    """(page, command) for each command line of ``grounding`` in a block or in a table."""
-    for page in PAGES:
-        text = page.read_text("utf-8").replace("\\\n", " ")
-        lines = [line.strip() for line in text.splitlines()]
-        lines += re.findall(r"`(grounding [^`]*)`", text)
-        for line in lines:
-            found = re.match(r"(?:cat \S+ \| |torchrun .* -m )?grounding ((?!finds|is |has |runs |decides ).*)", line)
-            if found and not line.endswith(".") and "STEP" not in line:
-                yield page.relative_to(ROOT).as_posix(), found[1]
-
-
-@pytest.mark.parametrize(("page", "command"), sorted(set(commands())))
+@pytest.mark.parametrize(("page", "command"), sorted({(line.page, line.command) for line in commands()}))
 def test_the_settings_of_a_command_exist(page, command, monkeypatch, tmp_path):
     if "cluster=slurm" in command:
         pytest.importorskip("submitit", reason="submitit is not installed: .venv/bin/pip install -e '.[slurm]'")
