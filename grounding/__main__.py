@@ -29,6 +29,7 @@ from grounding.runtime import front_door, sweep_jobs
 from grounding.runtime.ranks import rank_of
 from grounding.runtime.setting_types import check_types
 from grounding.runtime.settings import OnlyHydraError, instantiate, resolve
+from grounding.runtime.terminal import allow_any_text
 from proposals.errors import InputError, SkippedError
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ def main() -> None:
     """Runs the console script ``grounding``."""
     # at its end, the interpreter would search all objects of PyTorch for garbage, which takes most of a second
     atexit.register(gc.freeze)
+    allow_any_text()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra would print several lines and exit with 1; with this variable it raises the exception
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -177,6 +179,8 @@ def _message(error: BaseException) -> str | None:
     file that the system does not write.
     """
     chain = _chain(error)
+    if any(map(_is_out_of_memory, chain)):
+        return "the memory does not suffice: use smaller photos or a smaller attention.side, and fewer processes"
     input_errors = [link for link in chain if isinstance(link, InputError)]
     if not input_errors and (refused := _system_error(error)):
         where = refused.filename or "the output"
@@ -195,6 +199,12 @@ def _message(error: BaseException) -> str | None:
 def _system_error(error: BaseException) -> OSError | None:
     """The error of a system that does not write a file, if that is the cause of an exception."""
     return next((link for link in _chain(error) if isinstance(link, OSError) and link.errno in UNWRITABLE), None)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be allocated, on the processor or on a GPU."""
+    said = isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said
 
 
 def _is_of_hydra(error: BaseException) -> bool:

@@ -25,9 +25,23 @@ from proposals.ranking import greedy_coverage, pairwise_iou
 # A box wins none of the probability of a proposal whose IoU with it is at most MIN_IOU, and all of it if the IoU is
 # FULL_IOU or more. The evaluation counts a box as correct at an IoU of 0.5.
 MIN_IOU, FULL_IOU = 0.4, 0.8
+LARGEST_EXPONENT = 20  # of areas and shares, which are below 1; with larger exponents they become 0
 MAX_BOXES = 100  # the largest number of boxes that a vote ranks
 
 Floats = NDArray[np.float64]
+
+
+def check_overlap(nms: float) -> None:
+    """Refuses an overlap that is none.
+
+    Args:
+        nms: the intersection over union above which a box is removed.
+
+    Raises:
+        InputError: it is not in 0..1.
+    """
+    if not 0 <= nms <= 1:
+        raise InputError(f"nms={nms} must be in 0..1: it is an intersection over union")
 
 
 def rescore(masses: Floats, areas: Floats, gamma: float, beliefs: Floats | None = None, prior: float = 0.0) -> Floats:
@@ -45,10 +59,12 @@ def rescore(masses: Floats, areas: Floats, gamma: float, beliefs: Floats | None 
         ``(W, N)``, >= 0.
 
     Raises:
-        InputError: gamma or prior is not a finite number >= 0.
+        InputError: gamma or prior is not a finite number >= 0, or gamma is above ``LARGEST_EXPONENT``.
     """
     if not 0 <= gamma < np.inf:
         raise InputError(f"gamma={gamma} must be a number >= 0; the paper uses 0 to 1")
+    if gamma > LARGEST_EXPONENT:
+        raise InputError(f"gamma={gamma} must be at most {LARGEST_EXPONENT}; the paper uses 0 to 1")
     if not 0 <= prior < np.inf:
         raise InputError(f"prior={prior} must be a number >= 0; the paper uses 0")
     scores: Floats = masses / areas**gamma
@@ -133,10 +149,12 @@ def contest(probabilities: Floats, presences: Floats, rivalry: float) -> Floats:
         ``(Q, N)``, each row with the sum 1.
 
     Raises:
-        InputError: rivalry is not a finite number >= 0.
+        InputError: rivalry is not a number from 0 to ``LARGEST_EXPONENT``.
     """
     if not 0 <= rivalry < np.inf:
         raise InputError(f"rivalry={rivalry} must be a number >= 0; 0 answers each phrase on its own")
+    if rivalry > LARGEST_EXPONENT:
+        raise InputError(f"rivalry={rivalry} must be at most {LARGEST_EXPONENT}; 0 answers each phrase on its own")
     relative = probabilities / probabilities.max(1, keepdims=True)
     known = np.maximum(presences, np.finfo(float).tiny)
     total = np.minimum(1, known[None] / known[:, None]) @ relative  # the phrase itself counts with 1

@@ -153,6 +153,10 @@ def test_hydra_gets_what_only_it_can_do(words, hydra):
         (["serve", "port=9"], r"there is no setting port; did you mean step\.port\? \(conf/step/serve\.yaml"),
         (["serve", "step.limits=[1]"], r"step\.limits=\[1\] must be settings of its own: write step\.limits"),
         (["image=[photo.jpg,b.jpg", "phrases=[a cat]"], "close the bracket, or write the photos first, before --"),
+        (["experiment=embedded"], "has settings of step=train, which step=ground does not have: add step=train"),
+        (["photo.jpg", "a cat", "experiment=further"], "experiment=further has settings of step=train, which step=gr"),
+        (["evaluate", "experiment=stock6m"], "which step=evaluate does not have: add step=train"),
+        (["-m", "photo.jpg", "a cat", "experiment=best,embedded"], "experiment=embedded has settings of step=train"),
         (["--verson"], "there is no option --verson; did you mean --version"),
         (["-x", "a cat"], "there is no option -x; grounding --help lists them"),
     ],
@@ -161,6 +165,12 @@ def test_a_mistake_is_answered_with_what_would_be_right(words, message):
     with pytest.raises(InputError, match=message) as refused:
         front_door.read(words)
     assert "\n" not in str(refused.value)
+
+
+def test_an_experiment_with_its_step_is_read():
+    for name in ("embedded", "further", "stock6m"):
+        assert front_door.read(["train", f"experiment={name}"]).hydra == ("step=train", f"experiment={name}")
+    assert front_door.read(["-m", "step=train,point", "experiment=further"]).config is None
 
 
 def test_the_help_names_the_steps_and_a_step_its_settings():

@@ -89,7 +89,9 @@ def listening(host: str, port: int, has_token: bool = False) -> Iterator[socket.
         listener = socket.create_server((host, port), family=family, backlog=256)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot listen on {host}, port {port} ({reason}): use another step.port") from error
+        raise InputError(
+            f"cannot listen on {host}, port {port} ({reason}): use another step.port, or step.host=127.0.0.1"
+        ) from error
     with listener:
         if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
             without = "encryption" if has_token else "a password or encryption"

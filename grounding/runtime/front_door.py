@@ -26,6 +26,7 @@ from grounding.runtime.settings import (
     plain_value,
     read_setting,
 )
+from grounding.runtime.terminal import no_such_file
 from grounding.runtime.version import VERSION
 from proposals.errors import InputError
 
@@ -50,8 +51,12 @@ docs/get-started.md begins with a photo; docs/reference/settings.md lists the se
 SWEEP = ("-m", "--multirun")
 VALUED = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
           "--experimental-rerun")  # fmt: skip
+OPTIONAL = ("--info", "-i", "--shell-completion", "-sc")  # those whose value may be left out
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+SHOWN_BY = dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")) | dict.fromkeys(("--info", "-i"), INFO)
 FLAGS = ("--help", "-h", "--version", *SWEEP, *VALUED, "--hydra-help", "--resolve", "--run", "-r", "--info", "-i",
          "--shell-completion", "-sc")  # fmt: skip
+SPACED = re.compile(r"([A-Za-z_][\w.]*)(?: +=| *= +) *(\S*)")  # gamma = 0.3
 ASKING = ("ground", "layers", "methods")  # the steps that take a photo and phrases
 LIGHT = ("ground", "serve")  # the steps that need neither Hydra's folder .hydra nor its log file
 
@@ -98,7 +103,9 @@ def read(arguments: Sequence[str]) -> CommandLine:
     refuse_renamed(arguments)
     flags, settings, words, ends = _sort(arguments)
     step = words.pop(0) if words and ends is None and words[0] in choices()["step"] else None
-    if "--version" in flags:
+    if step is None and words and ends is None and words[0].lower() in choices()["step"] and not _exists(words[0]):
+        raise InputError(f"there is no photo and no step {words[0]!r}; did you mean grounding {words[0].lower()}?")
+    if "--version" in flags or arguments == ["version"]:
         return CommandLine(text=f"grounding {VERSION}")
     if not arguments or {"--help", "-h"} & {*flags}:
         return CommandLine(text=_help(step or next((s.value for s in settings if s.key == "step"), None)))
@@ -136,12 +143,14 @@ def _sort(arguments: Sequence[str]) -> _Words:
     while rest:
         word = rest.pop(0)
         setting = read_setting(word)
+        if found.ends is None:
+            _check_spaces(word, setting)
         if found.ends is None and word == "--":
             found = found._replace(ends=len(found.words))
         elif found.ends is None and len(word) > 1 and word.startswith("-") and not word[1].isdigit():
             found.flags.append(_flag(word))
-            if word in VALUED or (word in ("--info", "-i", "--shell-completion", "-sc") and rest):
-                found.flags.append(rest.pop(0))
+            if word in VALUED or (word in OPTIONAL and rest):
+                found.flags.append(_value_of(word, rest))
         elif re.fullmatch(r"~[a-z][\w.@/]*", word) and _is_key(word[1:]):
             found.settings.append(Setting("~", word[1:], ""))
         elif setting and (setting.mark or _is_key(setting.key) or not (found.ends is not None or _exists(word))):
@@ -151,10 +160,30 @@ def _sort(arguments: Sequence[str]) -> _Words:
     return found
 
 
+def _check_spaces(word: str, setting: Setting | None) -> None:
+    """Refuses a setting with spaces around ``=``, and a photo whose name is one of a setting."""
+    if word == "=":
+        raise InputError("write a setting without spaces around =, as in gamma=0.3")
+    if (spaced := SPACED.fullmatch(word)) and _is_key(spaced[1]):
+        raise InputError(f"write {spaced[1]}={spaced[2]} without spaces; a phrase with = in it comes after --")
+    if setting and setting.key != "image" and _is_key(setting.key) and _is_photo(word):
+        raise InputError(f"{word} looks like a setting: write ./{word} for the photo of this name")
+
+
+def _value_of(flag: str, rest: list[str]) -> str:
+    """Takes the value of an option from the words that follow."""
+    known = SHOWN_BY.get(flag)
+    if not rest or (known and rest[0] not in known):
+        raise InputError(f"{flag} needs a value" + (f": write {flag} {' or '.join(known)}" if known else " after it"))
+    return rest.pop(0)
+
+
 def _flag(word: str) -> str:
     name = word.partition("=")[0]
     if name in FLAGS:
         return word
+    if _exists(word):
+        raise InputError(f"{word} begins like an option: write ./{word} for the file of this name")
     if _is_key(key := name.lstrip("-").replace("-", "_")):
         raise InputError(f"there is no option {name}: write {key}={word.partition('=')[2] or 'VALUE'}, without dashes")
     near = difflib.get_close_matches(name, FLAGS, 1, 0.6)
@@ -210,13 +239,17 @@ def _asked(settings: Sequence[Setting], words: Sequence[str], ends: int | None) 
 def _check_asked(photos: Sequence[str], phrases: Sequence[str], given: bool, ends: int) -> None:
     """Refuses words that have been mistaken: a phrase for a photo, a photo for a phrase, a step for a photo."""
     absent = photos and not _exists(photos[0]) and not glob.has_magic(photos[0])
-    if absent and phrases and ends == 1 and _is_photo(phrases[-1]):
-        raise InputError(f"the photo comes first: grounding {shlex.join([phrases[-1], photos[0], *phrases[:-1]])}")
+    if absent and ends == 1 and (meant := [*filter(_is_photo, phrases)]):
+        rest = [photos[0], *(phrase for phrase in phrases if phrase not in meant)]
+        words = shlex.join([*meant, *(["--"] if len(meant) > 1 else []), *rest])
+        raise InputError(f"the photo{'s come' if len(meant) > 1 else ' comes'} first: grounding {words}")
     if not phrases and not given:
         near = difflib.get_close_matches(photos[0], choices()["step"], 1, 0.7)
         if near and not _exists(photos[0]):
             raise InputError(f"there is no photo and no step {photos[0]!r}; did you mean grounding {near[0]}?")
         raise InputError(f"no phrase: say what to find, as in: grounding {shlex.join(photos)} 'a woman in red'")
+    if undecoded := [phrase for phrase in phrases if re.search("[\ud800-\udfff]", phrase)]:
+        raise InputError(f"the phrase {undecoded[0]!a} has bytes that are not UTF-8: set the terminal to UTF-8")
     if blank := [number for number, phrase in enumerate(phrases, 1) if not phrase.strip()]:
         raise InputError(f"a phrase is empty: phrase {blank[0]} of {len(phrases)} has no words")
     if listed := [phrase for phrase in phrases if re.fullmatch(r"\S+\.txt", phrase)]:
@@ -291,7 +324,7 @@ def _check_file(image: str) -> None:
     """Refuses a missing photo now: the step itself would look for it after PyTorch is imported."""
     tars = image.startswith("pipe:") or re.search(r"\{.*\}.*\.tar$", image)  # see grounding/shards/addresses.py
     if image != "-" and not tars and not glob.has_magic(image) and "://" not in image and not _exists(image):
-        raise InputError(f"{image}: no such image file")
+        raise InputError(no_such_file(image))
 
 
 def _checked(settings: Sequence[Setting], sweep: bool) -> dict[str, Any]:

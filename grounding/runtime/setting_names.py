@@ -44,6 +44,8 @@ def check_settings(settings: Sequence[Setting], sweep: bool = False) -> dict[str
         for name in value.split(",") if sweep else [value]:
             if name.lower() != "null" and name.strip() not in groups[group] and PLAIN.fullmatch(name):
                 raise InputError(f"there is no {group}={name}{_nearest(name, groups[group])}")
+            if group == "experiment" and name in groups[group]:
+                _check_experiment(name, chosen)
     if any(name not in groups[group] for group, name in chosen.items()):
         raise OnlyHydraError
     config = compose(chosen)
@@ -53,6 +55,19 @@ def check_settings(settings: Sequence[Setting], sweep: bool = False) -> dict[str
         if not setting.mark and setting.key not in groups and not re.match(r"hydra\b|.*[@/]", setting.key):
             _check_setting(setting, config, chosen, sweep, any(other.mark for other in settings))
     return config
+
+
+def _check_experiment(name: str, chosen: Mapping[str, str]) -> None:
+    """Refuses an experiment with settings that only another step has; ``chosen`` are the choices of groups."""
+    steps = choices()["step"]
+    if chosen.get("step", steps[0]) not in steps:
+        return  # several, in a sweep; each job is checked
+    step = choose({**chosen, "experiment": name})["step"]
+    needed = {*load(f"experiment/{name}.yaml").get("step", {})}
+    if needed <= {*compose({"step": step})["step"]}:
+        return
+    fitting = " or ".join(f"step={other}" for other in steps if needed <= {*compose({"step": other})["step"]})
+    raise InputError(f"experiment={name} has settings of {fitting}, which step={step} does not have: add {fitting}")
 
 
 def _check_setting(
@@ -82,10 +97,14 @@ def _check_setting(
 
 
 def _check_type(key: str, text: str, default: Any, chosen: Mapping[str, str]) -> None:
+    if re.fullmatch(r"(['\"])[\d.+-]+\1", text) and isinstance(default, int | float):
+        raise InputError(f"{key}={text} is text: write {key}={text[1:-1]}")
     try:
         value = plain_value(text)
     except OnlyHydraError:
         return
+    if key.rpartition(".")[2] == "seed" and isinstance(value, int) and value < 0:
+        raise InputError(f"{key}={text} must be 0 or more{place(key, chosen)}")
     expected = "true or false" if isinstance(default, bool) else "a number"
     if isinstance(default, bool) != isinstance(value, bool) and isinstance(default, int | float):
         raise InputError(f"{key}={text} must be {expected}{place(key, chosen)}")
@@ -98,7 +117,10 @@ def _nearest(name: str, known: Sequence[str], chosen: Mapping[str, str] | None =
     # the same last part elsewhere: port -> step.port, not prior
     near = [key for key in known if "." in key and key.rpartition(".")[2] == name.rpartition(".")[2]][:1]
     near = near or difflib.get_close_matches(name, known, 1, 0.6)
+    near = [key for key in known if key.casefold() == name.casefold()] or near
     listed = f"; choose one of {', '.join(known)}" if chosen is None else ""
+    if chosen is None and name.endswith(".safetensors"):
+        return f"; a file of your own is given as tagger.path={name}"
     if not near:
         return listed or "; docs/reference/settings.md lists all; a phrase with = in it comes after --"
     return f"; did you mean {near[0]}?{listed or place(near[0], chosen or {})}"

@@ -13,16 +13,20 @@ from grounding.grounder import Grounder
 from grounding.photos import MAX_BYTES, UNREAD_FORMAT, PhotoList, find_photos
 from grounding.runtime.ledger import SKIPPED, Ledger
 from grounding.runtime.ranks import cores
+from grounding.runtime.terminal import columns as width
+from grounding.runtime.terminal import in_one_line
 from grounding.runtime.workers import free_memory
 from grounding.shards.addresses import find_shards
 from grounding.steps.ground_shards import ShardOptions, ground_shards
 from grounding.steps.pictures import PictureWriter, check_pictures, file_name
 from grounding.text.phrases import read_phrases
+from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError, SkippedError
 
 STDIN = "-"
 PHOTOS_PER_WORKER = 8  # a worker starts in the time of about four photos
 WORKER_BYTES = 1_400_000_000  # of a worker that grounds photos of 640 x 480 pixels
+NAMED = 5  # phrases that a line names
 
 
 def ground(
@@ -87,10 +91,12 @@ def ground(
         _answer_one(grounder, source.paths[0], texts) if batch is None else _answer_many(batch, ledger, Path(output))
     )
     drawn = _draw(answers, source, Path(output), shape, pictures, maps)
-    counts = Counter[str]()
-    shape.write(Path(output, shape.file), _count_absent(drawn, counts), boxes or shape.boxes)
+    counts, unknown = Counter[str](), dict[str, None]()
+    shape.write(Path(output, shape.file), _count(drawn, counts, unknown), boxes or shape.boxes)
     if counts["absent"] and (source.many or shape.omits_absent):
         print(f"\n{_absent_line(counts['absent'], shape)}")
+    if unknown:
+        print(f"\n{unknown_line([*unknown], grounder.tagger.vocabulary)}")
     listed = f"; see {Path(output, SKIPPED)}" if ledger.reasons else ""
     if batch is not None and (batch.ledger.reasons or ledger.reasons[UNREAD_FORMAT]):
         raise SkippedError(f"{ledger.line()}{listed}")
@@ -140,11 +146,27 @@ def _answer_many(batch: GroundingBatch, ledger: Ledger, output: Path) -> Iterato
     ledger.require_kept()
 
 
-def _count_absent(batch: Iterable[Answers], counts: Counter[str]) -> Iterator[Answers]:
-    """Yields the answers, and counts in ``counts["absent"]`` the phrases that are probably not in their photo."""
+def _count(batch: Iterable[Answers], counts: Counter[str], unknown: dict[str, None]) -> Iterator[Answers]:
+    """Yields the answers, counts in ``counts["absent"]`` the phrases that are probably not in their photo, and collects
+    in ``unknown`` the phrases without a known word.
+    """
     for answers in batch:
+        unknown.update(dict.fromkeys(answer.phrase.text for answer in answers.groundings if not answer.groundable))
         counts["absent"] += len({answer.phrase.text for answer in answers.groundings if answer.absent})
         yield answers
+
+
+def unknown_line(phrases: Sequence[str], vocabulary: Vocabulary) -> str:
+    """Says which phrases have no known word, and which words are known.
+
+    Args:
+        phrases: the phrases, at least one.
+        vocabulary: the tags that are known.
+    """
+    listed = ", ".join(repr(in_one_line(phrase)) for phrase in phrases[:NAMED])
+    more = f" and {len(phrases) - NAMED} more" if len(phrases) > NAMED else ""
+    known = f"{len(vocabulary):,} words, such as {', '.join(vocabulary.tags[:3])}"
+    return f"no word of {listed}{more} is known: the tagger has {known}; write in the language of these words"
 
 
 def _absent_line(count: int, form: Format) -> str:
@@ -180,19 +202,20 @@ def table(answers: Sequence[Grounding]) -> str:
         the words that no tag covers. Presence and readings have no column if no answer has them.
     """
     columns = {
-        "phrase": [answer.phrase.text for answer in answers],
+        "phrase": [in_one_line(answer.phrase.text) for answer in answers],
         "box (x1 y1 x2 y2)": [_best_box(answer) for answer in answers],
         "score": [f"{answer.scores[0]:.3f}" if answer.groundable else "-" for answer in answers],
         "presence": [_presence(answer) for answer in answers],
         "read as": [answer.phrase.read_as or "-" for answer in answers],
-        "skipped words": [", ".join(answer.phrase.skipped) or "-" for answer in answers],
+        "skipped words": [in_one_line(", ".join(answer.phrase.skipped)) or "-" for answer in answers],
     }
     for name in ("presence", "read as"):
         if set(columns[name]) == {"-"}:
             del columns[name]
-    widths = [max(map(len, [name, *cells])) for name, cells in columns.items()]
+    widths = [max(map(width, [name, *cells])) for name, cells in columns.items()]
     rows = [tuple(columns), *zip(*columns.values(), strict=True)]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    filled = [[cell + " " * (w - width(cell)) for cell, w in zip(row, widths, strict=True)] for row in rows]
+    return "\n".join("  ".join(row).rstrip() for row in filled)
 
 
 def _best_box(answer: Grounding) -> str:

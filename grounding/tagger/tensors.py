@@ -57,6 +57,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     Raises:
         InputError: the file does not exist, is truncated, or is not a safetensors file.
     """
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a folder: give the path of a safetensors file in it")
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist: give the path of a safetensors file")
     try:

@@ -69,7 +69,7 @@ function notes(answer) {
     .map((reading) => createElement('small', { className: 'reading', textContent: reading.replace('->', '→') }));
   if (isAbsent(answer)) notes.push(createElement('small', { className: 'doubt', textContent: ABSENT }));
   if (answer.groundable) notes.push(createElement('small', { className: 'score', textContent: scored(answer) }));
-  else notes.push(createElement('small', { textContent: 'not groundable: none of its words is in the vocabulary' }));
+  else notes.push(createElement('small', { textContent: 'not groundable: none of its words is known; write in the language of the tagger, or use other words' }));
   if (answer.groundable && answer.skipped.length) {
     const words = answer.skipped.flatMap((word, i) => [i ? ', ' : '', createElement('span', { className: 'skipped', textContent: word })]);
     notes.push(createElement('small', {}, 'not in the vocabulary: ', ...words));
