@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from grounding.maps import resize_mass
+from grounding.runtime.terminal import in_one_line
 from grounding.text.phrases import Phrase
 from proposals.errors import InputError
 
+LONGEST = 200  # characters of a phrase that is printed
 ABSENT = "probably not in this photo"  # how people read ``present=False``
 
 
@@ -103,9 +105,9 @@ class Grounding:
         if self.phrase.read_as:
             parts.append(f"read as {self.phrase.read_as}")
         if self.phrase.skipped:
-            parts.append(f"not known: {', '.join(self.phrase.skipped)}")
+            parts.append(f"not known: {in_one_line(', '.join(self.phrase.skipped), LONGEST)}")
         verdict = f"{ABSENT}: " if self.absent else "" if self.groundable else "not groundable: "
-        return f"{' '.join(self.phrase.text.split())}: {verdict}{', '.join(parts)}"
+        return f"{in_one_line(self.phrase.text, LONGEST)}: {verdict}{', '.join(parts)}"
 
     def overlay(self) -> Image.Image:
         """Draws the photo under the phrase's heat map, with the best box in white and the phrase above.

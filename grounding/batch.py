@@ -88,6 +88,8 @@ class GroundingBatch(Iterator[Answers]):
             name = image_name(images)
             listed = repr(name) if isinstance(images, str | os.PathLike) else "image"
             raise InputError(f"{name} is one image, not a list of images: call ground for it, or give [{listed}]")
+        if not isinstance(images, Iterable):
+            raise InputError(f"{repr(images)[:60]} is no list of images: give their paths, as in ['photo.jpg']")
         total = len(images) if isinstance(images, Sized) else None
         if not self._common and total not in (None, len(phrases)):
             raise InputError(self._mismatch(f"{total} images"))
@@ -148,7 +150,7 @@ class GroundingBatch(Iterator[Answers]):
 
 def _common(phrases: Phrases, vocabulary: Vocabulary) -> list[str]:
     """Returns the phrases that every image shares, after checking each; an empty list if each image has its own."""
-    if isinstance(phrases, str) or not len(phrases):
+    if isinstance(phrases, str) or not isinstance(phrases, Sequence) or not len(phrases):
         raise InputError("no phrase to ground: give a list of at least one")
     common = [phrase for phrase in phrases if isinstance(phrase, str) or not isinstance(phrase, Sequence)]
     if common and len(common) < len(phrases):

@@ -15,6 +15,7 @@ from grounding.runtime.device import checked_device
 from grounding.scene import GroundingScene, Settings
 from grounding.tagger.tagger import TagClassifier
 from proposals import Proposer, SegmentProposer
+from proposals.errors import InputError
 
 
 class Grounder:
@@ -41,6 +42,8 @@ class Grounder:
         settings: Settings | None = None,
     ) -> None:
         self.tagger, self.settings = tagger, settings or Settings()
+        if proposer is not None and not callable(proposer):
+            raise InputError(f"proposer={proposer!r} must be an object such as proposals.SegmentProposer()")
         self.proposer = proposer or SegmentProposer()
         self.topdown = TopDown(tagger, self.settings.target)
 
@@ -77,6 +80,9 @@ class Grounder:
                 setting is out of range.
         """
         chosen = Settings(**settings)
+        for name, value in (("lexicon", lexicon), ("plain_words", plain_words)):
+            if not isinstance(value, bool):
+                raise InputError(f"{name}={value!r} must be True or False")
         tagger = TagClassifier.load(path, lexicon=lexicon, plain_words=plain_words)
         return cls(tagger.to(checked_device(device)), proposer, chosen)
 
@@ -163,6 +169,6 @@ class Grounder:
         """
         pixels = read_image(image, MAX_PANORAMA)
         if name is None and isinstance(image, str | os.PathLike):
-            name = Path(image).stem
+            name = Path(os.fsdecode(image)).stem
         scene = self.topdown.look(self.tagger.prepare(pixels, [self.settings.side]), self.settings.method)
         return GroundingScene(pixels, self.proposer(pixels, name), scene, self.tagger, self.topdown, self.settings)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from grounding.runtime.heic import HEIC_CURE, is_heic, register_heic
+from grounding.runtime.terminal import no_such_file
 from proposals.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     Returns:
         The path; unchanged if it exists as it is, or if the home folder is unknown.
     """
-    given = Path(path)
+    given = Path(os.fsdecode(path))
     try:
         return given if given.exists() else given.expanduser()
     except (OSError, RuntimeError, ValueError):
@@ -104,7 +105,7 @@ def image_name(source: object) -> str:
     """
     if not isinstance(source, str | os.PathLike):
         return "the image"
-    text = str(source)
+    text = os.fsdecode(source)
     return text if len(text) <= LONGEST else f"{text[:60]}…"
 
 
@@ -130,14 +131,14 @@ def _is_tensor(source: object) -> bool:
 
 def _from_array(source: Any) -> NDArray[np.uint8]:
     """Converts an array or a tensor to ``(H, W, 3)`` uint8; an array of this kind is returned unchanged."""
-    array = source if isinstance(source, np.ndarray) else _of_tensor(source)
+    array = np.asarray(source) if isinstance(source, np.ndarray) else _of_tensor(source)  # no matrix, no mask
     given = f"{array.shape} {array.dtype}"
     if array.ndim == 4 and len(array) == 1:
         array = array[0]
     if array.ndim == 4:
         raise InputError(f"the array {given} is a batch of {len(array)} images: give one, or the list to ground_batch")
     first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
-    if first and (array.shape[2] > 4 or (array is not source and not isinstance(source, np.ndarray))):
+    if first and (array.shape[2] > 4 or not isinstance(source, np.ndarray)):
         array = array.transpose(1, 2, 0)
     array = array[:, :, None] if array.ndim == 2 else array
     if array.ndim != 3 or not 1 <= array.shape[2] <= 4 or not array.size or array.dtype.kind not in "buif":
@@ -171,6 +172,8 @@ def _bytes_of(array: NDArray[Any]) -> NDArray[np.uint8]:
         low = 0
     if array.dtype.kind == "f" and 1 < high <= 1 + ROUNDING:
         high = 1
+    if not np.isfinite([low, high]).all():
+        raise InputError(f"the image array ({array.dtype}) has values that are NaN or infinite: replace them")
     white = _white_of(low, high)
     if white is None:
         cure = "undo its normalisation and give" if low < 0 else "give"
@@ -197,20 +200,24 @@ def _rgb_of(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _check_path(source: str | os.PathLike[str]) -> None:
-    name, text = image_name(source), str(source)
+    name, text = image_name(source), os.fsdecode(source)
+    if not text.strip():
+        raise InputError("the path of the photo is empty: give the path of a file")
     if text.startswith("data:"):
         raise InputError(f"{name} is a data URL: decode it with base64.b64decode and give io.BytesIO(data)")
     if "://" in text:
         raise InputError(f"{name} is a URL: download the photo and give its path (curl -o photo.jpg URL)")
     try:
-        exists = expanded(source).is_file()
+        exists, folder = expanded(source).is_file(), expanded(source).is_dir()
     except OSError:  # the name is too long
-        exists = False
+        exists = folder = False
+    if folder:
+        raise InputError(f"{name} is a folder: give one photo, or the paths in it to Grounder.ground_batch")
     if not exists and len(text) > LONGEST:
         size = f"{len(text):,} characters"
         raise InputError(f"{name} ({size}) is no path of a file: decode base64 text and give io.BytesIO(data)")
     if not exists:
-        raise InputError(f"{name}: no such image file")
+        raise InputError(no_such_file(name))
 
 
 def _open(source: object) -> Image.Image:
@@ -234,7 +241,7 @@ def _identify(source: str | Path | BinaryIO, name: str) -> Image.Image:
         return _opened(source)
     except UnidentifiedImageError as error:
         if not is_heic(_head(source)):
-            raise InputError(f"{name} cannot be read as an image") from error
+            raise InputError(f"{name} cannot be read as an image: give a JPEG, PNG, WebP or TIFF") from error
         raise InputError(f"{name} is a HEIC photo: {HEIC_CURE}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{name} has more than {MAX_PIXELS} pixels; make it smaller") from error

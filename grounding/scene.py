@@ -19,11 +19,11 @@ from grounding.attention.methods import METHODS
 from grounding.attention.topdown import TopDown
 from grounding.maps import MapSource, blur, resize_mass
 from grounding.pictures.groundings import Groundings
-from grounding.rescoring import contest, first_box, rescore, suppress, vote, vote_overlaps, winning
+from grounding.rescoring import check_overlap, contest, first_box, rescore, suppress, vote, vote_overlaps, winning
 from grounding.runtime.value_types import check_fields
 from grounding.tagger.presence import phrase_presence, word_presence
 from grounding.tagger.tagger import TagClassifier
-from grounding.text.phrases import Phrase
+from grounding.text.phrases import Phrase, at_least_one, listed
 from proposals import Proposals
 from proposals.errors import InputError
 
@@ -75,6 +75,7 @@ class Settings:
             raise InputError(f"there is no attention method {self.method!r}; choose one of {', '.join(METHODS)}")
         if not 0 <= self.presence <= 1:
             raise InputError(f"presence={self.presence} must be in 0..1; 0 counts every answer as present")
+        check_overlap(self.nms)
         if self.side < 224:
             raise InputError(f"side={self.side} is too small: the networks need at least 224 pixels")
 
@@ -172,8 +173,7 @@ class GroundingScene:
         Raises:
             InputError: there is no phrase, a phrase is empty, the method is unknown, or a setting is out of range.
         """
-        if isinstance(phrases, str) or not len(phrases):
-            raise InputError("no phrase to ground: give a list of at least one")
+        phrases = at_least_one(phrases)
         given: dict[str, Any] = {"gamma": gamma, "prior": prior, "nms": nms, "method": method, "vote": vote}
         given |= {"presence": presence, "rivalry": rivalry}
         settings = replace(self._settings, **{name: value for name, value in given.items() if value is not None})
@@ -215,7 +215,7 @@ class GroundingScene:
             InputError: a phrase is empty.
         """
         settings = self._settings if method is None else replace(self._settings, method=method)
-        self._attend_all([Phrase.parse(text, self._tagger.vocabulary) for text in phrases], settings)
+        self._attend_all([Phrase.parse(text, self._tagger.vocabulary) for text in listed(phrases)], settings)
         if self._tagger.presence is not None:
             self._estimate()
 
@@ -238,7 +238,7 @@ class GroundingScene:
         Raises:
             InputError: a phrase is empty.
         """
-        return [self._presence(Phrase.parse(text, self._tagger.vocabulary)) for text in phrases]
+        return [self._presence(Phrase.parse(text, self._tagger.vocabulary)) for text in listed(phrases)]
 
     def attend(self, tags: Sequence[str], method: str | None = None) -> list[Map]:
         """Computes the attention maps of tags on the grid of the proposals.
@@ -253,7 +253,7 @@ class GroundingScene:
         Raises:
             InputError: the vocabulary does not contain a tag.
         """
-        return self._attend([((tag,), (1.0,)) for tag in tags], method or self._settings.method)
+        return self._attend([((tag,), (1.0,)) for tag in listed(tags)], method or self._settings.method)
 
     def _attend(self, words: Sequence[Word], method: str) -> list[Map]:
         """The maps of words; those that are new come from one pass."""

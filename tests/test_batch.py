@@ -127,7 +127,7 @@ def test_unreadable_images_are_skipped_and_named_at_the_end(grounder, small, tmp
     assert printed == (
         f"5 images: 2 kept, 3 unusable: {tmp_path}/gone.jpg: no such image file; image 2: the array "
         f"(3, 3, 3, 3) float64 is a batch of 3 images: give one, or the list to ground_batch; "
-        f"{tmp_path}/text.jpg cannot be read as an image"
+        f"{tmp_path}/text.jpg cannot be read as an image: give a JPEG, PNG, WebP or TIFF"
     )
 
 

@@ -1,6 +1,7 @@
 """TagClassifier: a convolutional network that predicts the tags of a photo, and the file that stores it."""
 
 import json
+import os
 from dataclasses import asdict, replace
 from hashlib import sha256
 from importlib.resources import files
@@ -146,6 +147,8 @@ class TagClassifier(nn.Module):
             InputError: the file does not exist, is truncated or is not a tagger, or its weights do not match its
                 metadata; or the presence model or the lexicon is not one, or was made for another tagger.
         """
+        if path is not None and not isinstance(path, str | os.PathLike):
+            raise InputError(f"path={repr(path)[:60]} must be the path of a tagger's file, or None")
         path = tagger_path(path)
         metadata, tensors = read_tensors(path)
         try:

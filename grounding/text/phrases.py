@@ -1,6 +1,7 @@
 """Phrase: a text to ground, the tags of the vocabulary that it contains, and the words without a tag."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, takewhile
 from pathlib import Path
@@ -95,6 +96,35 @@ def _is_tag(reading: Reading) -> bool:
     """Whether a word, or a base form of it, is one of its tags."""
     word = normalize(reading.text)
     return reading.how == "tag" or not {word, *base_forms(word)}.isdisjoint(reading.tags)
+
+
+def listed(phrases: Iterable[str]) -> list[str]:
+    """The phrases of a question as a list.
+
+    Args:
+        phrases: a list, or anything else that yields texts one after another.
+
+    Raises:
+        InputError: this is one text, or no list at all.
+    """
+    if isinstance(phrases, str | bytes | os.PathLike) or not isinstance(phrases, Iterable):
+        raise InputError(f"phrases must be a list, such as ['a red mug'], not {repr(phrases)[:60]}")
+    return [str(text) if isinstance(text, str) else text for text in phrases]
+
+
+def at_least_one(phrases: Iterable[str]) -> list[str]:
+    """The phrases of a question as a list that is not empty.
+
+    Args:
+        phrases: see :func:`listed`.
+
+    Raises:
+        InputError: see :func:`listed`; or there is no phrase.
+    """
+    texts = listed(phrases)
+    if not texts:
+        raise InputError("no phrase to ground: give a list of at least one")
+    return texts
 
 
 def read_phrases(source: str | Sequence[str]) -> list[str]:
