@@ -186,8 +186,8 @@ def test_a_grey_pil_image(grounder, astronaut):
 
 
 def test_invalid_phrases_are_refused(scene):
-    for phrases in ([], "a woman"):
-        with pytest.raises(InputError, match="no phrase to ground"):
+    for phrases, message in (([], "no phrase to ground"), ("a woman", "phrases must be a list")):
+        with pytest.raises(InputError, match=message):
             scene.ground(phrases)
     with pytest.raises(InputError, match="a phrase is empty"):
         scene.ground(["a woman", "  "])

@@ -81,7 +81,7 @@ def test_floats_are_scaled_in_order_or_refused(values):
 REFUSED = {
     "normalised": (PIXELS / 255 - 0.4, r"from -0.4 to 0.5\d+ .float64., .* undo its normalisation and give uint8"),
     "0..2": (PIXELS / 118.0, r"from 0 to 2 .float64., .* white: give uint8 values in 0..255, or floats in 0..1"),
-    "NaN": (np.full((4, 4), np.nan), "from nan to nan"),
+    "NaN": (np.full((4, 4), np.nan), "NaN or infinite"),
     "0 and 1": (np.eye(4, dtype=np.int64), "are 0 and 1 only, which is black: multiply them by 255"),
     "a batch": (torch.zeros(2, 3, 4, 4), r"\(2, 3, 4, 4\) float32 is a batch of 2 images: give one, or the list to"),
     "nine channels": (np.zeros((5, 5, 9)), r"must be \(H, W\), .* not \(5, 5, 9\) float64: convert it with"),

@@ -193,7 +193,7 @@ def test_unreadable_files_are_refused(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="no such image file"):
         read_image(tmp_path / "missing.jpg")
-    with pytest.raises(InputError, match="no such image file"):
+    with pytest.raises(InputError, match="is a folder: give one photo"):
         read_image(tmp_path)
 
 

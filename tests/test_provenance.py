@@ -18,6 +18,7 @@ HARMLESS = {
     "grounding.tagger": "only a docstring",
     "grounding.text": "only a docstring",
     "grounding.runtime.artefacts": "writes files",
+    "grounding.runtime.terminal": "messages",
     "grounding.attention.atlas": "reads maps",
     "grounding.tagger.presence": "reads the scores, no map",
     "grounding.tagger.tensors": "reads and writes files, and the tagger's weights are part of the key",
