@@ -36,6 +36,7 @@ from grounding.tagger.cnns import CNNS
 NOT_RUN = {
     "cluster=slurm": "Slurm; tests/test_slurm.py writes what is submitted",
     "srun": "Slurm",
+    "experiment=all": "hours; its commands are lines of their own, and tests/test_all_tables.py runs such a list",
     "s3://bucket": "a bucket of others; tests/test_streaming_s3.py runs the same lines with a bucket of its own",
 }
 NOT_RUN_RECIPES = {
