@@ -1,10 +1,11 @@
-"""The step ``all``: every table of the results, one command after another.
+"""The step ``all``: the tables of the paper and ``step=judge``, one command after another.
 
     grounding experiment=all
     grounding experiment=all tagger.path=runs/train/tagger.safetensors name=all-mine
 
-Each command is a process of its own, so that the memory of one is not that of the next. A command that has succeeded
-is not run again, unless it, the version or the tagger has changed; one that was stopped continues where its step does.
+Each command runs in a process of its own, which frees its memory at its end. A command that has succeeded is not run
+again, unless its settings, the tagger or the version of this package have changed. Remove ``NAME.done.json`` to run it
+again all the same. A command that was stopped is started again, and reuses what its step has stored.
 """
 
 import hashlib
@@ -23,28 +24,28 @@ from proposals.errors import InputError
 
 log = logging.getLogger(__name__)
 
-SKIPPED = 3  # the exit code of a command that has skipped photos and done the others
-LONGEST = 300  # characters of the message of a failed command
+SKIPPED = 3  # the exit code of a command that has skipped photos and used the others
+LONGEST = 300  # characters of a failed command's message that are shown
 
 
 def all_tables(commands: Mapping[str, Sequence[str]], tagger: str | None, output: str) -> Path:
-    """Runs the commands that are left, and writes what all of them printed to ``tables.md``.
+    """Runs the commands that have not succeeded yet, and writes what all of them printed to ``tables.md``.
 
     Args:
         commands: the settings of each command by name, as on the command line.
         tagger: file of the tagger; None for the tagger that is part of the package.
-        output: the folder of the tables. Each command has a folder in it, and its messages are ``NAME.log``.
+        output: the folder of ``tables.md``. The files of a command are in the folder ``NAME`` in it, what it printed
+            is in ``NAME.txt``, and its messages are in ``NAME.log``.
 
     Returns:
         The path of ``tables.md``.
 
     Raises:
-        InputError: there is no command, a name is no name of a folder, the tagger cannot be read, or commands failed;
-            the others are done.
+        InputError: there is no command, a name cannot be the name of a folder, the tagger cannot be read, or a command
+            failed. All other commands have run before a failure is reported.
     """
     _check(commands)
-    folder, digest = Path(output).resolve(), TagClassifier.load(tagger).digest()
-    failed = {}
+    folder, digest, failed = Path(output).resolve(), TagClassifier.load(tagger).digest(), dict[str, str]()
     for number, (name, settings) in enumerate(commands.items(), 1):
         command = [*settings, f"tagger.path={json.dumps(tagger)}"]
         key = hashlib.sha256(json.dumps([VERSION, digest, command]).encode()).hexdigest()[:12]
@@ -54,10 +55,12 @@ def all_tables(commands: Mapping[str, Sequence[str]], tagger: str | None, output
         log.info("%d of %d, %s: grounding %s", number, len(commands), name, " ".join(settings))
         if message := _run(folder, name, command, key):
             failed[name] = message
-    path = _write_tables(folder, commands)
+    path = _write_tables(folder, commands, failed)
     if failed:
         reasons = "; ".join(f"{name}: {message}" for name, message in failed.items())
-        raise InputError(f"{len(failed)} of {len(commands)} commands failed; start again when they can run. {reasons}")
+        raise InputError(
+            f"{len(failed)} of {len(commands)} commands failed; correct the cause and start again. {reasons}"
+        )
     print(f"{len(commands)} commands: {path}")
     return path
 
@@ -66,7 +69,7 @@ def _check(commands: Mapping[str, Sequence[str]]) -> None:
     if not commands:
         raise InputError("there is no command: give step.commands=")
     if wrong := [name for name in commands if not name or Path(name).name != name or name.startswith(".")]:
-        raise InputError(f"{wrong[0]!r} is no name of a folder: give another name in step.commands=")
+        raise InputError(f"{wrong[0]!r} cannot be the name of a folder: give another name in step.commands=")
 
 
 def _done(folder: Path, name: str, key: str) -> bool:
@@ -80,6 +83,7 @@ def _run(folder: Path, name: str, command: Sequence[str], key: str) -> str | Non
     """Runs a command; returns the end of its messages if it failed."""
     places = [f"hydra.run.dir={json.dumps(str(folder / name))}", f"hydra.sweep.dir={json.dumps(str(folder / name))}"]
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.done.json").unlink(missing_ok=True)  # of other settings or another tagger
     printed = folder / f"{name}.log"
     with atomic_path(folder / f"{name}.txt") as tables, tables.open("wb") as out, printed.open("wb") as messages:
         code = subprocess.run(
@@ -93,14 +97,14 @@ def _run(folder: Path, name: str, command: Sequence[str], key: str) -> str | Non
 
 
 def _environment() -> dict[str, str]:
-    """The same packages as in this process, also if they were found through its path."""
+    """The environment of a command, with this process's ``sys.path``, so that it finds the same packages."""
     return os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
-def _write_tables(folder: Path, commands: Mapping[str, Sequence[str]]) -> Path:
+def _write_tables(folder: Path, commands: Mapping[str, Sequence[str]], failed: Mapping[str, str]) -> Path:
     parts = ["# All tables\n"]
     for name, settings in commands.items():
-        if (folder / f"{name}.done.json").is_file():
+        if name not in failed:
             text = (folder / f"{name}.txt").read_text(errors="replace").strip()
             parts.append(f"## {name}\n\n    grounding {' '.join(settings)}\n\n{text}\n")
         else:

@@ -23,7 +23,9 @@ def tagger(tmp_path, monkeypatch) -> str:
 
 def test_each_command_runs_until_it_has_succeeded(tagger, caplog):
     commands = {"right": PHRASES, "wrong": ["step=phrases", "captions=missing.txt"]}
-    with pytest.raises(InputError, match=r"1 of 2 commands failed; start again when they can run\. wrong: .*missing"):
+    with pytest.raises(
+        InputError, match=r"1 of 2 commands failed; correct the cause and start again\. wrong: .*missing"
+    ):
         all_tables(commands, tagger, "out")
     assert Path("out/right/phrases.jsonl").is_file()
     text = Path("out/tables.md").read_text()
@@ -45,9 +47,17 @@ def test_another_tagger_or_setting_runs_the_command_again(tagger):
         Path("out/a/phrases.jsonl").rename(f"{number}.jsonl")  # each run has written it
 
 
+def test_the_table_of_earlier_settings_is_not_shown_if_the_command_fails_now(tagger):
+    all_tables({"a": PHRASES}, None, "out")
+    for _ in range(2):
+        with pytest.raises(InputError, match="1 of 1 commands failed"):
+            all_tables({"a": ["step=phrases", "captions=missing.txt"]}, None, "out")
+        assert "Not done." in Path("out/tables.md").read_text()
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden"])
 def test_a_name_that_is_no_folder_is_refused(tagger, name):
-    with pytest.raises(InputError, match=r"is no name of a folder: give another name in step\.commands="):
+    with pytest.raises(InputError, match=r"cannot be the name of a folder: give another name in step\.commands="):
         all_tables({name: PHRASES}, tagger, "out")
 
 
