@@ -19,6 +19,7 @@ import errno
 import gc
 import logging
 import os
+import select
 import shlex
 import sys
 from collections.abc import Callable
@@ -35,8 +36,8 @@ from proposals.errors import InputError, SkippedError
 log = logging.getLogger(__name__)
 
 UNREADABLE = "cannot be read: put text with other characters than letters, digits and spaces into quotes:"
-# what the system answers if a disk is full, read-only or of someone else, or the reader of a pipe has ended: no bug
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EPIPE}
+# errors of the system that are no bugs: the disk is full or read-only, or the user may not use a file
+UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR}
 NOT_INSTALLED = "Could not find 'hydra/launcher/submitit"  # how Hydra's message begins
 
 
@@ -57,9 +58,7 @@ class AfterSweep:
         """Called by Hydra."""
         from hydra.core.hydra_config import HydraConfig
 
-        HydraConfig.instance().set_config(
-            config
-        )  # Hydra itself does so for the jobs; the default of name= needs it here
+        HydraConfig.instance().set_config(config)  # as Hydra does for each job: the sweep's folder contains name=
         sweep_jobs.begin(config.hydra.sweep.dir, self.join)
 
     def _ignore(self, **_: object) -> None:
@@ -129,8 +128,20 @@ def main() -> None:
 
 
 def _close_output() -> None:
-    """Discards the output that cannot be written. The interpreter would try it again at its end, and complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    """Writes the rest of the output, or discards it: the interpreter would try again at its end, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _has_no_reader() -> bool:
+    """Whether the standard output is a pipe whose reader has ended, as in ``grounding ... | head``."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    poll.register(1, select.POLLOUT)
+    return any(state & (select.POLLERR | select.POLLHUP) for _, state in poll.poll(0))
 
 
 def _run_light(asked: front_door.CommandLine) -> bool:
@@ -175,16 +186,15 @@ def _record_job(error: BaseException | None = None) -> None:
 def _message(error: BaseException) -> str | None:
     """Returns one line for the user; None for a bug.
 
-    Hydra wraps the exceptions of a step. An InputError among them is an error that the user can correct, and so is a
-    file that the system does not write.
+    Hydra wraps the exceptions of a step. The user can correct an InputError among them, and a file that cannot be used.
     """
     chain = _chain(error)
     if any(map(_is_out_of_memory, chain)):
-        return "the memory does not suffice: use smaller photos or a smaller attention.side, and fewer processes"
+        return "there is not enough memory: use smaller photos or a smaller attention.side, and fewer processes"
     input_errors = [link for link in chain if isinstance(link, InputError)]
     if not input_errors and (refused := _system_error(error)):
         where = refused.filename or "the output"
-        return f"{where} cannot be used: {refused.strerror}: free space, or choose a folder that can be written"
+        return f"{where} cannot be used: {refused.strerror}: free space, or choose a file or folder that you may use"
     for link in chain:  # its cause may be a TypeError, as of range(0,1,x)
         if type(link).__name__ == "OverrideParseException":
             return f"{link.override} {UNREADABLE} {_corrected(link.override)}"  # type: ignore[attr-defined]
@@ -197,12 +207,15 @@ def _message(error: BaseException) -> str | None:
 
 
 def _system_error(error: BaseException) -> OSError | None:
-    """The error of a system that does not write a file, if that is the cause of an exception."""
-    return next((link for link in _chain(error) if isinstance(link, OSError) and link.errno in UNWRITABLE), None)
+    """The error of the system among an exception and its causes, if it is no bug."""
+    for link in _chain(error):
+        if isinstance(link, OSError) and (link.errno in UNUSABLE or (link.errno == errno.EPIPE and _has_no_reader())):
+            return link
+    return None
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be allocated, on the processor or on a GPU."""
+    """Whether an error says that memory could not be allocated, in the main memory or on a GPU."""
     said = isinstance(error, RuntimeError) and "allocate memory" in str(error)
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said
 
@@ -236,7 +249,7 @@ def _report(error: BaseException) -> int:
     refused = _system_error(error)
     if refused:
         _close_output()
-    if refused is None or refused.errno != errno.EPIPE:  # head ends as soon as it has its lines: nothing to say
+    if refused is None or refused.errno != errno.EPIPE:  # after an early end of the reader, no message is needed
         print(f"grounding: {_message(error)}", file=sys.stderr)
     return _code(error)
 

@@ -47,7 +47,7 @@ def test_a_step_on_a_full_disk_ends_with_one_line(tmp_path):
     code, errors = grounding(tmp_path, "step=phrases", "captions=captions.txt", prepare=full)
     assert code == 2
     assert errors.splitlines() == [
-        "grounding: the output cannot be used: File too large: free space, or choose a folder that can be written"
+        "grounding: the output cannot be used: File too large: free space, or choose a file or folder that you may use"
     ]
     assert not list(tmp_path.rglob("*.jsonl"))
 
@@ -74,6 +74,20 @@ def test_nothing_is_said_when_the_reader_of_a_pipe_has_ended(tmp_path):
         assert grounding(tmp_path, "--help", output=writing) == (2, "")
     finally:
         os.close(writing)
+
+
+@pytest.mark.parametrize(
+    ("error", "printed", "code"),
+    [
+        ("PermissionError(errno.EACCES, 'Permission denied', 'a.json')", "a.json cannot be used: Permission denied", 2),
+        ("BrokenPipeError(errno.EPIPE, 'Broken pipe')", "None", 1),  # of a worker: the output has a reader
+    ],
+)
+def test_what_was_printed_before_an_error_is_kept(error, printed, code):
+    program = f"import errno, sys; from grounding.__main__ import _report; print('kept'); sys.exit(_report({error}))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=TESTS.parent, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, "kept\n")
+    assert printed in done.stderr
 
 
 @pytest.mark.slow

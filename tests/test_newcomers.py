@@ -153,7 +153,7 @@ def test_memory_that_does_not_suffice_is_said_in_one_line(folder, monkeypatch, c
     monkeypatch.setattr(Grounder, "ground", exhausted)
     assert typed(["photo.jpg", "a cat"], monkeypatch) == 2
     printed = capsys.readouterr().err
-    assert "the memory does not suffice" in printed and len(printed.splitlines()) == 1
+    assert "there is not enough memory" in printed and len(printed.splitlines()) == 1
 
 
 def test_a_terminal_that_lacks_characters_gets_escapes(folder, monkeypatch, capsys):
