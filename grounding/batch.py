@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -16,7 +16,7 @@ from grounding.images import Photo, image_name, is_one_image, read_image
 from grounding.pictures.groundings import Groundings
 from grounding.runtime.ledger import Ledger, Skipped
 from grounding.runtime.workers import in_order, use_one_thread, worker_pool
-from grounding.text.phrases import Phrase
+from grounding.text.phrases import Phrase, at_least_one
 from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 
@@ -32,8 +32,8 @@ class ImageQuestion(NamedTuple):
     """The phrases that are asked about one image.
 
     Attributes:
-        name: the path of the image, or its number.
-        image: see ``Grounder.look``; the error, if it was read already and cannot be used.
+        name: the path of the image, or "image 0", "image 1" and so on.
+        image: see ``Grounder.look``; an error if the image was read before it was sent to a worker, and cannot be used.
         phrases: what to find.
     """
 
@@ -83,7 +83,8 @@ class GroundingBatch(Iterator[Answers]):
             raise InputError(f"workers={workers} must be a whole number, 0 or more")
         self.ledger = Ledger("images", cure="give images that can be read")
         self._work, self._proposer, self._workers = partial(_answer, ground, keep_images), proposer, workers
-        self._phrases, self._common = phrases, _common(phrases, vocabulary)
+        self._phrases = at_least_one(cast(Iterable[str], phrases))
+        self._common = _common(self._phrases, vocabulary)
         if is_one_image(images):
             name = image_name(images)
             listed = repr(name) if isinstance(images, str | os.PathLike) else "image"
@@ -91,7 +92,7 @@ class GroundingBatch(Iterator[Answers]):
         if not isinstance(images, Iterable):
             raise InputError(f"{repr(images)[:60]} is no list of images: give their paths, as in ['photo.jpg']")
         total = len(images) if isinstance(images, Sized) else None
-        if not self._common and total not in (None, len(phrases)):
+        if not self._common and total not in (None, len(self._phrases)):
             raise InputError(self._mismatch(f"{total} images"))
         # disable=None: tqdm is silent if the output is not a terminal
         self._bar = partial(tqdm, total=total, unit="photo", disable=None if progress else True)
@@ -150,8 +151,6 @@ class GroundingBatch(Iterator[Answers]):
 
 def _common(phrases: Phrases, vocabulary: Vocabulary) -> list[str]:
     """Returns the phrases that every image shares, after checking each; an empty list if each image has its own."""
-    if isinstance(phrases, str) or not isinstance(phrases, Sequence) or not len(phrases):
-        raise InputError("no phrase to ground: give a list of at least one")
     common = [phrase for phrase in phrases if isinstance(phrase, str) or not isinstance(phrase, Sequence)]
     if common and len(common) < len(phrases):
         raise InputError("phrases and lists of phrases are mixed: give one list for all, or one for each image")
@@ -179,7 +178,7 @@ def _answer(ground: Ground, keep_images: bool, question: ImageQuestion) -> Groun
     return Groundings(answers if keep_images else (replace(answer, image=None) for answer in answers))
 
 
-_work: Work  # of a worker process
+_work: Work  # set in a worker process
 
 
 def _begin(work: Work, proposer: object) -> None:

@@ -25,23 +25,23 @@ from proposals.ranking import greedy_coverage, pairwise_iou
 # A box wins none of the probability of a proposal whose IoU with it is at most MIN_IOU, and all of it if the IoU is
 # FULL_IOU or more. The evaluation counts a box as correct at an IoU of 0.5.
 MIN_IOU, FULL_IOU = 0.4, 0.8
-LARGEST_EXPONENT = 20  # of areas and shares, which are below 1; with larger exponents they become 0
+LARGEST_EXPONENT = 20  # with much larger exponents, areas and shares, which are at most 1, would be rounded to 0
 MAX_BOXES = 100  # the largest number of boxes that a vote ranks
 
 Floats = NDArray[np.float64]
 
 
 def check_overlap(nms: float) -> None:
-    """Refuses an overlap that is none.
+    """Refuses a threshold of :func:`suppress` that is not an IoU.
 
     Args:
-        nms: the intersection over union above which a box is removed.
+        nms: the threshold.
 
     Raises:
         InputError: it is not in 0..1.
     """
     if not 0 <= nms <= 1:
-        raise InputError(f"nms={nms} must be in 0..1: it is an intersection over union")
+        raise InputError(f"nms={nms} must be in 0..1; the paper uses 0.7")
 
 
 def rescore(masses: Floats, areas: Floats, gamma: float, beliefs: Floats | None = None, prior: float = 0.0) -> Floats:
@@ -90,8 +90,7 @@ def suppress(boxes: Floats, scores: Floats, threshold: float) -> NDArray[np.int6
     Raises:
         InputError: the threshold is not in 0..1.
     """
-    if not 0 <= threshold <= 1:
-        raise InputError(f"nms={threshold} must be in 0..1; the paper uses 0.7")
+    check_overlap(threshold)
     from torchvision.ops import nms  # here, because it imports PyTorch's compiler, which a vote does not need
 
     # copies, because arrays from files are read-only, of which torch warns

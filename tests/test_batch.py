@@ -175,7 +175,8 @@ def test_progress_is_shown_in_a_terminal(grounder, small, monkeypatch, capsys):
 
 REFUSALS = {
     "none": ([], "no phrase to ground: give a list of at least one"),
-    "text": ("a cat", "no phrase to ground: give a list of at least one"),
+    "text": ("a cat", r"phrases must be a list, such as \['a red mug'\], not 'a cat'"),
+    "nothing": (None, "phrases must be a list"),
     "blank": (["a cat", " "], "a phrase is empty"),
     "number": ([7, 8], "a phrase must be text, not 7: put it in quotes"),
     "mixed": (["a cat", ["a dog"]], "phrases and lists of phrases are mixed"),
@@ -188,6 +189,12 @@ def test_invalid_phrases_are_refused_before_the_first_image(grounder, name):
     phrases, message = REFUSALS[name]
     with pytest.raises(InputError, match=message):
         grounder.ground_batch(["a.jpg", "b.jpg"], phrases)
+
+
+def test_phrases_of_a_generator_or_an_array_are_asked_about_every_image(grounder, small):
+    expected = [repr(answers.groundings) for answers in grounder.ground_batch(small, ["a woman", "a dog"])]
+    for phrases in (iter(["a woman", "a dog"]), np.array(["a woman", "a dog"])):
+        assert [repr(answers.groundings) for answers in grounder.ground_batch(small, phrases)] == expected
 
 
 def test_a_single_path_is_refused(grounder):

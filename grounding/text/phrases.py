@@ -102,10 +102,10 @@ def listed(phrases: Iterable[str]) -> list[str]:
     """The phrases of a question as a list.
 
     Args:
-        phrases: a list, or anything else that yields texts one after another.
+        phrases: a list, or any other iterable of texts, such as a generator.
 
     Raises:
-        InputError: this is one text, or no list at all.
+        InputError: this is one text or one path, or not iterable.
     """
     if isinstance(phrases, str | bytes | os.PathLike) or not isinstance(phrases, Iterable):
         raise InputError(f"phrases must be a list, such as ['a red mug'], not {repr(phrases)[:60]}")
