@@ -123,8 +123,17 @@ def test_the_cores_of_a_container_are_its_share(tmp_path, files, cores):
                 "proc/meminfo": "MemAvailable: 7 kB\n",
                 "sys/fs/cgroup/memory/memory.limit_in_bytes": "5000\n",
                 "sys/fs/cgroup/memory/memory.usage_in_bytes": "1000\n",
+                "sys/fs/cgroup/memory/memory.stat": "inactive_file 30\ntotal_inactive_file 200\n",
             },
-            4000,
+            4200,
+        ),
+        (
+            {
+                "sys/fs/cgroup/memory.max": "5000\n",
+                "sys/fs/cgroup/memory.current": "4900\n",
+                "sys/fs/cgroup/memory.stat": "anon 100\ninactive_file 3000\nactive_file 1800\n",
+            },
+            3100,
         ),
     ],
 )

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 from proposals.errors import InputError
 
 THREADS = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"}
-CGROUP_MEMORY = (  # limit and usage of a container, in versions 2 and 1 of the control groups
-    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
-    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"),
+CGROUP_MEMORY = (  # of a container: folder, limit, usage, kept files; in versions 2 and 1 of the control groups
+    ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -81,17 +81,25 @@ def free_memory(root: Path = Path("/")) -> int | None:
         root: the root of the file system.
 
     Returns:
-        Bytes: what Linux counts as available, no more than what the limit of the container leaves; None on other
-        systems.
+        Bytes: what Linux counts as available, at most the rest of the container's limit; None on other systems. The
+        contents of files that the system keeps in memory count as free, because it drops them for new processes.
     """
-    found = []
-    with suppress(OSError, ValueError, StopIteration):
-        lines = (root / "proc/meminfo").read_text().splitlines()
-        found.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")))
-    for limit, usage in CGROUP_MEMORY:
+    available = _number(root / "proc/meminfo", "MemAvailable:")
+    found = [] if available is None else [available * 1024]
+    for folder, limit, usage, kept in CGROUP_MEMORY:
         with suppress(OSError, ValueError):  # no such file, or the limit is "max"
-            found.append(int((root / limit).read_text()) - int((root / usage).read_text()))
+            left = int((root / folder / limit).read_text()) - int((root / folder / usage).read_text())
+            found.append(left + (_number(root / folder / "memory.stat", kept) or 0))
     return max(min(found), 0) if found else None
+
+
+def _number(path: Path, name: str) -> int | None:
+    """The number after a name, in a file of Linux with a name and a number on each line."""
+    with suppress(OSError, ValueError):
+        return next(
+            (int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith(f"{name} ")), None
+        )
+    return None
 
 
 def in_order(
