@@ -18,7 +18,7 @@ CHOSEN = [
 ]
 WRONG = {"table": {"a": 1}, "lists": [["a"]], "list": ["a", "b"], "text": "x y", "number": 2.5, "truth": True}
 LISTS = ("image", "data.root", "step.against", "step.stream.validation")  # one text, or several
-TABLES = ("data.classes", "step.samples", "step.data")
+TABLES = ("data.classes", "step.samples", "step.data", "step.commands")
 OWN = {"runtime.output_dir": "runs/x", "runtime.choices.step": "x"}
 
 
