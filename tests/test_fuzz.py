@@ -22,10 +22,10 @@ def test_changed_inputs_are_read_or_refused(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", fuzz.TARGETS)
-def test_most_unchanged_inputs_are_read(name, tmp_path):
+def test_an_unchanged_input_is_read(name, tmp_path):
     target = fuzz.TARGETS[name]
     refused = [fuzz.execute(target, data, tmp_path) for data in target.seeds]
-    assert sum(refused) < len(refused) or name in ("tagger",)
+    assert not all(refused) or name == "tagger"  # its network lacks most weights
 
 
 def test_executions_are_counted(tmp_path, capsys, monkeypatch):

@@ -158,7 +158,7 @@ TARGETS = {
     "captions": Target((CAPTION, COCO_CAPTIONS, SENTENCE), lambda path: list(read_captions(path)), ".txt"),
     "captions-csv": Target((b"path,caption\n1.jpg,a cat\n2.jpg,\"a, dog\"\n",), lambda p: list(read_table(p)), ".csv"),
     "captions-jsonl": Target((b'{"path": "1.jpg", "caption": "a cat"}\n',), lambda p: list(read_table(p)), ".jsonl"),
-    "vocabulary": Target((b"cat\ndog\n",), _vocabulary),
+    "vocabulary": Target((b"cat\ndog",), _vocabulary),
     "tagger": Target((_tagger(),), TagClassifier.load, ".safetensors"),
     "tars": Target((_tar(),), lambda path: list(tar_samples(path)), ".tar"),
     "shard-table": Target((SHARD_TABLE,), lambda path: find_shards(str(path)), ".csv"),
