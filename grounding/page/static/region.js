@@ -25,8 +25,8 @@ export async function showWords(box) {
   if (!signal.aborted) $('words').classList.remove('waiting');
 }
 
-// The first box of a photo takes seconds, because the server computes the maps of all tags. It does so beforehand, while
-// the visitor reads the answers, and its failure is no news.
+// The first box of a photo takes longer, because the server computes the maps of the most probable tags. This asks for
+// them while the visitor reads the answers. A failure is not shown.
 let prefetched = null;
 export function prefetchWords() {
   if (prefetched === state.photo.token) return;
