@@ -24,7 +24,7 @@ test: .venv/dev
 test-slow: .venv/dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
 
-# gives changed files to each reader for FUZZ_SECONDS of the processor; each must be read, or refused in one line
+# gives changed inputs to each reader for FUZZ_SECONDS of CPU time; each must be read, or refused in one line
 FUZZ_SECONDS ?= 60
 fuzz: .venv/dev
 	OMP_NUM_THREADS=1 nice -n 15 $(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS)
