@@ -29,18 +29,18 @@ def measure(workers: Sequence[int] = (0, 2), photos: int = 32) -> tuple[list[Row
         photos: how many; each differs from the others.
 
     Returns:
-        For each number of processes the seconds with the start of the workers, the photos a second from the first
-        answer to the last, the ratio of these rates to that of the first row, and the most MB
-        of a process, sampled after each answer.
+        A row for each number of processes: the seconds, including the start of the workers; the photos a second from
+        the first answer to the last; the ratio of this rate to that of the first row; and the largest memory of a
+        process in MB, measured after each answer. And the settings that all rows share.
 
     Raises:
-        InputError: there are less than two photos, or a number of processes is below 0.
+        InputError: there are fewer than two photos, or a number of processes is below 0.
     """
     check_counts(2, photos=photos)
     grounder, rows = Grounder.load(), list[Row]()
     with TemporaryDirectory() as folder:
         paths = _write_photos(Path(folder), photos)
-        grounder.ground(paths[0], PHRASES)  # what only the first photo needs
+        grounder.ground(paths[0], PHRASES)  # compiles and loads what only the first photo needs
         for count in workers:
             rows.append(_run(grounder, paths, count))
             rows[-1]["rate / the first row's"] = _rate(rows[-1]) / _rate(rows[0])

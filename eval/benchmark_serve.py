@@ -238,7 +238,7 @@ def _crowd(host: str, process: int, clients: int, seconds: float) -> Row:
 
 
 def _near(values: Sequence[float], share: float) -> float:
-    """The median of the values near a share of the time: a request takes memory while it runs only."""
+    """The median of the values around a share of the time, because a request takes memory only while it runs."""
     middle, half = round(share * (len(values) - 1)), len(values) // 24
     return float(np.median(values[max(0, middle - half) : middle + half + 1]))
 

@@ -80,7 +80,7 @@ MODULES = (
 
 
 SCORES = "scores"
-READS = 3  # of a photo that is replaced while it is read
+READS = 3  # attempts to read a photo that is replaced while it is read
 
 
 class CachedScene:
@@ -229,7 +229,7 @@ class Cache:
 
 
 def _read(path: Path) -> tuple[NDArray[np.uint8], str]:
-    """A photo, and a digest of its file. Under the digest of another photo, its maps would be wrong for ever."""
+    """A photo, and a digest of its file, both of the same content: a wrong digest would give the photo wrong maps."""
     for _ in range(READS):
         before = _digest(path)
         image = read_image(path, MAX_PANORAMA)

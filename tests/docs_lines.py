@@ -21,7 +21,7 @@ class Line(NamedTuple):
 
     Attributes:
         page: the page that shows it, relative to the repository.
-        before: what stands before ``grounding``: ``torchrun ... -m``, ``cat photo.jpg |`` or nothing.
+        before: the words before ``grounding``: ``torchrun ... -m``, ``cat photo.jpg |`` or nothing.
         command: the words after ``grounding``.
     """
 

@@ -51,7 +51,7 @@ docs/get-started.md begins with a photo; docs/reference/settings.md lists the se
 SWEEP = ("-m", "--multirun")
 VALUED = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
           "--experimental-rerun")  # fmt: skip
-OPTIONAL = ("--info", "-i", "--shell-completion", "-sc")  # those whose value may be left out
+OPTIONAL = ("--info", "-i", "--shell-completion", "-sc")  # options whose value may be left out
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SHOWN_BY = dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")) | dict.fromkeys(("--info", "-i"), INFO)
 FLAGS = ("--help", "-h", "--version", *SWEEP, *VALUED, "--hydra-help", "--resolve", "--run", "-r", "--info", "-i",
@@ -161,7 +161,7 @@ def _sort(arguments: Sequence[str]) -> _Words:
 
 
 def _check_spaces(word: str, setting: Setting | None) -> None:
-    """Refuses a setting with spaces around ``=``, and a photo whose name is one of a setting."""
+    """Refuses a setting with spaces around ``=``, and a photo whose name looks like a setting."""
     if word == "=":
         raise InputError("write a setting without spaces around =, as in gamma=0.3")
     if (spaced := SPACED.fullmatch(word)) and _is_key(spaced[1]):

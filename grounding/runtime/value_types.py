@@ -19,7 +19,7 @@ BASIC = {
 
 
 def check_fields(settings: Any, before: str = "") -> None:
-    """Refuses settings with a value of another type than its field, and makes other numbers floats.
+    """Refuses settings with a value of another type than its field, and converts fractions and the like to floats.
 
     Args:
         settings: an object of a dataclass.
@@ -32,7 +32,7 @@ def check_fields(settings: Any, before: str = "") -> None:
         value = getattr(settings, field.name)
         if not accepts(value, field.type):
             raise InputError(f"{before}{field.name}={value} must be {in_words(field.type)}")
-        if isinstance(value, Real) and not isinstance(value, Integral | float):  # such as a fraction
+        if isinstance(value, Real) and not isinstance(value, Integral | float):  # such as fractions.Fraction
             object.__setattr__(settings, field.name, float(value))
 
 

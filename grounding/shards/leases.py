@@ -87,7 +87,7 @@ class LeaseFolder:
         if not seconds >= SHORTEST:
             raise InputError(f"lease={seconds} must be {SHORTEST:g} or more: it is a time in seconds")
         self.folder, self.seconds = Path(folder), seconds
-        self._seen: dict[str, tuple[float, float]] = {}
+        self._seen: dict[str, tuple[float, float]] = {}  # by lease: its time, and when this process first saw that time
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

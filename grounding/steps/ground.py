@@ -24,9 +24,9 @@ from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError, SkippedError
 
 STDIN = "-"
-PHOTOS_PER_WORKER = 8  # a worker starts in the time of about four photos
-WORKER_BYTES = 1_400_000_000  # of a worker that grounds photos of 640 x 480 pixels
-NAMED = 5  # phrases that a line names
+PHOTOS_PER_WORKER = 8  # at least; starting a worker takes as long as about four photos
+WORKER_BYTES = 1_400_000_000  # memory of a worker that grounds photos of 640 x 480 pixels
+NAMED = 5  # largest number of phrases without a known word that are listed
 
 
 def ground(
@@ -112,7 +112,7 @@ def _check(form: str, boxes: int | None, pictures: str | None) -> None:
 
 
 def _workers(grounder: Grounder, images: int) -> int:
-    """The number of processes that pay: each needs some seconds to start, and memory."""
+    """The number of workers that save time and fit into the memory; 0 for none."""
     count, memory = min(cores(), images // PHOTOS_PER_WORKER), free_memory()
     if memory is not None:
         count = min(count, memory // WORKER_BYTES)

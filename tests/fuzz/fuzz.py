@@ -6,8 +6,8 @@
 
 Prints for each target the number of executions, of the refusals among them, and of the lines of the project that they
 reached, beside the number of lines of the functions that they entered. Every tenth execution is traced; an input that
-reaches a new line is changed further. Any other exception, and an execution that takes more than ten seconds of the
-processor, is printed with the bytes that caused it, and the exit status is 1.
+reaches a new line is changed further. Any other exception, and an execution that takes more than ten seconds of CPU
+time, is printed with the bytes that caused it, and the exit status is 1.
 """
 
 import argparse
@@ -37,15 +37,15 @@ from proposals.errors import InputError
 
 PIECES = (b"0", b"-1", b"9" * 5000, b"1e999", b"NaN", b"null", b"true", b'""', b"[]", b"{}", b"\0", b"\xff", b"\n",
           b"<", b"&", b"]", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b"[" * 2000, "\u0661\u00b2".encode())  # fmt: skip
-TRACED = 10  # one of so many executions is traced
-KEPT, KEPT_BYTES = 200, 1 << 15  # inputs that reached new lines, and the size of each
-SLOW = 10  # seconds of the processor
-ADDED_MEMORY = 4 << 30  # bytes of addresses that an execution may add
+TRACED = 10  # every tenth execution is traced
+KEPT, KEPT_BYTES = 200, 1 << 15  # largest number and size of the kept inputs that reached new lines
+SLOW = 10  # seconds of CPU time after which an execution is counted as a crash
+ADDED_MEMORY = 4 << 30  # bytes of address space beyond those at the start
 MEMORY = Path("/dev/shm")  # a file system in memory, many times faster than a disk
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
-    """A copy with one to four changes: bytes flipped, cut, repeated or replaced by awkward pieces; seldom truncated."""
+    """A copy with one to four changes: bytes flipped, removed, repeated or replaced by awkward pieces."""
     changed = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         start = rng.randrange(len(changed) + 1)
@@ -114,7 +114,7 @@ class Counts:
 
 
 def _too_slow(_signal: int, _frame: FrameType | None) -> None:
-    raise TimeoutError(f"more than {SLOW} seconds of the processor")
+    raise TimeoutError(f"more than {SLOW} seconds of CPU time")
 
 
 @contextmanager
@@ -140,7 +140,7 @@ def _limit_memory() -> None:
 
 
 def fuzz(name: str, seconds: float, seed: int) -> Counts:
-    """Fuzzes one target for some seconds of the processor."""
+    """Fuzzes one target for some seconds of CPU time."""
     target, counts, lines, corpus, crashes = TARGETS[name], Counts(name), Lines(), list[bytes](), set[object]()
     memory = str(MEMORY) if os.access(MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory) as folder, _silent():
@@ -174,7 +174,7 @@ def fuzz(name: str, seconds: float, seed: int) -> Counts:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60, help="seconds of the processor for each target")
+    parser.add_argument("--seconds", type=float, default=60, help="seconds of CPU time for each target")
     parser.add_argument("--targets", default=",".join(TARGETS), help="names, joined by commas")
     parser.add_argument("--seed", type=int, default=0, help="of the changes")
     parser.add_argument("--json", type=Path, help="a file for the counts")

@@ -39,7 +39,7 @@ class Target:
     """A reader.
 
     Attributes:
-        seeds: valid inputs.
+        seeds: the inputs that are changed; at least one is valid, except for ``tagger``.
         read: reads an input from a file of its own, or from bytes.
         suffix: of the file; "" for a reader of bytes.
     """

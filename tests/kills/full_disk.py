@@ -29,7 +29,7 @@ from kill_tasks import TASKS, make_inputs
 
 from grounding.__main__ import _message as message_of
 
-OPTIONAL = {"cache"}  # what is only there to save time may be left out without an error
+OPTIONAL = {"cache"}  # tasks whose files only save time; these may be missing without an error
 
 
 def fill() -> None:

@@ -74,7 +74,7 @@ def kill() -> None:
 
 
 def arm(folder: Path, counts: Counts, kind: str, number: int, strike: Callable[[], None] = kill) -> None:
-    """Makes this process kill itself, or do another harm, before its change or write with a number; it counts both."""
+    """Makes this process call ``strike`` before its change or write with a number; it counts both."""
 
     def seen(now: str) -> None:
         if counts.add(now) == number and now == kind:
