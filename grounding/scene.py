@@ -14,7 +14,7 @@ from scipy import sparse
 from torch import Tensor
 
 from grounding.answers import Grounding, likely_point
-from grounding.attention.atlas import check_box, concentration
+from grounding.attention.atlas import check_box, concentration, most_fitting
 from grounding.attention.methods import METHODS
 from grounding.attention.topdown import TopDown
 from grounding.maps import MapSource, blur, resize_mass
@@ -320,7 +320,7 @@ class GroundingScene:
             (tag, share of its map's mass inside the box), best first.
 
         Raises:
-            InputError: the box is empty or reaches beyond the image.
+            InputError: the box is empty or reaches beyond the image, or ``count`` is no whole number above 0.
         """
         check_box(box, self.image.shape[:2])  # before the maps, which take time
         with self._likely_lock, torch.inference_mode(False):
@@ -329,9 +329,9 @@ class GroundingScene:
                 tags = scene.score_maps[0].flatten(1).mean(1).argsort(descending=True)[:LIKELY].tolist()
                 self._likely = tags, scene.attend(tags, "c-mwp")[0]
         tags, maps = self._likely
-        shares = concentration(maps, box, self.image.shape[:2]).cpu().double().numpy()
-        order = np.argsort(-shares * self.probabilities[tags], kind="stable")[:count]
-        return [(self._tagger.vocabulary[tags[place]], float(shares[place])) for place in order]
+        shares = concentration(maps, box, self.image.shape[:2])
+        best = most_fitting(shares, torch.from_numpy(self.probabilities[tags]), count)
+        return [(self._tagger.vocabulary[tags[place]], float(shares[place])) for place in best]
 
     @cached_property
     def _overlaps(self) -> sparse.csr_array:

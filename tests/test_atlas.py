@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from grounding import Grounder, TopDown
+from grounding.attention.atlas import most_fitting
 from grounding.images import read_image
 from grounding.scene import LIKELY
 from grounding.tagger.tagger import TagClassifier
@@ -94,8 +95,19 @@ def test_a_wrong_box_of_a_photo_is_refused_before_maps_are_computed(grounder, as
     for box in [(0, 0, 513, 5), (9, 9, 9, 20), (0, 0, np.nan, 5)]:
         with pytest.raises(InputError, match="is empty or leaves the image of"):
             scene.words(box)
-    with pytest.raises(InputError, match="must be four numbers: x1, y1, x2, y2"):
-        scene.words((0, 0, 5))
+    for box in [(0, 0, 5), None, "abcd", (0, 0, "5", 5), (0, 0, None, 5), 7]:
+        with pytest.raises(InputError, match="must be four numbers: x1, y1, x2, y2"):
+            scene.words(box)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, "x", None, True])
+def test_an_invalid_number_of_words_is_refused(count):
+    with pytest.raises(InputError, match=f"count={count!r} must be a whole number, 1 or more"):
+        most_fitting(torch.ones(3), torch.ones(3), count)
+
+
+def test_a_tag_without_mass_in_the_box_is_no_word_of_it():
+    assert most_fitting(torch.tensor([0, 0.5, 0.1]), torch.tensor([1, 0.2, 0.9]), 5) == [1, 2]
 
 
 def test_methods_and_images_without_an_atlas_are_refused(tagger, scene, atlas):

@@ -157,10 +157,36 @@ def check_box(box: Sequence[float], size: Sequence[int]) -> None:
     Raises:
         InputError: the box is not four numbers, is empty or reaches beyond the image.
     """
-    if len(box) != 4:
-        raise InputError(f"the box {tuple(box)} must be four numbers: x1, y1, x2, y2")
+    try:
+        numbers = [float(side) for side in box if not isinstance(side, str)]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != 4 or len(box) != 4:
+        given = tuple(box) if isinstance(box, Sequence) and not isinstance(box, str) else repr(box)
+        raise InputError(f"the box {given} must be four numbers: x1, y1, x2, y2")
     if not all(0 <= low < high <= length for low, high, length in zip(box[:2], box[2:], size[::-1], strict=True)):
         raise InputError(f"the box {tuple(box)} is empty or leaves the image of {tuple(size[::-1])} pixels")
+
+
+def most_fitting(shares: Tensor, probabilities: Tensor, count: int) -> list[int]:
+    """The tags that name best what is in a box, by probability times the share of the map in the box.
+
+    Args:
+        shares: ``(T,)``, of each map's mass, the share that lies in the box.
+        probabilities: ``(T,)``, how probable it is that the image shows each tag.
+        count: how many tags.
+
+    Returns:
+        At most ``count`` indices in 0..T-1, best first; none without mass in the box.
+
+    Raises:
+        InputError: ``count`` is not a whole number, 1 or more.
+    """
+    if type(count) is not int or count < 1:
+        raise InputError(f"count={count!r} must be a whole number, 1 or more")
+    fit = shares.double().cpu() * probabilities
+    order: list[int] = fit.argsort(descending=True, stable=True)[:count].tolist()
+    return [place for place in order if fit[place] > 0]
 
 
 def _input_maps(top_down: TopDownPass, channels: Tensor) -> Tensor:
