@@ -210,7 +210,7 @@ def test_files_of_a_killed_run_are_removed(folder, tmp_path):
 
 
 def test_a_killed_worker_is_reported(folder, tmp_path):
-    with pytest.raises(InputError, match="a worker was killed"):
+    with pytest.raises(InputError, match="a worker ended too early"):
         propose(str(folder), Suicide(), str(tmp_path), workers=1)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["leases", CLAIM]
 

@@ -1,5 +1,8 @@
 """Worker processes: the same answers as without them, and their number fits the cores and the memory."""
 
+import os
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -66,6 +69,24 @@ def test_workers_give_the_answers_and_skip_the_images_of_one_process(grounder, p
 def test_workers_return_the_images_on_request(grounder, photos):
     (answers,), _ = ask(grounder, photos[1:2], 1, keep_images=True)
     assert np.array_equal(answers.groundings[0].image, read_image(photos[1]))
+
+
+UNGUARDED = """
+from grounding.runtime.workers import in_order, worker_pool
+with worker_pool(2, len, "x" * 1_000_000) as pool:
+    list(in_order(pool, abs, [1, 2, 3], 2))
+"""
+
+
+def test_workers_that_end_while_they_start_are_an_error(tmp_path):
+    (tmp_path / "unguarded.py").write_text(UNGUARDED)  # without __name__ == "__main__", each worker would start workers
+    command = [sys.executable, str(tmp_path / "unguarded.py")]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(
+        "a worker ended too early, probably because memory ran out: use fewer workers"
+    )
 
 
 @pytest.mark.parametrize("workers", [-1, 1.5, "two"])

@@ -4,12 +4,13 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,8 +46,13 @@ def worker_pool(
         return
     if "torch" in sys.modules:  # one descriptor for each tensor, the default, fails if two tensors share their memory
         sys.modules["torch"].multiprocessing.set_sharing_strategy("file_system")
-    # "spawn", because a process that is forked from a process with threads may hang
-    pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (begin, arguments))
+    context = get_context("spawn")  # a process that is forked from a process with threads may hang
+    reader, writer = context.Pipe(duplex=False)
+    # As initargs, large arguments would make this process wait for ever if a worker is killed while it starts: it would
+    # write them into a pipe of which it holds the other end, too.
+    messages = [bytes(ForkingPickler.dumps((begin, arguments))) for _ in range(count)]
+    pool = ProcessPoolExecutor(count, context, _begin, (reader, context.Lock()))
+    threading.Thread(target=_send, args=(writer, messages), daemon=True).start()
     before = {name: os.environ.get(name) for name in THREADS}
     # Workers inherit these variables. Libraries read them when they are imported.
     os.environ.update(dict.fromkeys(THREADS, "1"))
@@ -54,6 +60,7 @@ def worker_pool(
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+        reader.close()  # ends the thread that sends, if workers are left that were never started
         for name, value in before.items():
             os.environ.pop(name, None)
             os.environ.update({name: value} if value is not None else {})
@@ -117,7 +124,7 @@ def in_order(
         (item, result).
 
     Raises:
-        InputError: a worker was killed.
+        InputError: a worker ended too early, for example because it was killed.
     """
     if pool is None:
         yield from ((item, work(item)) for item in items)
@@ -133,11 +140,19 @@ def in_order(
             first, future = waiting.popleft()
             yield first, future.result()
     except BrokenProcessPool as error:
-        raise InputError("a worker was killed, probably because memory ran out: lower step.workers") from error
+        raise InputError("a worker ended too early, probably because memory ran out: use fewer workers") from error
 
 
-def _begin(begin: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
+def _send(writer: Connection, messages: Sequence[bytes]) -> None:
+    with writer, suppress(BrokenPipeError):
+        for message in messages:
+            writer.send_bytes(message)
+
+
+def _begin(reader: Connection, lock: AbstractContextManager[bool]) -> None:
     """Runs at the start of a worker, and makes it end with its parent process even if that is killed."""
+    with lock:
+        begin, arguments = reader.recv()
     if begin is not None:
         begin(*arguments)
     parent = parent_process()
