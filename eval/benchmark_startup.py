@@ -89,7 +89,7 @@ def compare(commands: dict[str, list[str]], rounds: int) -> list[Row]:
 
 
 def _run(name: str, arguments: Sequence[str], folder: Path) -> tuple[float, float, float]:
-    """Seconds, seconds of the processor, and peak memory in MB of a new Python process in a folder."""
+    """Seconds, seconds of CPU time, and peak memory in MB of a new Python process in a folder."""
     import_path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-c", WATCH, sys.executable, *arguments]
     environment = os.environ | {"PYTHONPATH": import_path}

@@ -1,6 +1,6 @@
 """Command lines and calls as people type them who have not read the documentation.
 
-Each is answered as it was meant, or refused in one line that says what to do, with exit code 2.
+Each is answered as intended, or refused in one line that says what to do, with exit code 2.
 """
 
 import fractions

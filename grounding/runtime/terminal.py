@@ -1,4 +1,4 @@
-"""Texts of users as a terminal shows them, and the names of files that were meant."""
+"""Texts for a terminal: of any characters, in one line, and the message about a missing photo."""
 
 import difflib
 import io
@@ -10,7 +10,7 @@ LONGEST = 60  # columns of a text in a table
 
 
 def allow_any_text() -> None:
-    """Lets the standard output show characters that its encoding lacks as escapes, as the standard error does."""
+    """Makes the standard output write characters that its encoding lacks as escapes, as the standard error does."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
