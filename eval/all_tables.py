@@ -98,7 +98,11 @@ def _run(folder: Path, name: str, command: Sequence[str], key: str) -> str | Non
 
 def _environment() -> dict[str, str]:
     """The environment of a command, with this process's ``sys.path``, so that it finds the same packages."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment.pop(
+        "HYDRA_FULL_ERROR", None
+    )  # this process has set it; a command would end with a traceback and code 1
+    return environment
 
 
 def _write_tables(folder: Path, commands: Mapping[str, Sequence[str]], failed: Mapping[str, str]) -> Path:

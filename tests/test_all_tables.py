@@ -21,6 +21,12 @@ def tagger(tmp_path, monkeypatch) -> str:
     return str(shutil.copy(tagger_path(None), tmp_path / "my, [1] tagger.safetensors"))
 
 
+def test_a_command_is_refused_in_one_line(tagger, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as main() does
+    with pytest.raises(InputError, match="a: grounding: there is no setting nothing"):
+        all_tables({"a": ["step=phrases", "nothing=1"]}, None, "out")
+
+
 def test_each_command_runs_until_it_has_succeeded(tagger, caplog):
     commands = {"right": PHRASES, "wrong": ["step=phrases", "captions=missing.txt"]}
     with pytest.raises(
