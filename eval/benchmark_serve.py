@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
@@ -246,8 +246,9 @@ def _near(values: Sequence[float], share: float) -> float:
 def _visit(client: Client, number: int, data: bytes, end: float) -> None:
     """Runs one client until the end, with phrases of its own."""
     random = np.random.default_rng(number)
-    while time.monotonic() < end:
-        photo = client.photo(data)
-        phrases = random.choice(OTHER_PHRASES, 3, replace=False).tolist()
-        for gamma in (0.4, 0.2, 0.8) if photo else ():
-            client.ground(photo, phrases, gamma)
+    with closing(client):
+        while time.monotonic() < end:
+            photo = client.photo(data)
+            phrases = random.choice(OTHER_PHRASES, 3, replace=False).tolist()
+            for gamma in (0.4, 0.2, 0.8) if photo else ():
+                client.ground(photo, phrases, gamma)

@@ -50,6 +50,7 @@ STANDS_FOR = {
     "captions=FILE": "captions=captions.txt",
     "init=FILE": "init=small.safetensors",
     "tagger.path=FILE": "tagger.path=own.safetensors",
+    r"(classes=own) tagger.path=runs/train\S+": r"\1 tagger.path=own.safetensors",  # runs/train may have other tags
     "wordnet=FOLDER": "wordnet=wordnet",
     "mcg.root=FOLDER": "mcg.root=mcg",
     "(data=voc2012.*)FILE.jsonl": r"\1voc.jsonl",
