@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from grounding.__main__ import main
+from grounding.runtime.setting_names import check_settings
 from grounding.runtime.setting_types import FIELDS, _parameters, check_types
-from grounding.runtime.settings import assign, choices, compose, locate, plain_value, resolve
+from grounding.runtime.settings import Setting, assign, choices, compose, locate, plain_value, resolve
 from proposals.errors import InputError
 
 STEPS = {"step": None, "benchmark": "benchmark", "proposals": "propose", "data": "check"}
@@ -142,3 +143,10 @@ def test_the_refusal_names_the_setting_and_what_is_right(words, message, tmp_pat
 def test_a_number_of_thousands_of_digits_is_refused():
     with pytest.raises(InputError, match=r"^99999999999999999999\.\.\. has 5,000 characters: write a shorter number$"):
         plain_value("9" * 5000)
+
+
+def test_an_experiment_that_is_a_sweep_takes_several_values_without_m():
+    targets = Setting("", "attention.target", "pool1,pool3")
+    assert check_settings([Setting("", "experiment", "layers"), targets])
+    with pytest.raises(InputError, match=r"attention\.target=pool1,pool3 has a comma"):
+        check_settings([Setting("", "experiment", "best"), targets])

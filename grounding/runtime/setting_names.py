@@ -26,7 +26,7 @@ def check_settings(settings: Sequence[Setting], sweep: bool = False) -> dict[str
 
     Args:
         settings: those of the command line, in order.
-        sweep: whether values may list several (``a,b``).
+        sweep: whether values may list several (``a,b``), as they may with an experiment that is a sweep.
 
     Returns:
         The composed settings, without the values of the command line.
@@ -37,6 +37,7 @@ def check_settings(settings: Sequence[Setting], sweep: bool = False) -> dict[str
     """
     groups = choices()
     chosen = {setting.key: setting.value for setting in settings if setting.key in groups and "~" not in setting.mark}
+    sweep = sweep or _is_sweep(chosen.get("experiment", ""), groups["experiment"])
     for group, value in chosen.items():
         if not sweep and re.match(r"\[|[^\"']*,", value):
             several = value.strip("[]").replace(" ", "")
@@ -55,6 +56,10 @@ def check_settings(settings: Sequence[Setting], sweep: bool = False) -> dict[str
         if not setting.mark and setting.key not in groups and not re.match(r"hydra\b|.*[@/]", setting.key):
             _check_setting(setting, config, chosen, sweep, any(other.mark for other in settings))
     return config
+
+
+def _is_sweep(experiment: str, known: Sequence[str]) -> bool:
+    return experiment in known and load(f"experiment/{experiment}.yaml").get("hydra", {}).get("mode") == "MULTIRUN"
 
 
 def _check_experiment(name: str, chosen: Mapping[str, str]) -> None:
