@@ -74,13 +74,14 @@ def _check(commands: Mapping[str, Sequence[str]]) -> None:
 
 def _done(folder: Path, name: str, key: str) -> bool:
     try:
-        return bool(json.loads((folder / f"{name}.done.json").read_bytes())["key"] == key)
+        record = json.loads((folder / f"{name}.done.json").read_bytes())
+        return bool(record["key"] == key) and (folder / f"{name}.txt").is_file()
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def _run(folder: Path, name: str, command: Sequence[str], key: str) -> str | None:
-    """Runs a command; returns the end of its messages if it failed."""
+    """Runs a command; returns the last line of its messages if it failed."""
     places = [f"hydra.run.dir={json.dumps(str(folder / name))}", f"hydra.sweep.dir={json.dumps(str(folder / name))}"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.done.json").unlink(missing_ok=True)  # of other settings or another tagger
@@ -99,9 +100,7 @@ def _run(folder: Path, name: str, command: Sequence[str], key: str) -> str | Non
 def _environment() -> dict[str, str]:
     """The environment of a command, with this process's ``sys.path``, so that it finds the same packages."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    environment.pop(
-        "HYDRA_FULL_ERROR", None
-    )  # this process has set it; a command would end with a traceback and code 1
+    environment.pop("HYDRA_FULL_ERROR", None)  # set by this process; with it, a refusal would end with a traceback
     return environment
 
 

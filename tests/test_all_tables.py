@@ -51,6 +51,9 @@ def test_another_tagger_or_setting_runs_the_command_again(tagger):
     for number, (settings, path) in enumerate([(PHRASES, tagger), (PHRASES, None), ([*PHRASES, "seed=1"], None)]):
         all_tables({"a": settings}, path, "out")
         Path("out/a/phrases.jsonl").rename(f"{number}.jsonl")  # each run has written it
+    Path("out/a.txt").unlink()
+    all_tables({"a": [*PHRASES, "seed=1"]}, None, "out")  # without what it printed, a command is not done
+    assert Path("out/a/phrases.jsonl").is_file() and Path("out/a.txt").is_file()
 
 
 def test_the_table_of_earlier_settings_is_not_shown_if_the_command_fails_now(tagger):
