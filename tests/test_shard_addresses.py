@@ -87,6 +87,7 @@ def test_messages(tmp_path, monkeypatch, source, message):
         ),
         ("s3://b/{0..999999999999}.tar", "names more than 1,000,000 tars: write a shorter range"),
         (f"s3://b/{{0..{'9' * 5000}}}.tar", "names more than 1,000,000 tars"),
+        ("s3://b/{0..99999999..2}.tar", "names more than 1,000,000 tars"),
         ("s3://b/{0..99999}-{0..99}.tar", "names more than 1,000,000 tars"),
     ],
 )
@@ -94,3 +95,8 @@ def test_braces_that_name_no_tars_or_too_many(source, message):
     with pytest.raises(InputError, match=message) as error:
         find_shards(source)
     assert len(str(error.value)) < 700
+
+
+def test_a_long_range_with_a_large_step_is_read():
+    shards = find_shards("s3://b/{0..9999999..1000}.tar")
+    assert len(shards) == 10_000 and shards[1].address == "s3://b/1000.tar"

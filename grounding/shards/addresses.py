@@ -22,7 +22,7 @@ TAR = ".tar"
 LISTS = (".txt", ".csv", ".tsv", ".jsonl")
 COLUMNS = ("path", "url", "shard", "tar")  # of a table; the first that it has is used
 BRACES = re.compile(r"\{[^{}]*(,|\.\.)[^{}]*\}")
-RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)[^{}]*\}")
+RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\}")
 MAX_DIGITS = 18  # of a number in braces
 MAX_TARS = 1_000_000  # of one text with braces
 
@@ -116,8 +116,11 @@ def _braces(source: str) -> Iterable[str]:
 
 def _is_long(found: re.Match[str]) -> bool:
     """Whether a range in braces has too many numbers: braceexpand makes a list of each range."""
-    first, last = found.groups()
-    return max(len(first), len(last)) > MAX_DIGITS or abs(int(last) - int(first)) >= MAX_TARS
+    numbers = [number or "1" for number in found.groups()]
+    if max(map(len, numbers)) > MAX_DIGITS:
+        return True
+    first, last, step = map(int, numbers)
+    return abs(last - first) // max(abs(step), 1) >= MAX_TARS
 
 
 def _local(pattern: str) -> list[str]:
