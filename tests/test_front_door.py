@@ -171,6 +171,8 @@ def test_an_experiment_with_its_step_is_read():
     for name in ("embedded", "further", "stock6m"):
         assert front_door.read(["train", f"experiment={name}"]).hydra == ("step=train", f"experiment={name}")
     assert front_door.read(["-m", "step=train,point", "experiment=further"]).config is None
+    again = ["train", "experiment=stock6m", "step.validate_every=null"]  # null is the step's own value
+    assert front_door.read(again).hydra == ("step=train", *again[1:])
 
 
 def test_the_help_names_the_steps_and_a_step_its_settings():

@@ -98,7 +98,16 @@ def _check_setting(
         one = f"{setting.key}={first}" if first else f"'{setting.key}=[{setting.value}]' for a list"
         raise InputError(f"{setting} has a comma: write {one}, or try each value with -m{place(setting.key, chosen)}")
     for text in setting.value.split(",") if sweep else [setting.value]:
-        _check_type(setting.key, text, parent[name], chosen)
+        if text != "null" or not _is_null_by_default(setting.key, chosen):
+            _check_type(setting.key, text, parent[name], chosen)
+
+
+def _is_null_by_default(key: str, chosen: Mapping[str, str]) -> bool:
+    """Whether a setting is null without the experiment, which may give it a number."""
+    value: Any = compose(choose(chosen) | {"experiment": None})
+    for part in key.split("."):
+        value = value.get(part, "") if isinstance(value, dict) else ""
+    return value is None
 
 
 def _check_type(key: str, text: str, default: Any, chosen: Mapping[str, str]) -> None:
