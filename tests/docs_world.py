@@ -80,6 +80,9 @@ def _write_photos(root: Path) -> None:
     both = [{"__key__": f"{number}", "jpg": photo(number), "json": text} for number, text in enumerate(texts)]
     for name in ("TARS", "FLICKR8K", "flickr8k"):
         write_tar(root / name / "00000.tar", both)
+    tags = [json.dumps({"tags": CAPTIONS[number % 4].split()}).encode() for number in range(12)]
+    tagged = [sample | {"json": text} for sample, text in zip(both, tags, strict=True)]
+    write_tar(root / "TAGGED" / "00000.tar", tagged)
 
 
 def _write_data_sets(root: Path) -> None:

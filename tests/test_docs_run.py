@@ -84,6 +84,7 @@ MADE_BY = {
     "runs/train/tagger.safetensors": "step=train data.root=runs/shards",
     "runs/captioned/shards.json": "step=shards images=FLICKR8K name=captioned",
     "runs/unlabelled/shards.json": "step=shards images=TARS step.untagged=true name=unlabelled",
+    "runs/shards-18k/shards.json": "step=shards images=TAGGED step.min_images=1 name=shards-18k",
     "runs/best/metrics.json": f"{EVALUATE} name=best",
     "runs/paper/metrics.json": f"{EVALUATE} name=paper experiment=paper",
     "runs/judge/judge.json": "step=judge",
