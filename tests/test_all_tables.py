@@ -3,8 +3,11 @@
 import logging
 import shutil
 from pathlib import Path
+from subprocess import CompletedProcess
+from types import SimpleNamespace
 
 import pytest
+from command_line import run_here
 
 from eval.all_tables import all_tables
 from grounding.tagger.tagger import tagger_path
@@ -21,12 +24,26 @@ def tagger(tmp_path, monkeypatch) -> str:
     return str(shutil.copy(tagger_path(None), tmp_path / "my, [1] tagger.safetensors"))
 
 
+@pytest.fixture
+def here(monkeypatch) -> None:
+    """The commands run in this process."""
+
+    def run(command: list[str], stdout, stderr, env: dict[str, str]) -> CompletedProcess[str]:
+        done = run_here(Path(), *command[3:])
+        stdout.write(done.stdout.encode())
+        stderr.write(done.stderr.encode())
+        return done
+
+    monkeypatch.setattr("eval.all_tables.subprocess", SimpleNamespace(run=run))
+
+
 def test_a_command_is_refused_in_one_line(tagger, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as main() does
     with pytest.raises(InputError, match="a: grounding: there is no setting nothing"):
         all_tables({"a": ["step=phrases", "nothing=1"]}, None, "out")
 
 
+@pytest.mark.slow  # each command in a process of its own
 def test_each_command_runs_until_it_has_succeeded(tagger, caplog):
     commands = {"right": PHRASES, "wrong": ["step=phrases", "captions=missing.txt"]}
     with pytest.raises(
@@ -47,7 +64,7 @@ def test_each_command_runs_until_it_has_succeeded(tagger, caplog):
     assert Path("out/wrong/phrases.jsonl").is_file() and "Not done" not in Path("out/tables.md").read_text()
 
 
-def test_another_tagger_or_setting_runs_the_command_again(tagger):
+def test_another_tagger_or_setting_runs_the_command_again(tagger, here):
     for number, (settings, path) in enumerate([(PHRASES, tagger), (PHRASES, None), ([*PHRASES, "seed=1"], None)]):
         all_tables({"a": settings}, path, "out")
         Path("out/a/phrases.jsonl").rename(f"{number}.jsonl")  # each run has written it
@@ -56,7 +73,7 @@ def test_another_tagger_or_setting_runs_the_command_again(tagger):
     assert Path("out/a/phrases.jsonl").is_file() and Path("out/a.txt").is_file()
 
 
-def test_the_table_of_earlier_settings_is_not_shown_if_the_command_fails_now(tagger):
+def test_the_table_of_earlier_settings_is_not_shown_if_the_command_fails_now(tagger, here):
     all_tables({"a": PHRASES}, None, "out")
     for _ in range(2):
         with pytest.raises(InputError, match="1 of 1 commands failed"):

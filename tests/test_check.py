@@ -1,11 +1,10 @@
 """The step check says what a data set holds and what would be skipped."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_here
 from made_crawl import photo, sample, write_crawl, write_tar
 
 from grounding.runtime.ledger import Ledger, LedgerError
@@ -121,15 +120,8 @@ def test_any_data_set_with_a_survey_can_be_checked(root, capsys):
 
 
 def test_the_command_line(root):
-    command = [
-        sys.executable,
-        "-m",
-        "grounding",
-        "step=check",
-        f"images={root / 'photos'}",
-        f"captions={root / 'c.csv'}",
-    ]
-    done = subprocess.run([*command, f"hydra.run.dir={root / 'run'}"], capture_output=True, text=True, cwd=root)
+    given = [f"images={root / 'photos'}", f"captions={root / 'c.csv'}", f"hydra.run.dir={root / 'run'}"]
+    done = run_here(root, "step=check", *given)
     assert done.returncode == 3 and done.stdout.startswith("in            10 samples: 3 kept, 5 missing")
     assert (
         done.stderr

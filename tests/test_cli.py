@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run_here
 from entities_folder import write_entities
 from PIL import Image
 
@@ -37,7 +38,7 @@ def test_ground_a_photo(tmp_path, coffee):
 
 def test_phrases_are_extracted_from_captions(tmp_path):
     (tmp_path / "captions.txt").write_text("A man in a red shirt rides a brown horse .\n")
-    done = grounding(tmp_path, "step=phrases", "captions=captions.txt")
+    done = run_here(tmp_path, "step=phrases", "captions=captions.txt")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "runs" / "phrases" / "phrases.jsonl").read_text().splitlines()]
     assert [line["text"] for line in lines] == ["A man", "a red shirt", "a brown horse"]
@@ -157,16 +158,16 @@ def test_a_refusal_in_a_new_process(tmp_path):
     assert done.stderr == "grounding: nowhere.jpg: no such image file\n"
 
 
-def test_the_exit_code_is_3_if_some_images_were_skipped(tmp_path, coffee):
+def test_the_exit_code_is_3_if_some_images_were_skipped(tmp_path, coffee, caplog):
     (tmp_path / "album").mkdir()
     Image.open(coffee).resize((96, 64)).save(tmp_path / "album" / "cup.png")
     (tmp_path / "album" / "text.jpg").write_text("no photo")
     (tmp_path / "phrases.txt").write_text("a cup\n☕\n", "utf-8")
-    done = grounding(tmp_path, "image=album", "phrases=phrases.txt", "format=csv")
+    done = run_here(tmp_path, "image=album", "phrases=phrases.txt", "format=csv")
     message = "2 files: 1 kept, 1 unusable; see"
     assert done.stderr == f"grounding: {message} {tmp_path}/runs/ground/skipped.jsonl\n"
     assert done.returncode == 3
-    assert "WARNING 2 images: 1 kept, 1 unusable: album/text.jpg cannot be read as an image" in done.stdout
+    assert "2 images: 1 kept, 1 unusable: album/text.jpg cannot be read as an image" in caplog.text
     assert "album/cup.png,☕,false" in (tmp_path / "runs" / "ground" / "groundings.csv").read_text("utf-8")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run_here
 from hypothesis import given
 from hypothesis import strategies as st
 from made_crawl import SETTINGS, content, photo, sample, write_crawl, write_tar
@@ -357,10 +358,8 @@ def test_statistics_of_parts_add_up(samples, cut):
 
 
 def test_the_command_line(crawl, tmp_path):
-    command = [sys.executable, "-m", "grounding", "step=shards", "step.min_images=3", "step.workers=0"]
-    done = subprocess.run(
-        [*command, f"images={crawl}", f"hydra.run.dir={tmp_path / 'run'}"], capture_output=True, text=True, cwd=tmp_path
-    )
+    given = ["step.min_images=3", "step.workers=0", f"images={crawl}", f"hydra.run.dir={tmp_path / 'run'}"]
+    done = run_here(tmp_path, "step=shards", *given)
     assert done.returncode == 0, done.stderr
     assert "in the vocabulary" in done.stdout and Shards(tmp_path / "run").train
 
