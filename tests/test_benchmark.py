@@ -89,6 +89,7 @@ def test_unknown_network_is_an_error():
         benchmark_attention.measure(["lenet"])
 
 
+@pytest.mark.slow
 def test_our_settings_beside_the_papers(monkeypatch):
     monkeypatch.setattr(benchmark_grounding, "PHRASES", ["a woman"])
     monkeypatch.setattr(benchmark_grounding, "OTHER_PHRASES", [])
@@ -132,6 +133,7 @@ class _HereWith:
         return self._pool
 
 
+@pytest.mark.slow
 def test_a_folder_by_one_process_and_by_workers():
     rows, common = benchmark_folder.measure((0, 1), photos=3)
     assert common["photos"] == 3 and [row["workers"] for row in rows] == ["0", "1"]

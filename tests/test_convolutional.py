@@ -58,7 +58,13 @@ def test_network_without_padding_equals_the_original_on_each_crop(rows, columns,
 
 
 @pytest.mark.parametrize(
-    ("name", "grid", "stride"), [("alexnet", 6, 32), ("vgg11", 7, 32), ("vgg16_bn", 7, 32), ("cnns", 6, 36)]
+    ("name", "grid", "stride"),
+    [
+        ("alexnet", 6, 32),
+        ("cnns", 6, 36),
+        ("vgg11", 7, 32),
+        pytest.param("vgg16_bn", 7, 32, marks=pytest.mark.slow),
+    ],
 )
 def test_known_network_equals_its_head_slid_over_the_features(name, grid, stride):
     net, _ = build(name)
@@ -86,7 +92,9 @@ def test_global_average_becomes_a_moving_one():
         assert_equal(found[..., 0, x], net.fc(features[..., x : x + 3].mean((2, 3))))
 
 
-@pytest.mark.parametrize(("name", "target"), [("vgg11", "pool4"), ("cnns", "conv5")])
+@pytest.mark.parametrize(
+    ("name", "target"), [pytest.param("vgg11", "pool4", marks=pytest.mark.slow), ("cnns", "conv5")]
+)
 def test_topdown_takes_a_converted_network_of_any_size(name, target):
     net, _ = build(name)
     converted = fully_convolutional(net)
@@ -163,6 +171,7 @@ def write_photo(folder: Path, photo: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "target"), [("cnn_s", "conv5"), ("vgg16", "pool4")])
 def test_whole_pointing_game_at_224_x_300(name, target, tmp_path, coffee):
     torch.manual_seed(0)
@@ -177,6 +186,7 @@ def test_whole_pointing_game_at_224_x_300(name, target, tmp_path, coffee):
         assert np.isfinite(metrics["all"]["method"]["mean"])
 
 
+@pytest.mark.slow
 def test_real_photos_of_voc_with_a_random_vgg16(data, tmp_path):
     torch.manual_seed(0)
     tags = ("person", "car", "bottle", "chair", "dog")
