@@ -31,20 +31,24 @@ def photo(tagger, astronaut) -> Tensor:
     return tagger.prepare(pixels, [224]).double()
 
 
+@pytest.fixture(scope="module")
+def both(tagger) -> list[TopDown]:
+    """A top-down pass by each of the two engines; a pass records the network once."""
+    return [TopDown(tagger, engine=engine) for engine in ("sparse", "dense")]
+
+
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.target is None])
 @pytest.mark.parametrize("words", [1, 5])
-def test_both_engines_give_the_same_maps_of_a_photo(tagger, photo, method, words):
+def test_both_engines_give_the_same_maps_of_a_photo(tagger, both, photo, method, words):
     tags = [tagger.vocabulary.index(tag) for tag in ("woman", "orange", "suit", "flag", "hair")[:words]]
-    sparse, dense = (TopDown(tagger, engine=engine).look(photo, method).attend(tags, method)
-                     for engine in ("sparse", "dense"))  # fmt: skip
+    sparse, dense = (topdown.look(photo, method).attend(tags, method) for topdown in both)
     assert_same(sparse, dense, 1e-9)
 
 
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.target is not None])
-def test_both_engines_give_the_same_maps_of_the_other_methods(tagger, photo, method):
+def test_both_engines_give_the_same_maps_of_the_other_methods(tagger, both, photo, method):
     tag = tagger.vocabulary.index("woman")
-    sparse, dense = (TopDown(tagger, engine=engine).look(photo[..., :224, :224], method).attend([tag], method)
-                     for engine in ("sparse", "dense"))  # fmt: skip
+    sparse, dense = (topdown.look(photo[..., :224, :224], method).attend([tag], method) for topdown in both)
     assert_same(sparse, dense, 1e-9)
 
 

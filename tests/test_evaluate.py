@@ -74,6 +74,7 @@ evaluate(Grounder.load(side=224), sys.argv[1], "toy", sys.argv[2], cache=sys.arg
 """
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_metrics_of_one_process(two, grounder, tmp_path):
     alone = evaluate(grounder, str(two), "toy", str(tmp_path / "alone"))
     (tmp_path / "run.py").write_text(RANK)
