@@ -98,6 +98,7 @@ def truncated(path: Path) -> None:
     path.write_bytes(buffer.getvalue()[:2000])
 
 
+SMALL = "attention.side=224"  # the photo is looked at before this is refused
 REFUSALS = {
     "no image": (["phrases=[a cat]"], "no image: set image=PHOTO"),
     "missing image": (["image=nowhere.jpg", "phrases=[a cat]"], "nowhere.jpg: no such image file"),
@@ -114,13 +115,13 @@ REFUSALS = {
     "open bracket": (["image=PHOTO", "phrases=[a cat"], "phrases=[a cat cannot be read: close each bracket"),
     "nothing fits": (["image=*.webp", "phrases=[a cat]"], "*.webp: no file matches this pattern"),
     "none fit for use": (["image=*.jpg", "phrases=[a cat]"], "none of 2 files can be used"),
-    "no phrases": (["image=PHOTO", "phrases=[]"], "no phrase to ground"),
-    "empty phrase": (["image=PHOTO", "phrases=[a cat,'']"], "a phrase is empty"),
+    "no phrases": ([SMALL, "image=PHOTO", "phrases=[]"], "no phrase to ground"),
+    "empty phrase": ([SMALL, "image=PHOTO", "phrases=[a cat,'']"], "a phrase is empty"),
     "unknown step": (["step=fly"], "there is no step=fly"),
     "unknown key": (["imag=PHOTO"], "there is no setting imag; did you mean image?"),
     "no tagger": (["image=PHOTO", "phrases=[a cat]", "tagger.path=text.jpg"], "not a safetensors file"),
     "no method": (["image=PHOTO", "phrases=[a cat]", "attention=magic"], "there is no attention=magic"),
-    "bad gamma": (["image=PHOTO", "phrases=[a cat]", "gamma=-1"], "gamma=-1 must be a number"),
+    "bad gamma": ([SMALL, "image=PHOTO", "phrases=[a cat]", "gamma=-1"], "gamma=-1 must be a number"),
     "text as gamma": (["image=PHOTO", "phrases=[a cat]", "gamma=abc"], "gamma=abc must be a number"),
     "bad presence": (["image=PHOTO", "phrases=[a cat]", "presence=nan"], "presence=nan must be in 0..1"),
     "no annotations": (["step=evaluate", "data.root=."], "has no images: set data.root"),
@@ -163,7 +164,7 @@ def test_the_exit_code_is_3_if_some_images_were_skipped(tmp_path, coffee, caplog
     Image.open(coffee).resize((96, 64)).save(tmp_path / "album" / "cup.png")
     (tmp_path / "album" / "text.jpg").write_text("no photo")
     (tmp_path / "phrases.txt").write_text("a cup\n☕\n", "utf-8")
-    done = run_here(tmp_path, "image=album", "phrases=phrases.txt", "format=csv")
+    done = run_here(tmp_path, SMALL, "image=album", "phrases=phrases.txt", "format=csv")
     message = "2 files: 1 kept, 1 unusable; see"
     assert done.stderr == f"grounding: {message} {tmp_path}/runs/ground/skipped.jsonl\n"
     assert done.returncode == 3
