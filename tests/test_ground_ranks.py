@@ -50,6 +50,7 @@ def start(rank, source, output) -> subprocess.Popen:
     return process
 
 
+@pytest.mark.slow
 def test_four_ranks_of_which_one_is_killed(grounder, tmp_path):
     crawl(tmp_path / "crawl", 5, 6)
     ground_shards(
