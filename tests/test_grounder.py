@@ -134,7 +134,7 @@ def test_another_gamma_needs_no_other_pass(scene):
     assert area[0] > area[2]
 
 
-def test_another_setting_integrates_nothing_and_equals_a_fresh_scene(scene, astronaut, monkeypatch):
+def test_another_setting_integrates_nothing_and_equals_a_fresh_scene(scene, grounder, astronaut, monkeypatch):
     phrases, calls, integrate = ["a woman", "an orange suit"], [], scene.proposals.integrate
     monkeypatch.setattr(scene.proposals, "integrate", lambda maps: calls.append(len(maps)) or integrate(maps))
     scene.ground(phrases)
@@ -144,9 +144,8 @@ def test_another_setting_integrates_nothing_and_equals_a_fresh_scene(scene, astr
         answers = threads.map(lambda settings: scene.ground(phrases, **settings), asked)
     assert first <= 2 and len(calls) == first
     for settings, found in zip(asked[:4], answers, strict=False):
-        for answer, fresh in zip(
-            found, Grounder.load(side=224, **settings).look(astronaut).ground(phrases), strict=True
-        ):
+        monkeypatch.setattr(grounder, "settings", Settings(side=224, **settings))
+        for answer, fresh in zip(found, grounder.look(astronaut).ground(phrases), strict=True):
             for name in ("boxes", "scores", "map"):
                 np.testing.assert_array_equal(getattr(answer, name), getattr(fresh, name))
 

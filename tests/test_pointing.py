@@ -244,8 +244,8 @@ def test_tags_of_classes(grounder):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_map_of_a_class_is_the_average_of_its_tags_maps(grounder, coffee, method):
-    grounder = Grounder(grounder.tagger, settings=Settings(method, side=224))
+def test_map_of_a_class_is_the_average_of_its_tags_maps(grounder, coffee, method, monkeypatch):
+    monkeypatch.setattr(grounder, "settings", Settings(method, side=224))
     pixels, index = read_image(coffee), grounder.tagger.vocabulary.index
     both, one = class_maps(grounder, pixels, [["cup", "coffee"], ["coffee"]], [224])
     scene = grounder.topdown.look(grounder.tagger.prepare(pixels, [224]), method)
@@ -256,9 +256,9 @@ def test_map_of_a_class_is_the_average_of_its_tags_maps(grounder, coffee, method
 
 
 @pytest.mark.parametrize("method", ["lrp", "lrp-alpha-beta", "cam", "grad", "mwp"])
-def test_a_map_has_its_maximum_at_one_pixel_in_the_game_and_in_a_grounding(grounder, coffee, method):
+def test_a_map_has_its_maximum_at_one_pixel_in_the_game_and_in_a_grounding(grounder, coffee, method, monkeypatch):
     """Signed maps are blurred and resized with their signs; only then are negative values removed."""
-    grounder = Grounder(grounder.tagger, settings=Settings(method, side=224, vote=0))
+    monkeypatch.setattr(grounder, "settings", Settings(method, side=224, vote=0))
     pixels = read_image(coffee)
     signed = class_maps(grounder, pixels, [["cup"]], [224])
     attention = torch.from_numpy(grounder.look(coffee).attend(["cup"])[0])
