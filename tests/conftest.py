@@ -47,6 +47,18 @@ def grounder():
 
 
 @pytest.fixture(scope="session")
+def tiny_grounder(tmp_path_factory):
+    """A tagger of one convolution and few proposals, for tests of files, not of what is found."""
+    from made_shards import tiny_tagger
+
+    from grounding import Grounder
+    from proposals import BoxProposer
+
+    tagger = tiny_tagger(tmp_path_factory.mktemp("tagger") / "tiny.safetensors", ("cup", "spoon", "dog", "plate"))
+    return Grounder.load(tagger, proposer=BoxProposer(50, 64), method="mwp", side=224)
+
+
+@pytest.fixture(scope="session")
 def page_grounder():
     """A grounder with the settings of the page."""
     from grounding import Grounder

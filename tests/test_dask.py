@@ -32,27 +32,27 @@ def recipe(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=900)
 
 
-def test_a_task_for_each_tar_gives_the_answers_of_one_run(grounder, tmp_path):
+def test_a_task_for_each_tar_gives_the_answers_of_one_run(tiny_grounder, tmp_path):
     crawl(tmp_path / "crawl", 2, 2)
     shards = find_shards(str(tmp_path / "crawl"))
-    ground_shards(grounder, shards, ["a cup"], tmp_path / "one", options=ONE_PROCESS)
+    ground_shards(tiny_grounder, shards, ["a cup"], tmp_path / "one", options=ONE_PROCESS)
     for shard in reversed(shards):
         for _ in range(2):  # a scheduler may run a task twice
-            line = ground_shard(grounder, shard, ["a cup"], tmp_path / "tasks", options=ONE_PROCESS)
+            line = ground_shard(tiny_grounder, shard, ["a cup"], tmp_path / "tasks", options=ONE_PROCESS)
             assert line == "2 photos: 2 kept"
     assert answers(tmp_path / "tasks") == answers(tmp_path / "one")
     missing = InputShard("none", str(tmp_path / "none.tar"))
     with pytest.raises(InputError, match=r"none\.tar"):
-        ground_shard(grounder, missing, ["a cup"], tmp_path / "tasks", options=ONE_PROCESS)
+        ground_shard(tiny_grounder, missing, ["a cup"], tmp_path / "tasks", options=ONE_PROCESS)
 
 
-def test_tasks_in_threads_of_one_worker_do_not_mix_their_phrases(grounder, tmp_path):
+def test_tasks_in_threads_of_one_worker_do_not_mix_their_phrases(tiny_grounder, tmp_path):
     crawl(tmp_path / "crawl", 1, 3)
     (shard,) = find_shards(str(tmp_path / "crawl"))
 
     def task(phrase: str) -> set[str]:
         folder = tmp_path / phrase
-        ground_shard(grounder, shard, [phrase], folder, options=ONE_PROCESS)
+        ground_shard(tiny_grounder, shard, [phrase], folder, options=ONE_PROCESS)
         lines = (folder / f"groundings-{shard.name}.jsonl").read_text().splitlines()
         return {each["phrase"] for line in lines for each in json.loads(line)["groundings"]}
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_here
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -218,15 +219,9 @@ def test_the_front_door_and_hydra_run_the_same_step(chosen, monkeypatch):
     assert settings.resolve(ours["step"], ours, {}) == theirs
 
 
-def grounding(*words: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-    command = [sys.executable, "-m", "grounding", *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
-
-
 def test_a_photo_with_an_odd_name_is_grounded(folder, coffee):
     Path("my cup, [1].png").write_bytes(Path(coffee).read_bytes())
-    done = grounding("my cup, [1].png", "a woman's cup", "dog🐕", "name=first", "step.pictures=null")
+    done = run_here(folder, "my cup, [1].png", "a woman's cup", "dog🐕", "name=first", "step.pictures=null")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1].startswith("a woman's cup")
     assert [path.name for path in (folder / "runs" / "first").iterdir()] == ["groundings.json"]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_here
 from made_shards import jpeg
 
 from grounding import cache
@@ -63,9 +64,9 @@ def test_an_output_that_cannot_be_written_is_said_in_one_line(tmp_path):
 def test_a_folder_that_cannot_be_written_is_said_in_one_line(tmp_path):
     (tmp_path / "captions.txt").write_text("A man in a red shirt.\n")
     (tmp_path / "runs").write_text("a file in the place of the folder")
-    code, errors = grounding(tmp_path, "step=phrases", "captions=captions.txt")
-    assert (code, len(errors.splitlines())) == (2, 1)
-    assert "runs" in errors and "Not a directory" in errors
+    done = run_here(tmp_path, "step=phrases", "captions=captions.txt")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "runs" in done.stderr and "Not a directory" in done.stderr
 
 
 def test_nothing_is_said_when_the_reader_of_a_pipe_has_ended(tmp_path):

@@ -77,19 +77,21 @@ def test_four_ranks_of_which_one_is_killed(grounder, tmp_path):
     assert not list((tmp_path / "four").glob(".*"))
 
 
-def test_shards_from_a_server_with_faults(grounder, tmp_path):
+def test_shards_from_a_server_with_faults(tiny_grounder, tmp_path):
     crawl(tmp_path / "crawl", 3, 2)
     local = find_shards(str(tmp_path / "crawl"))
-    ground_shards(grounder, local, PHRASES, tmp_path / "local", options=ShardOptions(workers=0))
+    ground_shards(tiny_grounder, local, PHRASES, tmp_path / "local", options=ShardOptions(workers=0))
     fetch = FetchOptions(cache=str(tmp_path / "cache"), attempts=2, pause=0.01)
     faults = {"00000.tar": ["503"], "00001.tar": ["404"] * 2, "00002.tar": ["cut"]}
     with serving(tmp_path / "crawl", faults) as server:
         shards = find_shards(f"{server.url}/{{00000..00002}}.tar")
         with pytest.raises(SkippedError, match="2 shards, 5 photos: 4 kept, 1 unreadable shards"):
-            ground_shards(grounder, shards, PHRASES, tmp_path / "web", options=ShardOptions(workers=0, fetch=fetch))
+            ground_shards(
+                tiny_grounder, shards, PHRASES, tmp_path / "web", options=ShardOptions(workers=0, fetch=fetch)
+            )
         (skipped,) = map(json.loads, (tmp_path / "web" / "skipped.jsonl").read_text().splitlines())
         assert skipped["detail"] == f"{server.url}/00001.tar cannot be fetched: HTTP 404 Not Found"
         server.faults.clear()  # it is there now
-        ground_shards(grounder, shards, PHRASES, tmp_path / "web", options=ShardOptions(workers=0, fetch=fetch))
+        ground_shards(tiny_grounder, shards, PHRASES, tmp_path / "web", options=ShardOptions(workers=0, fetch=fetch))
         assert server.requests == {"00000.tar": 2, "00001.tar": 2, "00002.tar": 2}
     assert answers(tmp_path / "web") == answers(tmp_path / "local")

@@ -11,7 +11,6 @@ from socket import gethostname
 
 import numpy as np
 import pytest
-from made_shards import tiny_tagger
 from made_tars import crawl, samples, write_tar
 
 from grounding import Grounder
@@ -22,7 +21,6 @@ from grounding.shards.leases import Lease
 from grounding.shards.parts import ShardPart
 from grounding.steps.ground import ground
 from grounding.steps.ground_shards import ShardOptions, ground_shards
-from proposals import BoxProposer
 from proposals.errors import InputError, SkippedError
 
 PHRASES = ["a cup", "a zorgophone"]
@@ -30,10 +28,8 @@ HERE = ShardOptions(workers=0)
 
 
 @pytest.fixture(scope="module")
-def grounder(tmp_path_factory) -> Grounder:
-    """A tagger of one convolution: these tests are about files, not about what is found."""
-    tagger = tiny_tagger(tmp_path_factory.mktemp("tagger") / "tiny.safetensors", ("cup", "spoon", "dog", "plate"))
-    return Grounder.load(tagger, proposer=BoxProposer(50, 64), method="mwp", side=224)
+def grounder(tiny_grounder) -> Grounder:
+    return tiny_grounder
 
 
 def run(grounder, source, output, phrases=PHRASES, form="jsonl", options=HERE, maps=False):

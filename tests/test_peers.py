@@ -12,6 +12,7 @@ import torch
 import torchvision
 from passes import one_pass
 from PIL import Image
+from sweeps import sweep
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -114,6 +115,7 @@ def torchray_maps(net: nn.Module, image: Tensor, units: list, target: str, contr
     return torch.cat(maps)[:, 0].detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "contrast"), [("mwp", None), ("c-mwp", "classifier.4")])
 def test_vgg16_is_torchrays(image, method, contrast):
     """TorchRay subtracts the dual's p at the output of the contrast layer and truncates at the end only, as we do."""
@@ -134,7 +136,7 @@ def test_googlenet_is_torchrays_once_its_norms_are_folded(method, contrast):
 
 
 @pytest.mark.parametrize(("method", "contrast"), [("mwp", None), ("c-mwp", "trunk.pool5")])
-@pytest.mark.parametrize("width", [224, 288])
+@pytest.mark.parametrize("width", sweep([224, 288]))
 def test_the_embedded_tagger_is_torchrays(astronaut, width, method, contrast):
     """At pool2, above the response norms: TorchRay differentiates those, we let p pass. Where a photo has more than one
     position (288 pixels have three), TorchRay gets the weights of the positions for the tag."""

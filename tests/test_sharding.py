@@ -184,6 +184,7 @@ def test_tags_are_counted_again_if_the_vocabulary_is_missing(crawl, made, tmp_pa
     assert content(tmp_path) == content(made)
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_same_bytes(crawl, made, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])

@@ -49,6 +49,7 @@ def ask(grounder, photos, workers, **settings):
     return list(batch), [str(skipped) for skipped in batch.skipped]
 
 
+@pytest.mark.slow
 def test_workers_give_the_answers_and_skip_the_images_of_one_process(grounder, photos):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
