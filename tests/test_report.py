@@ -50,11 +50,20 @@ def root(tmp_path) -> Path:
     return write_entities(tmp_path)
 
 
-@pytest.fixture
-def run(root, grounder, tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def evaluated(grounder, tmp_path_factory) -> Path:
+    """A data set, and its evaluation in the folder ``run``."""
+    root = write_entities(tmp_path_factory.mktemp("evaluated"))
     sentences = root / "Sentences" / "7.txt"
     sentences.write_text(sentences.read_text().replace("dog", "<b>dog</b>"))
-    evaluate(grounder, str(root), "toy", str(tmp_path / "run"))
+    evaluate(grounder, str(root), "toy", str(root / "run"))
+    return root
+
+
+@pytest.fixture
+def run(evaluated, root, tmp_path) -> Path:
+    """A copy of the evaluation, which a test may change."""
+    shutil.copytree(evaluated, tmp_path, dirs_exist_ok=True)
     return tmp_path / "run"
 
 

@@ -85,6 +85,7 @@ def test_trunks_give_the_features_of_torchvision(name, monkeypatch):
         torch.testing.assert_close(original.fc(features.flatten(1)), original(images))
 
 
+@pytest.mark.slow
 def test_vgg16_gives_the_features_of_torchvision(monkeypatch):
     original = torchvision.models.vgg16(weights=None)
     monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", lambda *_, **__: original.state_dict())
