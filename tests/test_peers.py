@@ -164,7 +164,7 @@ def test_gradients_are_torchrays(vgg11, image, method, name):
 
 
 # our name for a layer of VGG11, and the index of its last module
-LAYERS = [("image", -1), ("pool2", 5), ("conv4", 9)]
+LAYERS = [("image", -1), *(pytest.param(*layer, marks=pytest.mark.slow) for layer in (("pool2", 5), ("conv4", 9)))]
 
 
 def cut(net: nn.Module, image: Tensor, layer: int) -> tuple[nn.Module, Tensor]:

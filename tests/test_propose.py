@@ -261,13 +261,15 @@ def test_memory_of_a_large_photo(tmp_path, monkeypatch):
     assert float((tmp_path / "peak").read_text()) < 500
 
 
-@pytest.mark.parametrize("size", [(4000, 1), (1, 4000), (2, 1), (50, 40)])
-def test_small_and_long_photos_give_the_whole_image(tmp_path, size):
+def test_small_and_long_photos_give_the_whole_image(tmp_path):
+    sizes = [(4000, 1), (1, 4000), (2, 1), (50, 40)]
     (tmp_path / "photos").mkdir()
-    Image.new("RGB", size, "teal").save(tmp_path / "photos" / "odd.png")
+    for number, size in enumerate(sizes):
+        Image.new("RGB", size, "teal").save(tmp_path / "photos" / f"odd-{number}.png")
     propose(str(tmp_path / "photos"), BoxProposer(**SMALL), str(tmp_path / "out"), workers=1)
-    image = np.zeros((size[1], size[0], 3), np.uint8)
-    assert [0, 0, *size] in ShardProposals(tmp_path / "out")(image, "odd").boxes.tolist()
+    for number, (width, height) in enumerate(sizes):
+        found = ShardProposals(tmp_path / "out")(np.zeros((height, width, 3), np.uint8), f"odd-{number}")
+        assert [0, 0, width, height] in found.boxes.tolist()
 
 
 def test_tars_become_tars_of_the_same_name(folder, undisturbed, tmp_path):

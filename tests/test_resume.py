@@ -41,8 +41,9 @@ def tiny(tmp_path_factory) -> Iterator[None]:
         yield
 
 
-def test_a_training_in_two_runs_gives_the_same_weights_as_in_one(shards, tmp_path):
-    recipe = RECIPE | {"init": "embedded", "ema_decay": 0.5}
+@pytest.mark.parametrize("init", ["tiny", pytest.param("embedded", marks=pytest.mark.slow)])
+def test_a_training_in_two_runs_gives_the_same_weights_as_in_one(shards, tmp_path, init):
+    recipe = RECIPE | {"ema_decay": 0.5} | ({"init": "embedded"} if init == "embedded" else {})
     whole = train(str(shards), str(tmp_path / "whole"), epochs=2, **recipe)
     measured = json.loads((tmp_path / "whole" / "metrics.json").read_text())["validations"]
     assert [line["epoch"] for line in measured] == [1, 2]

@@ -146,6 +146,7 @@ def test_a_folder_that_cannot_be_written_gives_a_message(saved):
         saved[0].save("/proc/no/tagger.safetensors")
 
 
+@pytest.mark.slow
 def test_the_published_network_keeps_its_accuracy(data):
     """Top 1 on ImageNet photos: the reference is 77.6 % of 250; RGB in place of BGR gives about 61 %."""
     path = str(data / "bvlc_googlenet" / "bvlc_googlenet.fp16.safetensors")
