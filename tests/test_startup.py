@@ -26,7 +26,7 @@ def loaded_after(statement: str, *names: str) -> list[str]:
 
 
 def test_a_grounder_imports_no_compiler_and_no_other_library_that_it_does_not_use():
-    unused = ("torch._dynamo", "torchvision", "matplotlib", "scipy.stats", "nltk", "hydra")
+    unused = ("torch._dynamo", "torchvision", "matplotlib", "scipy.stats", "nltk", "hydra", "simplemma")
     photo = "numpy.full((64, 64, 3), 9, numpy.uint8)"
     assert not loaded_after(f"import grounding, numpy; grounding.Grounder.load().ground({photo}, ['a cat'])", *unused)
 

@@ -5,7 +5,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from simplemma import lemmatize
+from grounding.text.words import lemma
 
 # tokens that are parsed at once; the time of the grammar grows with the cube of a sequence of adjectives
 _WINDOW = 60
@@ -98,7 +98,7 @@ def _tag(word: str) -> str:
     classes = _classes()
     if word in classes:
         return classes[word]
-    if word.isalpha() and classes.get(lemmatize(word, lang="en")) == "VB":
+    if word.isalpha() and classes.get(lemma(word)) == "VB":
         return "VBG" if word.endswith("ing") else "VBZ" if word.endswith("s") else "VBN"
     return next(tag for ending, tag in _ENDINGS if ending.match(word))
 

@@ -101,6 +101,8 @@ class Lexicon:
         longest = self._longest.get(parts[start].normalized, 0)
         spelled = [part.normalized for part in parts[start : start + longest]]
         for count in range(len(spelled), shortest - 1, -1):
+            if " ".join(spelled[: count - 1]) not in self._heads:
+                continue
             for last in (spelled[count - 1], *base_forms(spelled[count - 1])):
                 if meaning := self.meanings.get(" ".join((*spelled[: count - 1], last))):
                     return meaning, count
@@ -109,6 +111,11 @@ class Lexicon:
     @cached_property
     def _joined(self) -> dict[str, Meaning]:
         return {word.replace(" ", ""): meaning for word, meaning in self.meanings.items() if " " in word}
+
+    @cached_property
+    def _heads(self) -> set[str]:
+        """The entries of several words without their last word."""
+        return {word.rpartition(" ")[0] for word in self.meanings if " " in word}
 
     @cached_property
     def _longest(self) -> dict[str, int]:

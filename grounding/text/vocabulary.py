@@ -73,6 +73,9 @@ class Vocabulary:
             raise InputError(f"no word occurs in the captions of {minimum} photos: use a lower minimum")
         return cls(tuple(sorted(kept, key=lambda word: (-counts[word], word))))
 
+    def __deepcopy__(self, memo: object) -> "Vocabulary":
+        return self  # immutable; copies of a tagger share its tags and its lexicon
+
     def __len__(self) -> int:
         return len(self.tags)
 
@@ -150,6 +153,8 @@ class Vocabulary:
         """
         spelled = [part.normalized for part in parts[start : start + self._longest]]
         for count in range(len(spelled), 1, -1):
+            if " ".join(spelled[: count - 1]) not in self._heads:
+                continue
             for last in (spelled[count - 1], *base_forms(spelled[count - 1])):
                 if tag := self._spaced.get(" ".join((*spelled[: count - 1], last))):
                     return tag, count
@@ -194,6 +199,11 @@ class Vocabulary:
             for tag in reversed(self.tags)
             if len(parts := word_parts(tag)) > 1
         }
+
+    @cached_property
+    def _heads(self) -> set[str]:
+        """The tags of several words without their last word."""
+        return {key.rpartition(" ")[0] for key in self._spaced}
 
     @cached_property
     def _joined(self) -> dict[str, str]:

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import NamedTuple
 
-from simplemma import lemmatize
-
 
 def _read_words(name: str) -> frozenset[str]:
     lines = (files("grounding.text") / name).read_text("utf-8").splitlines()
@@ -117,6 +115,21 @@ def word_parts(text: str) -> list[WordPart]:
     return [WordPart(part, normalize(part), i) for i, word in enumerate(words(text)) for part in _HYPHEN.split(word)]
 
 
+def lemma(word: str) -> str:
+    """The English lemma of a word.
+
+    Args:
+        word: one word, letters only.
+
+    Returns:
+        The lemma; the word itself if it has none.
+    """
+    # imported here, because the import and reading the dictionary take half a second, and most words are tags
+    from simplemma import lemmatize
+
+    return lemmatize(word, lang="en")
+
+
 def base_forms(word: str) -> Iterator[str]:
     """Possible base forms of a word, the most likely first: irregular plurals, the lemma, regular plural endings.
 
@@ -132,7 +145,7 @@ def base_forms(word: str) -> Iterator[str]:
         yield from _IRREGULAR[word]
         return
     if word.isalpha():
-        yield lemmatize(word, lang="en").casefold()
+        yield lemma(word).casefold()
     for ending, replacement in _ENDINGS:
         if ending.search(word):
             yield ending.sub(replacement, word)
