@@ -304,11 +304,16 @@ class Scene:
         signals = signals[:1].clamp(min=0)
         if not signals.any() or self._topdown.several:
             return
-        maps = self._topdown.maps(self.forward(METHODS["mwp"])[:1], signals, METHODS["mwp"])
-        share = float(maps[0].sum() / signals.sum())
+        share = float(self._arrived(signals).sum() / signals.sum())
         if share < 0.5:
             warnings.warn(f"{share:.0%} of the mass arrives at the target, so maps show little of the evidence; "
                           "scene.kept(units) says at which layers the rest is lost", LostMassWarning, 3)  # fmt: skip
+
+    def _arrived(self, signal: Tensor) -> Tensor:
+        """The map of one word on the first image (MWP); that of the latest pass, if this was its first word."""
+        if self._both is not None and torch.equal(self._both[0][:1], signal):
+            return self._both[1][0][:1, :1, 0]
+        return self._topdown.maps(self.forward(METHODS["mwp"])[:1], signal, METHODS["mwp"])[0]
 
     @torch.no_grad()
     def atlas(self, method: str = "c-mwp", size: tuple[int, int] | None = None) -> Atlas:
