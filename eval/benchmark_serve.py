@@ -5,6 +5,8 @@
 The server runs in its own process, as a user starts it; the clients are threads of this process.
 """
 
+import io
+import itertools
 import json
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 import numpy as np
+from PIL import Image
 
 from eval.benchmark_phrases import OTHER_PHRASES, PHRASES
 from eval.benchmark_table import Row
@@ -29,7 +32,7 @@ PAUSE = 0.2  # seconds between two measurements of the server's memory
 
 
 def measure(
-    clients: int = 50, seconds: float = 60, rounds: int = 5, settings: Sequence[str] = ()
+    clients: int = 50, seconds: float = 60, rounds: int = 5, different: bool = False, settings: Sequence[str] = ()
 ) -> tuple[list[Row], dict]:
     """Measures the server.
 
@@ -37,6 +40,8 @@ def measure(
         clients: number of clients at once; 0 measures the single visitor only. Each one repeatedly sends a photo, asks
             three phrases, and moves the slider of gamma twice. If the server is busy, a client waits as long as the
             server's Retry-After header says.
+        different: whether each photo that the clients send is a new one. Otherwise it is a sample, whose proposals and
+            maps the server keeps.
         seconds: how long the clients run.
         rounds: number of measurements of the single visitor; the median counts.
         settings: further settings of the server.
@@ -53,14 +58,15 @@ def measure(
     with _served(settings) as (host, process):
         rows = visit(host, rounds)
         if clients:
-            rows.append(_crowd(host, process, clients, seconds))
+            rows.append(_crowd(host, process, clients, seconds, different))
     return rows, {"phrases": PHRASES}
 
 
 @contextmanager
 def _served(settings: Sequence[str]) -> Iterator[tuple[str, int]]:
     """Runs a server: its host and port, and its process id."""
-    command = [sys.executable, "-m", "grounding", "step=serve", "step.port=0", *settings]
+    proxy = "step.proxies=[127.0.0.1]"  # each client names an address of its own, because the limits are per client
+    command = [sys.executable, "-m", "grounding", "step=serve", "step.port=0", proxy, *settings]
     with (
         tempfile.TemporaryDirectory() as folder,
         subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process,
@@ -91,14 +97,16 @@ class Client:
 
     Args:
         host: host and port.
+        number: the server takes clients of different numbers, 0..65535, for different ones.
 
     Attributes:
         statuses: how often each status or error was received.
         seconds: the response times of successful requests.
     """
 
-    def __init__(self, host: str):
+    def __init__(self, host: str, number: int = 0):
         self._connection = HTTPConnection(host, timeout=60)
+        self._address = f"10.0.{number // 256}.{number % 256}"
         self.statuses: Counter[str] = Counter()
         self.seconds: list[float] = []
 
@@ -116,8 +124,8 @@ class Client:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         start = time.perf_counter()
         try:
-            kind = {"content-type": "application/octet-stream" if isinstance(body, bytes) else "application/json"}
-            self._connection.request(method, path, data, kind)
+            kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
+            self._connection.request(method, path, data, {"content-type": kind, "x-forwarded-for": self._address})
             response = self._connection.getresponse()
             content, status = response.read(), response.status
         except OSError as error:
@@ -178,8 +186,8 @@ def visit(host: str, rounds: int) -> list[Row]:
     lap = Stopwatch()
     client.ground(client.photo(other) or "", PHRASES, 0.4)  # not the photo that the server has grounded at its start
     first = lap()
-    for _ in range(rounds):
-        for name, seconds in _actions(client, data):
+    for number in range(rounds):
+        for name, seconds in _actions(client, changed(data, number)):
             times[name].append(seconds)
     client.close()
     rows: list[Row] = [{"doing": "the first photo and five phrases", "seconds": first, "most": first}]
@@ -193,6 +201,23 @@ def _sample(client: Client, number: int) -> bytes:
     if data is None:
         raise InputError("the server does not send its sample photo: see its log")
     return data
+
+
+def changed(data: bytes, number: int) -> bytes:
+    """The file of another photo of the same size.
+
+    Args:
+        data: the file of a photo.
+        number: each number in 0..65535 gives another photo.
+
+    Returns:
+        The photo as PNG, with another first pixel.
+    """
+    with Image.open(io.BytesIO(data)) as photo:
+        other = photo.convert("RGB")
+    other.putpixel((0, 0), (number // 256, number % 256, 0))
+    other.save(file := io.BytesIO(), "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def _actions(client: Client, data: bytes) -> Iterator[tuple[str, float]]:
@@ -215,12 +240,15 @@ def _actions(client: Client, data: bytes) -> Iterator[tuple[str, float]]:
         yield name, lap()
 
 
-def _crowd(host: str, process: int, clients: int, seconds: float) -> Row:
+def _crowd(host: str, process: int, clients: int, seconds: float, different: bool) -> Row:
     """Many clients at once: response times, statuses, and the server's memory."""
-    crowd = [Client(host) for _ in range(clients)]
+    crowd = [Client(host, number) for number in range(clients)]
     data = _sample(crowd[0], 0)
     end, memory = time.monotonic() + seconds, [resident(process)]
-    threads = [threading.Thread(target=_visit, args=(client, number, data, end)) for number, client in enumerate(crowd)]
+    numbers = itertools.count() if different else None
+    threads = [
+        threading.Thread(target=_visit, args=(client, seed, data, end, numbers)) for seed, client in enumerate(crowd)
+    ]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
@@ -230,7 +258,8 @@ def _crowd(host: str, process: int, clients: int, seconds: float) -> Row:
         thread.join()
     waited = np.concatenate([client.seconds for client in crowd])
     statuses = sum((client.statuses for client in crowd), Counter())
-    row: Row = {"doing": f"{clients} clients, {seconds:g} s", "seconds": float(np.median(waited)), "most": max(waited)}
+    doing = f"{clients} clients, {'different photos, ' * different}{seconds:g} s"
+    row: Row = {"doing": doing, "seconds": float(np.median(waited)), "most": max(waited)}
     row |= {"p95": float(np.quantile(waited, 0.95)), "a second": len(waited) / seconds}
     row |= {status: float(count) for status, count in sorted(statuses.items())}
     times = {f"MB at {share * seconds:g} s": _near(memory, share) for share in (0, 1 / 6, 0.5, 1)}
@@ -243,12 +272,12 @@ def _near(values: Sequence[float], share: float) -> float:
     return float(np.median(values[max(0, middle - half) : middle + half + 1]))
 
 
-def _visit(client: Client, number: int, data: bytes, end: float) -> None:
-    """Runs one client until the end, with phrases of its own."""
-    random = np.random.default_rng(number)
+def _visit(client: Client, seed: int, data: bytes, end: float, numbers: Iterator[int] | None) -> None:
+    """Runs one client until the end, with phrases of its own, and with photos of its own if there are numbers."""
+    random = np.random.default_rng(seed)
     with closing(client):
         while time.monotonic() < end:
-            photo = client.photo(data)
+            photo = client.photo(changed(data, next(numbers)) if numbers else data)
             phrases = random.choice(OTHER_PHRASES, 3, replace=False).tolist()
             for gamma in (0.4, 0.2, 0.8) if photo else ():
                 client.ground(photo, phrases, gamma)

@@ -64,6 +64,22 @@ def test_unused_memory_is_given_back_at_most_once_a_second():
     assert not trimmer()
 
 
+def test_a_client_finds_the_scenes_of_its_own_files_and_of_samples():
+    photos = PhotoStore(Limits(**LIMITS), public=[b"sample"])
+    own, sample = scene(1), scene(1)
+    first = photos.add("a", own, b"own", "one").token
+    photos.add("b", sample, b"sample", "one")
+    assert photos.scene_of(b"own", "one") is own
+    assert photos.scene_of(b"own", "two") is None and photos.scene_of(b"other", "one") is None
+    assert photos.scene_of(b"sample", "one") is sample and photos.scene_of(b"sample", "two") is sample
+    assert photos.add("a", own, b"own", "one").token == first
+    others = {photos.add("c", own, b"own", "one").token, photos.add("a", sample, b"sample", "two").token}
+    assert len(others | {first}) == 3 and len(photos) == 4
+    for token in (first, *others):
+        photos.remove(token)
+    assert photos.scene_of(b"own", "one") is None
+
+
 def test_photos_are_bounded_in_number_bytes_and_time():
     now = [0.0]
     photos = PhotoStore(Limits(**LIMITS | {"photos": 3, "photos_bytes": 100, "photo_seconds": 60}), lambda: now[0])

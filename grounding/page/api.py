@@ -97,7 +97,8 @@ class Api:
         self._methods = list(dict.fromkeys([grounder.settings.method, *methods]))
         chosen = [SamplePhoto(name, **given) for name, given in samples.items()]
         self._samples = {sample.path: sample for sample in chosen}
-        self._photos, self._workers = PhotoStore(limits), WorkerPool(limits.workers, limits.queue)
+        public = [sample.data for sample in chosen]
+        self._photos, self._workers = PhotoStore(limits, public=public), WorkerPool(limits.workers, limits.queue)
         # words of boxes take seconds, so they have one thread of their own, and never hold up phrases
         self._word_workers = WorkerPool(1, limits.queue)
         self._scenes, self._decoder = SceneCache(grounder, limits.scenes), PhotoDecoder(limits)
@@ -175,10 +176,13 @@ class Api:
 
     async def upload(self, request: Request, name: str = "photo") -> PhotoInfo:
         """Uploads a photo. The body is the bytes of the file; `name` is its file name in exports. The photo stays in
-        memory for a while."""
+        memory for a while. The same photo with the same name, sent again, has the same token."""
         data = await _photo_bytes(request, check_name(name))
-        scene = await self._run(lambda: self._scenes.look(self._decoder.decode(data)))
-        return self._info(self._photos.add(name, scene, data, client_of(request.scope)))
+        client = client_of(request.scope)
+        scene = self._photos.scene_of(data, client)
+        if scene is None:
+            scene = await self._run(lambda: self._look(data))
+        return self._info(self._photos.add(name, scene, data, client))
 
     async def delete(self, token: str) -> None:
         """Deletes a photo."""
@@ -206,15 +210,19 @@ class Api:
     ) -> Reply:
         """Uploads a photo and finds phrases in it: `curl -T photo.jpg -X POST '.../api/ground?phrase=a+cat'`."""
         question = Question(phrases=phrase, caption=caption, method=method, gamma=gamma, boxes=boxes)
-        data = await _photo_bytes(request, check_name(name))
+        data, client = await _photo_bytes(request, check_name(name)), client_of(request.scope)
 
         def work() -> tuple[GroundingScene, list[Grounding]]:
-            scene = self._scenes.look(self._decoder.decode(data))
+            scene = self._photos.scene_of(data, client) or self._look(data)
             return scene, self._ground(scene, question)
 
         scene, answers = await self._run(work)
-        photo = self._photos.add(name, scene, data, client_of(request.scope))
+        photo = self._photos.add(name, scene, data, client)
         return self._reply(photo, question, answers)
+
+    def _look(self, data: bytes) -> GroundingScene:
+        """The scene of a photo's file."""
+        return self._scenes.look(self._decoder.decode(data))
 
     async def heat(self, token: str, phrase: str, method: str | None = None) -> Response:
         """Returns the heat map of a phrase, a PNG with the aspect ratio of the photo. Pixels without attention are

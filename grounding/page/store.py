@@ -4,7 +4,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,10 +55,13 @@ class PhotoStore:
     Args:
         limits: ``photos``, ``photos_bytes``, ``client_photos``, ``client_bytes`` and ``photo_seconds`` are used.
         clock: returns the time in seconds; it never goes backwards.
+        public: the files of the sample photos, which are no secret of a client.
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
-        self._limits, self._clock = limits, clock
+    def __init__(
+        self, limits: Limits, clock: Callable[[], float] = time.monotonic, public: Collection[bytes] = ()
+    ) -> None:
+        self._limits, self._clock, self._public = limits, clock, public
         self._photos: OrderedDict[str, StoredPhoto] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -66,7 +69,7 @@ class PhotoStore:
         return len(self._photos)
 
     def add(self, name: str, scene: GroundingScene, data: bytes = b"", client: str = "") -> StoredPhoto:
-        """Stores a photo under a new random token of 128 bits.
+        """Stores a photo under a new random token of 128 bits, unless this client has stored it under this name.
 
         Args:
             name: file name that the client gave.
@@ -79,9 +82,32 @@ class PhotoStore:
         """
         photo = StoredPhoto(secrets.token_urlsafe(TOKEN_BYTES), client, name, scene, data, self._clock())
         with self._lock:
+            for known in self._photos.values():
+                if known.scene is scene:
+                    photo.data = known.data  # equal, and in memory once
+                    if (known.client, known.name) == (client, name):
+                        photo, known.last_used = known, photo.last_used
             self._photos[photo.token] = photo
+            self._photos.move_to_end(photo.token)
         self.evict()
         return photo
+
+    def scene_of(self, data: bytes, client: str = "") -> GroundingScene | None:
+        """The scene of a file that is in the store already, with its proposals and maps.
+
+        A client finds its own files and the samples only: the response time would tell it what others have sent.
+
+        Args:
+            data: the bytes of the file.
+            client: the client that sends it.
+
+        Returns:
+            The scene; None if the file must be processed.
+        """
+        with self._lock:
+            photos = list(self._photos.values())
+        allowed = (photo for photo in photos if photo.client == client or data in self._public)
+        return next((photo.scene for photo in allowed if photo.data == data), None)
 
     def get(self, token: str) -> StoredPhoto:
         """The photo with a token.
@@ -131,7 +157,7 @@ class PhotoStore:
                     del self._photos[photos.pop(0).token]
             while len(self._photos) > limits.photos:
                 del self._photos[max(of_client.values(), key=len).pop(0).token]
-            while self._photos and sum(map(_bytes, of_client.values())) > limits.photos_bytes:
+            while _bytes(self._photos.values()) > limits.photos_bytes:
                 del self._photos[max(of_client.values(), key=_bytes).pop(0).token]
 
 
@@ -147,4 +173,5 @@ def bytes_of_arrays(owner: object) -> int:
 
 
 def _bytes(photos: Iterable[StoredPhoto]) -> int:
-    return sum(photo.nbytes for photo in photos)
+    """The bytes of some photos. Those of a scene that several photos have are counted once."""
+    return sum(photo.nbytes for photo in {id(photo.scene): photo for photo in photos}.values())
