@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from grounding.runtime import front_door, sweep_jobs
-from grounding.runtime.ranks import rank_of
+from grounding.runtime.ranks import let_threads_sleep, rank_of
 from grounding.runtime.setting_types import check_types
 from grounding.runtime.settings import OnlyHydraError, instantiate, resolve
 from grounding.runtime.terminal import allow_any_text
@@ -104,6 +104,7 @@ def main() -> None:
     # at its end, the interpreter would search all objects of PyTorch for garbage, which takes most of a second
     atexit.register(gc.freeze)
     allow_any_text()
+    let_threads_sleep()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra would print several lines and exit with 1; with this variable it raises the exception
     os.environ["HYDRA_FULL_ERROR"] = "1"

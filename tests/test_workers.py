@@ -13,6 +13,7 @@ from PIL import Image
 
 from grounding import Grounder
 from grounding.images import read_image
+from grounding.runtime.ranks import let_threads_sleep
 from grounding.runtime.workers import free_memory
 from grounding.steps import ground as step
 from proposals import SegmentProposer
@@ -169,3 +170,13 @@ def write(folder: Path, files: dict[str, str]) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "3000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None), ({"GOMP_SPINCOUNT": "7"}, "7")],
+)
+def test_idle_threads_sleep_soon_unless_the_environment_says_otherwise(given, spins, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(given))
+    let_threads_sleep()
+    assert os.environ.get("GOMP_SPINCOUNT") == spins

@@ -16,6 +16,7 @@ TIMEOUT = timedelta(days=1)  # the longest time that the first rank that finishe
 # Environment variables with the rank and the number of ranks. Slurm sets the second pair only for processes that srun
 # starts.
 LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
+SPINS = "3000"  # loops of an idle thread before it sleeps, some ten microseconds; libgomp's default is 300,000
 
 
 def rank_of(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
@@ -124,6 +125,17 @@ def _answers(host: str, port: int) -> bool:
         return True
     except OSError:
         return False
+
+
+def let_threads_sleep() -> None:
+    """Makes idle threads of PyTorch sleep soon. Call it before PyTorch is imported.
+
+    By default a thread of libgomp that has finished its part waits for milliseconds in a loop, which takes a core. If
+    other programs need that core, the threads that have work wait for it. ``OMP_WAIT_POLICY`` or ``GOMP_SPINCOUNT`` in
+    the environment have precedence.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def cores(environment: Mapping[str, str] | None = None) -> int:
