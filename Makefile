@@ -17,6 +17,7 @@ ground: .venv/installed
 page: .venv/demo
 	$(BIN)/grounding serve
 
+# the quick tests: about five minutes on two cores
 test: .venv/dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 

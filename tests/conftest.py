@@ -54,7 +54,9 @@ def tiny_grounder(tmp_path_factory):
     from grounding import Grounder
     from proposals import BoxProposer
 
-    tagger = tiny_tagger(tmp_path_factory.mktemp("tagger") / "tiny.safetensors", ("cup", "spoon", "dog", "plate"))
+    tagger = tiny_tagger(
+        tmp_path_factory.mktemp("tagger") / "tiny.safetensors", ("cup", "spoon", "dog", "plate", "table", "sky")
+    )
     return Grounder.load(tagger, proposer=BoxProposer(50, 64), method="mwp", side=224)
 
 

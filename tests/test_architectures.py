@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchvision
 from passes import one_pass
+from sweeps import sweep
 from torch import Tensor, nn
 
 from grounding import TopDown
@@ -132,7 +133,7 @@ def test_a_known_architecture_needs_no_names(name):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5", "mobilenet_v3_small", "regnet_y_400mf"])
+@pytest.mark.parametrize("name", sweep(["shufflenet_v2_x0_5", "resnet18", "mobilenet_v3_small", "regnet_y_400mf"], 4))
 def test_sparse_maps_equal_dense_maps(name, method):
     if name == "mobilenet_v3_small" and method in ("cam", "c-cam"):
         pytest.skip("its classifier reads a hidden layer: no class activation map")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sweeps import sweep
 from torch import nn
 
 from grounding import TopDown
@@ -32,7 +33,7 @@ def atlas(scene):
     return scene.atlas()
 
 
-@pytest.mark.parametrize("method", ["mwp", "c-mwp"])
+@pytest.mark.parametrize("method", sweep(["c-mwp", "mwp"]))
 def test_all_maps_are_those_asked_for_one_by_one(scene, method):
     tags = [0, 3, 700, len(scene.atlas(method)) - 1]
     maps, direct = scene.atlas(method).maps(tags), scene.attend(tags, method)[0]

@@ -231,6 +231,7 @@ def test_two_runs_are_compared(root, tmp_path, capsys):
     assert "own box" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_metrics_of_real_photos_match_their_definitions(data, grounder, tmp_path):
     photos = Coco(data / "coco2017", "val2017")
     metrics = evaluate(grounder, "", "", str(tmp_path), limit=4, photos=photos)

@@ -238,19 +238,19 @@ def test_the_folder_of_roboflow_is_read(tmp_path):
     assert [image.classes for image in Coco(root, "val")] == [["dog"]]
 
 
-def test_our_own_coco_file_is_read_back(tmp_path, grounder):
+def test_our_own_coco_file_is_read_back(tmp_path, tiny_grounder):
     for name in ("a", "b"):
         (tmp_path / "shop" / name).mkdir(parents=True)
         pixels = np.random.default_rng(ord(name)).integers(0, 255, (60, 90, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "shop" / name / "1.png")
-    ground(grounder, str(tmp_path / "shop"), ["a dog", "a zorgophone", "the sky"], str(tmp_path / "out"), "coco")
+    ground(tiny_grounder, str(tmp_path / "shop"), ["a dog", "a zorgophone", "the sky"], str(tmp_path / "out"), "coco")
     read = list(Coco(tmp_path, "none", tmp_path / "out" / "coco.json", tmp_path / "shop"))
     assert [(image.id, image.classes) for image in read] == [
         ("a/1", ["a dog", "the sky"]),
         ("b/1", ["a dog", "the sky"]),
     ]
     for image in read:
-        answers = grounder.ground(image.path, ["a dog", "the sky"])
+        answers = tiny_grounder.ground(image.path, ["a dog", "the sky"])
         for thing, answer in zip(image.objects, answers, strict=True):
             np.testing.assert_allclose(thing.box, answer.boxes[0], atol=0.011)
 

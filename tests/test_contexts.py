@@ -123,7 +123,7 @@ def test_one_topdown_serves_images_of_many_sizes():
     assert_equal_maps(maps_of(topdown, wide), maps_of(simple(), wide))
 
 
-@pytest.mark.parametrize("name", sweep(PAIRS))
+@pytest.mark.parametrize("name", sweep(PAIRS, 16))
 def test_any_network_serves_images_of_another_size_or_refuses_them(name):
     """Some blocks name the size 16 and cannot be given another one; others must not remember the first."""
     net, _ = networks(name)
@@ -189,7 +189,7 @@ def test_the_model_is_left_as_it_was(name):
     assert_untouched(net, before)
 
 
-@pytest.mark.parametrize("name", sweep(PAIRS))
+@pytest.mark.parametrize("name", sweep(PAIRS, 16))
 def test_a_network_is_left_as_it_was(name):
     net, _ = networks(name)
     before = snapshot(net)

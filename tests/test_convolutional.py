@@ -62,8 +62,7 @@ def test_network_without_padding_equals_the_original_on_each_crop(rows, columns,
     [
         ("alexnet", 6, 32),
         ("cnns", 6, 36),
-        ("vgg11", 7, 32),
-        pytest.param("vgg16_bn", 7, 32, marks=pytest.mark.slow),
+        *(pytest.param(name, 7, 32, marks=pytest.mark.slow) for name in ("vgg11", "vgg16_bn")),
     ],
 )
 def test_known_network_equals_its_head_slid_over_the_features(name, grid, stride):
@@ -92,9 +91,8 @@ def test_global_average_becomes_a_moving_one():
         assert_equal(found[..., 0, x], net.fc(features[..., x : x + 3].mean((2, 3))))
 
 
-@pytest.mark.parametrize(
-    ("name", "target"), [pytest.param("vgg11", "pool4", marks=pytest.mark.slow), ("cnns", "conv5")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "target"), [("vgg11", "pool4"), ("cnns", "conv5")])
 def test_topdown_takes_a_converted_network_of_any_size(name, target):
     net, _ = build(name)
     converted = fully_convolutional(net)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sweeps import sweep
 from torch import Tensor, nn
 
 from grounding import TagClassifier, TopDown
@@ -38,7 +39,7 @@ def both(tagger) -> list[TopDown]:
 
 
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.target is None])
-@pytest.mark.parametrize("words", [1, 5])
+@pytest.mark.parametrize("words", sweep([1, 5]))
 def test_both_engines_give_the_same_maps_of_a_photo(tagger, both, photo, method, words):
     tags = [tagger.vocabulary.index(tag) for tag in ("woman", "orange", "suit", "flag", "hair")[:words]]
     sparse, dense = (topdown.look(photo, method).attend(tags, method) for topdown in both)
@@ -52,9 +53,9 @@ def test_both_engines_give_the_same_maps_of_the_other_methods(tagger, both, phot
     assert_same(sparse, dense, 1e-9)
 
 
-def test_the_default_is_one_of_the_two(tagger, photo):
+def test_the_default_is_one_of_the_two(tagger, both, photo):
     tag = tagger.vocabulary.index("woman")
-    maps = [TopDown(tagger, engine=engine).look(photo).attend([tag] * 3) for engine in (None, "sparse", "dense")]
+    maps = [topdown.look(photo).attend([tag] * 3) for topdown in (TopDown(tagger), *both)]
     assert torch.equal(maps[0], maps[1]) or torch.equal(maps[0], maps[2])
 
 

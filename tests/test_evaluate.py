@@ -145,6 +145,7 @@ def slow_overlap(a: np.ndarray, b: np.ndarray) -> float:
     return width * height / (areas[0] + areas[1] - width * height)
 
 
+@pytest.mark.slow
 def test_metrics_of_real_photos_match_their_definitions(data, grounder, tmp_path):
     entities = data / "flickr30k_entities"
     metrics = evaluate(grounder, str(entities), "val", str(tmp_path), limit=6)

@@ -75,6 +75,7 @@ def test_each_photo_may_have_its_own_phrases(grounder, tmp_path):
     assert [answer["phrase"] for answer in record["groundings"]] == ["a cup", "a plate"]
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_bytes(grounder, tmp_path):
     crawl(tmp_path / "crawl", 2, 5)
     run(grounder, tmp_path / "crawl", tmp_path / "one", maps=True)

@@ -145,6 +145,7 @@ def test_heic_without_pillow_heif_names_the_package(tmp_path, monkeypatch):
         read_image(tmp_path / "a.heic")
 
 
+@pytest.mark.slow
 def test_grounders_answer_panoramas_and_pickle_and_run_in_inference_mode(grounder, coffee):
     import pickle
 

@@ -127,6 +127,7 @@ def test_a_command_line_is_answered_or_refused_in_one_line(words, expected, fold
         assert printed.err.startswith("grounding: ") and len(printed.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_with_one_wrong_job_finishes_the_others_and_can_be_repeated(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     for _ in range(2):

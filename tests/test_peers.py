@@ -124,7 +124,9 @@ def test_vgg16_is_torchrays(image, method, contrast):
     assert_agree(our_maps(net, image, UNITS, method, "pool4"), theirs)
 
 
-@pytest.mark.parametrize(("method", "contrast"), [("mwp", None), ("c-mwp", "avgpool")])
+@pytest.mark.parametrize(
+    ("method", "contrast"), [pytest.param("mwp", None, marks=pytest.mark.slow), ("c-mwp", "avgpool")]
+)
 def test_googlenet_is_torchrays_once_its_norms_are_folded(method, contrast):
     """TorchRay passes p through a batch norm as it is, which is another map where a scale is negative."""
     net = googlenet()
@@ -135,7 +137,9 @@ def test_googlenet_is_torchrays_once_its_norms_are_folded(method, contrast):
     assert_agree(our_maps(net, image, UNITS, method, "maxpool2"), theirs)
 
 
-@pytest.mark.parametrize(("method", "contrast"), [("mwp", None), ("c-mwp", "trunk.pool5")])
+@pytest.mark.parametrize(
+    ("method", "contrast"), [pytest.param("mwp", None, marks=pytest.mark.slow), ("c-mwp", "trunk.pool5")]
+)
 @pytest.mark.parametrize("width", sweep([224, 288]))
 def test_the_embedded_tagger_is_torchrays(astronaut, width, method, contrast):
     """At pool2, above the response norms: TorchRay differentiates those, we let p pass. Where a photo has more than one

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sweeps import sweep
 from voc_folder import write_voc
 
 from eval import pointing
@@ -243,7 +244,7 @@ def test_tags_of_classes(grounder):
         known_tags({"cat": "kitten"}, ["cat"], vocabulary)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sweep(METHODS, 4))
 def test_map_of_a_class_is_the_average_of_its_tags_maps(grounder, coffee, method, monkeypatch):
     monkeypatch.setattr(grounder, "settings", Settings(method, side=224))
     pixels, index = read_image(coffee), grounder.tagger.vocabulary.index
@@ -255,7 +256,7 @@ def test_map_of_a_class_is_the_average_of_its_tags_maps(grounder, coffee, method
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("method", ["lrp", "lrp-alpha-beta", "cam", "grad", "mwp"])
+@pytest.mark.parametrize("method", sweep(["lrp", "mwp", "cam", "grad", "lrp-alpha-beta"], 3))
 def test_a_map_has_its_maximum_at_one_pixel_in_the_game_and_in_a_grounding(grounder, coffee, method, monkeypatch):
     """Signed maps are blurred and resized with their signs; only then are negative values removed."""
     monkeypatch.setattr(grounder, "settings", Settings(method, side=224, vote=0))

@@ -46,14 +46,18 @@ def test_an_answer_prints_its_presence_and_says_when_it_is_probably_absent():
     )
 
 
+@pytest.fixture(scope="module")
+def scene(grounder):
+    return grounder.look(PHOTO)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [(-1, "presence=-1 must be in 0..1; 0 counts every answer as present"), (2, "presence=2 must be in 0..1"),
      (float("nan"), "presence=nan must be in 0..1"), ("abc", "presence=abc must be a number"),
      (True, "presence=True must be a number")],
 )  # fmt: skip
-def test_a_threshold_that_is_no_probability_is_refused(grounder, given, message):
-    scene = grounder.look(PHOTO)
+def test_a_threshold_that_is_no_probability_is_refused(grounder, scene, given, message):
     for ask in (
         lambda: Settings(presence=given),
         lambda: Grounder.load(presence=given),

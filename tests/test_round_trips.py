@@ -35,13 +35,15 @@ def album(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outputs(grounder, album, tmp_path_factory) -> Path:
+def outputs(tiny_grounder, album, tmp_path_factory) -> Path:
     """The folder of the answers in all formats, with maps."""
     folder = tmp_path_factory.mktemp("out")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grounder, "settings", replace(grounder.settings, presence=0))  # COCO leaves out absent ones
+        patch.setattr(
+            tiny_grounder, "settings", replace(tiny_grounder.settings, presence=0)
+        )  # COCO leaves out absent ones
         for form in FORMATS:
-            ground(grounder, str(album), PHRASES, str(folder), form, boxes=1, pictures=None, maps=True)
+            ground(tiny_grounder, str(album), PHRASES, str(folder), form, boxes=1, pictures=None, maps=True)
     return folder
 
 

@@ -328,6 +328,7 @@ def test_count_limits_the_number_of_segments():
         assert len(found) == count and found.areas.max() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("GROUNDING_DATA" not in os.environ, reason="set GROUNDING_DATA to a folder that contains coco2017")
 def test_coco_objects_are_found():
     root = Path(os.environ["GROUNDING_DATA"], "coco2017")

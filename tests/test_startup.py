@@ -25,6 +25,7 @@ def loaded_after(statement: str, *names: str) -> list[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
 
 
+@pytest.mark.slow
 def test_a_grounder_imports_no_compiler_and_no_other_library_that_it_does_not_use():
     unused = ("torch._dynamo", "torchvision", "matplotlib", "scipy.stats", "nltk", "hydra", "simplemma")
     photo = "numpy.full((64, 64, 3), 9, numpy.uint8)"
