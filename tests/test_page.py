@@ -19,6 +19,7 @@ from pycocotools.coco import COCO
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: .venv/bin/pip install -e '.[dev]'")
 pytest.importorskip("fastapi", reason="no FastAPI: .venv/bin/pip install -e '.[demo]'")
 
+pytestmark = pytest.mark.slow  # it starts a browser and a server
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -88,7 +89,6 @@ def fits(page) -> bool:
     return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-@pytest.mark.slow
 def test_upload_ground_change_settings_and_download(page, astronaut, tmp_path):
     page.set_input_files("#file", astronaut)
     page.fill("#text", "a smiling woman\nan orange suit")
@@ -124,7 +124,6 @@ def test_upload_ground_change_settings_and_download(page, astronaut, tmp_path):
     assert coco.loadAnns(coco.getAnnIds(catIds=2))[0]["bbox"] == pytest.approx(shown(page)[1], abs=0.02)
 
 
-@pytest.mark.slow
 def test_sample_methods_words_of_a_box_caption_and_error(page, address):
     page.click("#samples button")
     page.wait_for_selector("#answers li:nth-child(3)")
@@ -256,7 +255,6 @@ def drawn(page) -> list[float]:
     return [float(box.get_attribute(name)) / size[side] for name, side in names]
 
 
-@pytest.mark.slow
 def test_a_box_is_drawn_with_the_keyboard(page):
     page.click("#samples button >> nth=2")
     page.wait_for_selector("#answers li:nth-child(2)")

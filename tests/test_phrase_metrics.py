@@ -44,7 +44,7 @@ def check_against_loops(metrics: dict, results: list[PhraseResult]) -> None:
 
 
 @given(st.integers(0, 2**32))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)  # each has many phrases of all kinds
 def test_metrics_match_their_definitions(seed):
     results = random_results(np.random.default_rng(seed))
     bootstrap.RESAMPLES, before = 20, bootstrap.RESAMPLES

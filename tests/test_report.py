@@ -215,6 +215,7 @@ def test_examples_show_the_maps_of_a_caption(root, tmp_path):
         examples(grounder, str(root), "toy", str(tmp_path / "out"), columns=0)
 
 
+@pytest.mark.slow
 def test_photos_that_are_gone_are_left_out_of_pictures(root, run, grounder, tmp_path, caplog):
     copy_photo(root, ["8"])
     (root / "toy.txt").write_text("7\n8\n")

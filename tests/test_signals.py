@@ -166,6 +166,7 @@ def test_a_compiled_model_is_taken_as_the_model_that_it_wraps():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs g++")
 @pytest.mark.filterwarnings("ignore")
 def test_the_part_below_the_target_may_be_compiled():

@@ -54,6 +54,7 @@ def row_of(rows: list, **wanted: str) -> dict:
     return found
 
 
+@pytest.mark.slow
 def test_the_rows_and_the_files(run, capsys):
     tables, out = run
     for name in ("table4", "table5", "differences", "halves"):
@@ -70,6 +71,7 @@ def test_the_rows_and_the_files(run, capsys):
     assert {r["protocol"] for r in tables["table4"]} == {"ours", "iccv15"}
 
 
+@pytest.mark.slow
 def test_the_papers_rows_are_beside_ours_and_never_boxes_beside_edge_boxes(run):
     rows = [r for r in run[0]["table4"] if r["protocol"] == "ours"]
     paper = [r for r in rows if r["whose"] == "the paper, test"]
@@ -89,6 +91,7 @@ def test_the_papers_rows_are_beside_ours_and_never_boxes_beside_edge_boxes(run):
 
 
 @pytest.mark.parametrize(("protocol", "scale"), [("ours", "raw"), ("iccv15", "unit")])
+@pytest.mark.slow
 def test_a_row_equals_an_evaluation_with_its_gamma(run, root, paper, tmp_path, protocol, scale):
     row = row_of(run[0]["table4"], method="c-mwp", proposals="our segments", protocol=protocol)
     metrics = evaluate(
@@ -104,6 +107,7 @@ def test_a_row_equals_an_evaluation_with_its_gamma(run, root, paper, tmp_path, p
     assert row["pointing, maximum of the map"] == row["pointing, the answer's point"] == f"{metrics['pointing']:.1f}"
 
 
+@pytest.mark.slow
 def test_differences_are_against_the_strongest_row_of_the_papers_own_method(run):
     tables = run[0]
     rows = [r for r in tables["table4"] if r["protocol"] == "ours" and r["method"] in ("mwp", "c-mwp")]
@@ -148,6 +152,7 @@ def test_a_paired_difference():
     assert one.difference(one, ("x",)) == (0, (0, 0))
 
 
+@pytest.mark.slow
 def test_gamma_and_protocol_need_no_further_pass(run, root, paper, grounder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("grounding.attention.topdown.TopDown.look", lambda *_: pytest.fail("computed again"))
     monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
