@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from grounding import TagClassifier, TopDown
 from grounding.attention.engine.dense import DenseEngine
 
+pytestmark = pytest.mark.slow  # the quick tests compare with the definition and with autograd
 UNITS = [3, 17]
 # in place of the peers' stabilisers, where our sums have none: too small to show, and no division by zero
 NOTHING = 1e-30
