@@ -20,7 +20,7 @@ from eval.photo_reading import UNUSABLE, faulty_names, name_some, photo_ledger, 
 from eval.protocol import OURS, find_protocol
 from eval.scenes import evaluates_here
 from eval.systems import PhraseTable, System, SystemResults, answer_system
-from eval.table4_rows import Row, Table4, markdown
+from eval.table4_rows import Row, Table4, forget_scores, markdown
 from grounding import Grounder
 from grounding.runtime.artefacts import atomic_path
 from proposals import Proposer
@@ -73,19 +73,21 @@ def table4(
         raise InputError("no phrase to evaluate: the split's sentences mark no phrase with a box")
     left_out = faulty_names(ledger)
     protocols = [OURS, find_protocol("iccv15", data, images, phrase_list)]
+    phrases = PhraseTable.of(images, protocols)
     unread: dict[str, str] = {}
     results: list[SystemResults] = []
     for system in systems(paper, ours, proposers, methods):
         if evaluates_here(system.grounder, images, None, cache):
             print(f"{system.name}, {system.proposer}", flush=True)
             results.append(answer_system(system, images, protocols, cache, unread.setdefault))
+            forget_scores(results[-1], phrases, protocols)
     if not results:
         return {}
     for name, error in unread.items():
         ledger.skip(name, UNUSABLE, error)
     ledger.kept = len(images) - len(unread)
     ledger.finish(output)
-    tables = Table4(results, PhraseTable.of(images, protocols), protocols).tables()
+    tables = Table4(results, phrases, protocols).tables()
     tables = {name: rows for name, rows in tables.items() if rows}
     for name, rows in tables.items():
         write_csv(Path(output, f"{name}.csv"), rows)

@@ -49,7 +49,7 @@ class Table4:
         """The rows of table4, table5, differences and halves."""
         found: dict[str, list[Row]] = {"table4": [], "table5": [], "differences": [], "halves": []}
         for protocol in self.protocols:
-            counted = self._counted(protocol)
+            counted = _counted(self.phrases, protocol)
             gammas = [result.best_gamma(protocol.name, counted) for result in self.results]
             metrics = [
                 system_metrics(result, self.phrases, protocol, gamma, counted)
@@ -59,11 +59,8 @@ class Table4:
                 found[name] += self._rows(protocol, gammas, metrics, columns)
             strongest = self._strongest(gammas, protocol, counted)
             found["differences"] += self._differences(protocol, gammas, metrics, strongest)
-            found["halves"] += self._halves(protocol, counted)
+            found["halves"] += self._halves(protocol)
         return found
-
-    def _counted(self, protocol: Protocol) -> np.ndarray:
-        return np.array([label is not None for label in self.phrases.labels[protocol.name]])
 
     def _rows(
         self, protocol: Protocol, gammas: Sequence[float | None], metrics: Sequence[Metrics], columns: dict[str, Path]
@@ -118,12 +115,10 @@ class Table4:
                 head = _head(protocol, name, proposals, against, gamma, "minus")
                 yield head | _difference_cells(metrics[number], metrics[strongest])
 
-    def _halves(self, protocol: Protocol, counted: np.ndarray) -> Iterator[Row]:
+    def _halves(self, protocol: Protocol) -> Iterator[Row]:
         """Our own system against the strongest row on each half, with the gammas of the same and of the other half."""
-        names = np.array(self.phrases.photo)
-        order = sorted(set(self.phrases.photo))
         own = len(self.results) - 1
-        halves = {part: counted & np.isin(names, order[PARTS[part]]) for part in ("even", "odd")}
+        halves = _halves(self.phrases, protocol)
         if not all(half.any() for half in halves.values()):
             return
         for part, other in (("even", "odd"), ("odd", "even")):
@@ -144,6 +139,33 @@ class Table4:
         system = self.results[number].system
         gamma = "" if gammas[number] is None else f", gamma {gammas[number]:g}"
         return f"{system.name}, {proposals_name(system.proposer)}{gamma}"
+
+
+def forget_scores(results: SystemResults, phrases: PhraseTable, protocols: Sequence[Protocol]) -> None:
+    """Drops the scores of the gammas that no row will show. They are most of the memory of a run.
+
+    Args:
+        results: what a system finds.
+        phrases: the phrases.
+        protocols: the protocols.
+    """
+    for protocol in protocols:
+        subsets = [_counted(phrases, protocol), *_halves(phrases, protocol).values()]
+        shown = {results.best_gamma(protocol.name, subset) for subset in subsets}
+        for (name, gamma), judged in results.judged.items():
+            if name == protocol.name and gamma not in shown:
+                results.judged[name, gamma] = judged._replace(scores=[])
+
+
+def _counted(phrases: PhraseTable, protocol: Protocol) -> np.ndarray:
+    """``(N,)`` bool, the phrases that count in a protocol."""
+    return np.array([label is not None for label in phrases.labels[protocol.name]])
+
+
+def _halves(phrases: PhraseTable, protocol: Protocol) -> dict[str, np.ndarray]:
+    """The phrases that count, of the photos with even and with odd numbers."""
+    names, order = np.array(phrases.photo), sorted(set(phrases.photo))
+    return {part: _counted(phrases, protocol) & np.isin(names, order[PARTS[part]]) for part in ("even", "odd")}
 
 
 def _head(protocol: Protocol, name: str, proposals: str, whose: str, gamma: float | None, column: str = "whose") -> Row:

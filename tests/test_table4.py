@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from entities_folder import add_unreadable_photo, copy_photo, write_entities
 
 from eval import bootstrap
 from eval.evaluate import evaluate
+from eval.gammas import GAMMAS
 from eval.metrics import Metrics
 from eval.published import PAPER, paper_row
-from eval.systems import map_maximum
+from eval.systems import JudgedPhrases, PhraseTable, System, SystemResults, map_maximum
 from eval.table4 import OWN_ORDER, table4
+from eval.table4_rows import forget_scores
 from grounding import Grounder
 from grounding.attention.gradients import Gradient
 from grounding.attention.methods import IMAGE, METHODS, Method, contrast_of_magnitudes
@@ -186,3 +189,17 @@ def test_photos_without_a_phrase_are_refused(root, paper, grounder, tmp_path):
     (tmp_path / "toy.txt").write_text("7\n")
     with pytest.raises(InputError, match="no phrase to evaluate"):
         table4(paper, grounder, PROPOSERS, ["mwp"], str(tmp_path), "toy", str(tmp_path), str(tmp_path / "cache"))
+
+
+def test_scores_are_kept_only_for_gammas_that_a_row_can_show(grounder):
+    protocol = SimpleNamespace(name="ours")
+    phrases = PhraseTable(["1", "1", "2", "2"], [()] * 4, np.zeros(4), {"ours": ["a", "a", "b", None]})
+    scores = [np.ones(2)] * 4
+    # the best gamma of all phrases and of the odd photos is the first, that of the even photos is the second
+    ranks = {gamma: np.array([99.0, 99, 99, 99]) for gamma in GAMMAS}
+    ranks[GAMMAS[0]], ranks[GAMMAS[1]] = np.array([5.0, 99, 1, 99]), np.array([1.0, 99, 99, 1])
+    judged = {("ours", gamma): JudgedPhrases(ranks[gamma], scores) for gamma in GAMMAS}
+    results = SystemResults(System("mwp", grounder), judged)
+    forget_scores(results, phrases, [protocol])
+    assert [gamma for (_, gamma), kept in judged.items() if kept.scores] == list(GAMMAS[:2])
+    assert all(kept.ranks is ranks[gamma] for (_, gamma), kept in judged.items())
