@@ -13,6 +13,7 @@ from PIL import Image
 
 from grounding import Grounder
 from grounding.images import read_image
+from grounding.runtime import workers
 from grounding.runtime.ranks import let_threads_sleep
 from grounding.runtime.workers import free_memory
 from grounding.steps import ground as step
@@ -98,21 +99,21 @@ def test_an_invalid_number_of_workers_is_refused(grounder, workers):
 
 
 @pytest.mark.parametrize(
-    ("photos", "cores", "memory", "workers"),
+    ("photos", "cores", "memory", "expected"),
     [
         (1000, 4, 10**11, 4),
         (1000, 4, None, 4),
         (1000, 1, 10**11, 0),  # one worker would only add a process
         (20, 4, 10**11, 2),
         (8, 4, 10**11, 0),
-        (1000, 4, 3 * step.WORKER_BYTES, 3),
-        (1000, 4, step.WORKER_BYTES - 1, 0),
+        (1000, 4, 3 * workers.WORKER_BYTES, 3),
+        (1000, 4, workers.WORKER_BYTES - 1, 0),
     ],
 )
-def test_there_are_as_many_workers_as_pay_and_fit(grounder, monkeypatch, photos, cores, memory, workers):
+def test_there_are_as_many_workers_as_pay_and_fit(grounder, monkeypatch, photos, cores, memory, expected):
     monkeypatch.setattr(step, "cores", lambda: cores)
-    monkeypatch.setattr(step, "free_memory", lambda: memory)
-    assert step._workers(grounder, photos) == workers
+    monkeypatch.setattr(workers, "free_memory", lambda: memory)
+    assert step._workers(grounder, photos) == expected
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ CGROUP_MEMORY = (  # of a container: folder, limit, usage, kept files; in versio
     ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
+WORKER_BYTES = 1_400_000_000  # memory of a worker that grounds photos of 640 x 480 pixels
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -98,6 +99,19 @@ def free_memory(root: Path = Path("/")) -> int | None:
             left = int((root / folder / limit).read_text()) - int((root / folder / usage).read_text())
             found.append(left + (_number(root / folder / "memory.stat", kept) or 0))
     return max(min(found), 0) if found else None
+
+
+def fitting_workers(workers: int) -> int:
+    """The number of workers that ground photos and fit into the free memory.
+
+    Args:
+        workers: the largest number.
+
+    Returns:
+        0 if none fits; ``workers`` if the free memory is not known.
+    """
+    memory = free_memory()
+    return workers if memory is None else min(workers, memory // WORKER_BYTES)
 
 
 def _number(path: Path, name: str) -> int | None:

@@ -15,7 +15,7 @@ from grounding.runtime.ledger import SKIPPED, Ledger
 from grounding.runtime.ranks import cores
 from grounding.runtime.terminal import columns as width
 from grounding.runtime.terminal import in_one_line
-from grounding.runtime.workers import free_memory
+from grounding.runtime.workers import fitting_workers
 from grounding.shards.addresses import find_shards
 from grounding.steps.ground_shards import ShardOptions, ground_shards
 from grounding.steps.pictures import PictureWriter, check_pictures, file_name
@@ -25,7 +25,6 @@ from proposals.errors import InputError, SkippedError
 
 STDIN = "-"
 PHOTOS_PER_WORKER = 8  # at least; starting a worker takes as long as about four photos
-WORKER_BYTES = 1_400_000_000  # memory of a worker that grounds photos of 640 x 480 pixels
 NAMED = 5  # largest number of phrases without a known word that are listed
 
 
@@ -113,9 +112,7 @@ def _check(form: str, boxes: int | None, pictures: str | None) -> None:
 
 def _workers(grounder: Grounder, images: int) -> int:
     """The number of workers that save time and fit into the memory; 0 for none."""
-    count, memory = min(cores(), images // PHOTOS_PER_WORKER), free_memory()
-    if memory is not None:
-        count = min(count, memory // WORKER_BYTES)
+    count = fitting_workers(min(cores(), images // PHOTOS_PER_WORKER))
     return count if count > 1 and next(grounder.tagger.parameters()).device.type == "cpu" else 0
 
 

@@ -27,7 +27,7 @@ from grounding.runtime.artefacts import atomic_path, write_json_lines
 from grounding.runtime.ledger import SKIPPED, Skipped
 from grounding.runtime.ranks import cores, rank_of
 from grounding.runtime.version import VERSION
-from grounding.runtime.workers import in_order, use_one_thread, worker_pool
+from grounding.runtime.workers import fitting_workers, in_order, use_one_thread, worker_pool
 from grounding.scene import GroundingScene
 from grounding.shards.addresses import InputShard
 from grounding.shards.fetching import FetchOptions, ShardCache
@@ -56,7 +56,8 @@ class ShardOptions:
             have the same phrases.
         tags: instead of phrases, ask for this number of most probable tags of each photo, each on its own; None to ask
             for phrases. With ``form="parquet"`` the answers are an index of what is where in the photos.
-        workers: the number of processes that answer; None for the number of cores, 0 for this process.
+        workers: the number of processes that answer; 0 for this process; None for one per core, as far as there are
+            ``WORKER_BYTES`` of free memory for each.
         lease: seconds after which the shard of a process that has died is taken over.
         fetch: how remote shards are fetched.
     """
@@ -184,7 +185,7 @@ def _share(
     cache = ShardCache(options.fetch)
     question = ShardQuestion(grounder, tuple(phrases), options.field, options.tags, boxes or BOXES, maps)
     folder = OutputFolder(output, "groundings", suffix, _identity(question))
-    workers = cores() if options.workers is None else options.workers
+    workers = fitting_workers(cores()) if options.workers is None else options.workers
     with ONE_RUN, worker_pool(workers, _begin, question) as pool:
 
         def work(shard: InputShard, check: Callable[[], None]) -> None:
