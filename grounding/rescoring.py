@@ -26,6 +26,7 @@ from proposals.ranking import greedy_coverage, pairwise_iou
 # FULL_IOU or more. The evaluation counts a box as correct at an IoU of 0.5.
 MIN_IOU, FULL_IOU = 0.4, 0.8
 LARGEST_EXPONENT = 20  # with much larger exponents, areas and shares, which are at most 1, would be rounded to 0
+RIVAL_NORM = 4  # chosen together with rivalry on half of the photos of the judge
 MAX_BOXES = 100  # the largest number of boxes that a vote ranks
 
 Floats = NDArray[np.float64]
@@ -136,8 +137,10 @@ def contest(probabilities: Floats, presences: Floats, rivalry: float) -> Floats:
     """Lowers the probability of regions that are also probable for other phrases.
 
     p_i(R) of phrase i is multiplied by share_i(R)^rivalry. With g(R) = p(R) / max p, the share is
-    g_i(R) / (g_i(R) + the sum of min(1, P_j / P_i) g_j(R) over the other phrases j), where P is the presence: a phrase
-    whose object is probably not in the photo does not compete with one whose object is.
+    g_i(R) / (g_i(R) + r_i(R)). The rivals of a region, r_i(R), are the norm of order ``RIVAL_NORM`` of
+    min(1, P_j / P_i) g_j(R) over the other phrases j, where P is the presence: a phrase whose object is probably not in
+    the photo does not compete with one whose object is. With a sum instead of the norm, many phrases together would
+    push each other from large regions to small ones that none of them means.
 
     Args:
         probabilities: ``(Q, N)``, of Q different phrases.
@@ -156,7 +159,9 @@ def contest(probabilities: Floats, presences: Floats, rivalry: float) -> Floats:
         raise InputError(f"rivalry={rivalry} must be at most {LARGEST_EXPONENT}; 0 answers each phrase on its own")
     relative = probabilities / probabilities.max(1, keepdims=True)
     known = np.maximum(presences, np.finfo(float).tiny)
-    total = np.minimum(1, known[None] / known[:, None]) @ relative  # the phrase itself counts with 1
+    weights = np.minimum(1, known[None] / known[:, None])
+    np.fill_diagonal(weights, 0)  # no phrase is its own rival
+    total = relative + (weights**RIVAL_NORM @ relative**RIVAL_NORM) ** (1 / RIVAL_NORM)
     shares = np.divide(relative, total, out=np.ones_like(relative), where=total > 0)
     contested: Floats = probabilities * shares**rivalry
     contested /= contested.sum(1, keepdims=True)

@@ -61,7 +61,7 @@ class Settings:
     prior: float = 0.1
     vote: float = 3.0
     nms: float = 0.7
-    rivalry: float = 1.0
+    rivalry: float = 2.0
     presence: float = 0.03
 
     @classmethod

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grounding.cache import Cache, map_key
-from grounding.rescoring import contest, first_box, vote, vote_overlaps, winning
+from grounding.rescoring import RIVAL_NORM, contest, first_box, vote, vote_overlaps, winning
 from proposals.errors import InputError
 
 BOXES = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 40, 40], [21, 20, 40, 40], [0, 0, 50, 50]], float)
@@ -20,8 +20,9 @@ def plain_contest(p, presence, rivalry):
     for i, row in enumerate(p):
         new = []
         for r, value in enumerate(row):
-            others = sum(min(1, presence[j] / presence[i]) * g[j][r] for j in range(len(p)) if j != i)
-            new.append(value * (g[i][r] / (g[i][r] + others)) ** rivalry)
+            others = [min(1, presence[j] / presence[i]) * g[j][r] for j in range(len(p)) if j != i]
+            rivals = sum(value**RIVAL_NORM for value in others) ** (1 / RIVAL_NORM)
+            new.append(value * (g[i][r] / (g[i][r] + rivals)) ** rivalry)
         out.append([value / sum(new) for value in new])
     return out
 
