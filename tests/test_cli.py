@@ -172,6 +172,16 @@ def test_the_exit_code_is_3_if_some_images_were_skipped(tmp_path, coffee, caplog
     assert "album/cup.png,☕,false" in (tmp_path / "runs" / "ground" / "groundings.csv").read_text("utf-8")
 
 
+@pytest.mark.slow
+def test_a_warning_reaches_the_terminal(tmp_path, coffee):
+    (tmp_path / "album").mkdir()
+    Image.open(coffee).resize((96, 64)).save(tmp_path / "album" / "cup.png")
+    (tmp_path / "album" / "text.jpg").write_text("no photo")
+    done = grounding(tmp_path, SMALL, "image=album", "phrases=[a cup]")
+    assert "WARNING 2 images: 1 kept, 1 unusable: album/text.jpg cannot be read as an image" in done.stdout
+    assert done.returncode == 3
+
+
 def test_shell_completion(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "COMP_LINE": "grounding attention=c-m"}
     command = [sys.executable, "-m", "grounding", "--shell-completion", "query=bash"]

@@ -80,6 +80,17 @@ def test_a_client_finds_the_scenes_of_its_own_files_and_of_samples():
     assert photos.scene_of(b"own", "one") is None
 
 
+def test_a_sample_that_grows_takes_no_photo_of_a_client_away():
+    bounds = LIMITS | {"client_photos": 2, "client_bytes": 100, "photos_bytes": 150}
+    photos = PhotoStore(Limits(**bounds), public=[b"sample"])
+    own, sample = photos.add("own", scene(20), b"own", "two").token, scene(1)
+    held = [photos.add("s", sample, b"sample", client).token for client in ("one", "two", "three")]
+    assert [photos.get(token).scene for token in held] == [sample] * 3  # one scene, so not more than two photos
+    sample.nbytes = 101
+    assert photos.get(own).client == "two" and len(photos) == 1
+    assert photos.scene_of(b"sample", "one") is None
+
+
 def test_photos_are_bounded_in_number_bytes_and_time():
     now = [0.0]
     photos = PhotoStore(Limits(**LIMITS | {"photos": 3, "photos_bytes": 100, "photo_seconds": 60}), lambda: now[0])

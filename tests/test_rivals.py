@@ -37,6 +37,14 @@ def test_a_contest_is_its_definition(values, data, rivalry):
     np.testing.assert_allclose(contest(p, presence, rivalry), plain_contest(p.tolist(), presence, rivalry), rtol=1e-9)
 
 
+def test_many_rivals_are_hardly_more_than_one():
+    p = np.array([[0.8, 0.2]] + [[0.9, 0.1]] * 15)  # all prefer the first region
+    shares = [contest(p[:count], np.ones(count), 1)[0] for count in (2, 16)]
+    # the rivals are 1 or 15^(1/4) in the first region and a ninth of it in the second, where g is 0.25
+    np.testing.assert_allclose(shares[0], [0.7429, 0.2571], atol=1e-4)
+    np.testing.assert_allclose(shares[1], [0.7164, 0.2836], atol=1e-4)
+
+
 def test_no_rivalry_and_a_single_phrase_change_nothing():
     p = winning(np.array([[1.0, 2, 3], [3, 2, 1]]), 3)
     np.testing.assert_allclose(contest(p, np.ones(2), 0), p)

@@ -57,7 +57,8 @@ def caption_order(captions: Iterable[str], frequent: set[str]) -> list[str]:
         said |= dict.fromkeys(sorted(tags - said.keys()), True)  # parts of hyphenated words
         said |= {pair: noun for pair, noun in pairs(caption).items() if pair in frequent}
         agree.update(said.keys())
-        nouns = said | nouns  # the first caption decides
+        for tag, noun in said.items():
+            nouns.setdefault(tag, noun)
     return sorted(nouns, key=lambda tag: (-agree[tag], not nouns[tag], " " in tag))
 
 
@@ -93,10 +94,16 @@ def tagged(
 ) -> Iterator[tuple[str, bytes, list[str]]]:
     """Key, photo and tags of each sample that has a photo, with or without captions."""
     for sample in samples:
-        if sample.photo and sample.reason in ("", MISSING_TEXT):
-            photo, tags = read_photo(sample.photo), caption_order(sample.text.captions, frequent)
+        tags = caption_order(sample.text.captions, frequent)
+        try:
+            if not sample.photo or sample.reason not in ("", MISSING_TEXT):
+                raise InputError(sample.reason)
+            photo = read_photo(sample.photo)
             found = class_names(tagger, names, photo) if len(tags) < FIRST else []
-            yield sample.key, photo, list(dict.fromkeys(tags + found))
+        except InputError as error:
+            print(f"{sample.key} is left out: {error}", file=sys.stderr)
+            continue
+        yield sample.key, photo, list(dict.fromkeys(tags + found))
 
 
 def write_tar(path: Path, samples: Iterable[tuple[str, bytes, list[str]]]) -> None:

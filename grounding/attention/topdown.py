@@ -311,8 +311,9 @@ class Scene:
 
     def _arrived(self, signal: Tensor) -> Tensor:
         """The map of one word on the first image (MWP); that of the latest pass, if this was its first word."""
-        if self._both is not None and torch.equal(self._both[0][:1], signal):
-            return self._both[1][0][:1, :1, 0]
+        both = self._both  # once, because another thread may replace it
+        if both is not None and torch.equal(both[0][:1], signal):
+            return both[1][0][:1, :1, 0]
         return self._topdown.maps(self.forward(METHODS["mwp"])[:1], signal, METHODS["mwp"])[0]
 
     @torch.no_grad()

@@ -181,7 +181,7 @@ class Api:
         client = client_of(request.scope)
         scene = self._photos.scene_of(data, client)
         if scene is None:
-            scene = await self._run(lambda: self._look(data))
+            scene = await self._run(lambda: self._look(data, client))
         return self._info(self._photos.add(name, scene, data, client))
 
     async def delete(self, token: str) -> None:
@@ -213,16 +213,16 @@ class Api:
         data, client = await _photo_bytes(request, check_name(name)), client_of(request.scope)
 
         def work() -> tuple[GroundingScene, list[Grounding]]:
-            scene = self._photos.scene_of(data, client) or self._look(data)
+            scene = self._look(data, client)
             return scene, self._ground(scene, question)
 
         scene, answers = await self._run(work)
         photo = self._photos.add(name, scene, data, client)
         return self._reply(photo, question, answers)
 
-    def _look(self, data: bytes) -> GroundingScene:
-        """The scene of a photo's file."""
-        return self._scenes.look(self._decoder.decode(data))
+    def _look(self, data: bytes, client: str) -> GroundingScene:
+        """The scene of a photo's file; perhaps it was sent again while the request was in the queue."""
+        return self._photos.scene_of(data, client) or self._scenes.look(self._decoder.decode(data))
 
     async def heat(self, token: str, phrase: str, method: str | None = None) -> Response:
         """Returns the heat map of a phrase, a PNG with the aspect ratio of the photo. Pixels without attention are

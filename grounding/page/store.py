@@ -25,6 +25,7 @@ class StoredPhoto:
         name: file name that the client gave.
         scene: the photo, its proposals and its maps.
         data: the bytes of its file.
+        public: whether it is a sample, whose scene all clients share.
         last_used: time of the last request for it, in seconds of the store's clock.
     """
 
@@ -33,6 +34,7 @@ class StoredPhoto:
     name: str
     scene: GroundingScene
     data: bytes
+    public: bool
     last_used: float
 
     @property
@@ -50,7 +52,8 @@ class StoredPhoto:
 class PhotoStore:
     """The photos in memory. If there are too many, the least recently used of the largest client is removed.
 
-    So a client that sends many photos loses its own ones, never those of others. Threads may share the store.
+    So a client that sends many photos loses its own ones, never those of others. All samples together count as the
+    photos of one more client. Threads may share the store.
 
     Args:
         limits: ``photos``, ``photos_bytes``, ``client_photos``, ``client_bytes`` and ``photo_seconds`` are used.
@@ -80,13 +83,14 @@ class PhotoStore:
         Returns:
             The stored photo.
         """
-        photo = StoredPhoto(secrets.token_urlsafe(TOKEN_BYTES), client, name, scene, data, self._clock())
+        token, public = secrets.token_urlsafe(TOKEN_BYTES), data in self._public
+        photo = StoredPhoto(token, client, name, scene, data, public, self._clock())
         with self._lock:
-            for known in self._photos.values():
-                if known.scene is scene:
-                    photo.data = known.data  # equal, and in memory once
-                    if (known.client, known.name) == (client, name):
-                        photo, known.last_used = known, photo.last_used
+            holders = [known for known in self._photos.values() if known.scene is scene]
+            for known in holders:
+                photo.data = known.data  # equal, and in memory once
+            same = next((known for known in holders if (known.client, known.name) == (client, name)), photo)
+            same.last_used, photo = photo.last_used, same
             self._photos[photo.token] = photo
             self._photos.move_to_end(photo.token)
         self.evict()
@@ -106,7 +110,7 @@ class PhotoStore:
         """
         with self._lock:
             photos = list(self._photos.values())
-        allowed = (photo for photo in photos if photo.client == client or data in self._public)
+        allowed = (photo for photo in photos if photo.client == client or photo.public)
         return next((photo.scene for photo in allowed if photo.data == data), None)
 
     def get(self, token: str) -> StoredPhoto:
@@ -149,11 +153,11 @@ class PhotoStore:
                 if photo.last_used < oldest:
                     del self._photos[token]
             # the least recently used photo of each client comes first
-            of_client: dict[str, list[StoredPhoto]] = {}
+            of_client: dict[str | None, list[StoredPhoto]] = {}
             for photo in self._photos.values():
-                of_client.setdefault(photo.client, []).append(photo)
+                of_client.setdefault(None if photo.public else photo.client, []).append(photo)
             for photos in of_client.values():
-                while len(photos) > limits.client_photos or _bytes(photos) > limits.client_bytes:
+                while _scenes(photos) > limits.client_photos or _bytes(photos) > limits.client_bytes:
                     del self._photos[photos.pop(0).token]
             while len(self._photos) > limits.photos:
                 del self._photos[max(of_client.values(), key=len).pop(0).token]
@@ -170,6 +174,10 @@ def bytes_of_arrays(owner: object) -> int:
     if isinstance(owner, np.ndarray):
         return owner.nbytes
     return sum(map(bytes_of_arrays, vars(owner).values())) if hasattr(owner, "__dict__") else 0
+
+
+def _scenes(photos: Iterable[StoredPhoto]) -> int:
+    return len({id(photo.scene) for photo in photos})
 
 
 def _bytes(photos: Iterable[StoredPhoto]) -> int:

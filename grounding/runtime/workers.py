@@ -108,10 +108,11 @@ def fitting_workers(workers: int) -> int:
         workers: the largest number.
 
     Returns:
-        0 if none fits; ``workers`` if the free memory is not known.
+        2 or more; 0 if fewer fit or are allowed, because one worker would only add a process.
     """
     memory = free_memory()
-    return workers if memory is None else min(workers, memory // WORKER_BYTES)
+    fitting = workers if memory is None else min(workers, memory // WORKER_BYTES)
+    return fitting if fitting > 1 else 0
 
 
 def _number(path: Path, name: str) -> int | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,7 +104,7 @@ class Lexicon:
         for count in range(len(spelled), shortest - 1, -1):
             if " ".join(spelled[: count - 1]) not in self._heads:
                 continue
-            for last in (spelled[count - 1], *base_forms(spelled[count - 1])):
+            for last in chain((spelled[count - 1],), base_forms(spelled[count - 1])):
                 if meaning := self.meanings.get(" ".join((*spelled[: count - 1], last))):
                     return meaning, count
         return None, 0

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 
 from grounding.text.lexicon import Lexicon, Meaning
 from grounding.text.words import WordPart, base_forms, caption_tags, normalize, word_parts, words
@@ -113,7 +114,7 @@ class Vocabulary:
         Returns:
             The tag, or None if the vocabulary has no form of the word.
         """
-        return next((tag for form in (word, *base_forms(word)) if (tag := self._exact(form))), None)
+        return next((tag for form in chain((word,), base_forms(word)) if (tag := self._exact(form))), None)
 
     def meaning_of(self, word: str) -> Meaning | None:
         """How a word is read: as the tag that it is, as an entry of the lexicon, or by one of its base forms.
@@ -155,7 +156,7 @@ class Vocabulary:
         for count in range(len(spelled), 1, -1):
             if " ".join(spelled[: count - 1]) not in self._heads:
                 continue
-            for last in (spelled[count - 1], *base_forms(spelled[count - 1])):
+            for last in chain((spelled[count - 1],), base_forms(spelled[count - 1])):
                 if tag := self._spaced.get(" ".join((*spelled[: count - 1], last))):
                     return tag, count
         return None, 0
