@@ -64,6 +64,15 @@ def test_another_gamma_needs_no_pass_and_each_method_has_its_own_maps(site, toke
     assert area[0] > area[1]
 
 
+def test_a_file_that_is_sent_again_is_not_processed_again(site, token, astronaut, monkeypatch):
+    monkeypatch.setattr("grounding.page.decoder.PhotoDecoder.decode", None)
+    file, other = astronaut.read_bytes(), encoded("PNG", (30, 30))
+    tokens = [ask(site, "POST", f"/api/photos?name={name}", file).json["token"] for name in ("astronaut.png", "b.png")]
+    assert tokens[0] == token != tokens[1]
+    assert ask(site, "POST", "/api/ground?phrase=a+woman&name=c.png", file).status == 200
+    assert ask(site, "POST", "/api/photos", other).status == 500  # the decoder is needed for another file
+
+
 def test_words_of_a_box(site, token):
     def words(*box: float) -> dict[str, float]:
         asked = {"box": box, "count": 50}
