@@ -10,7 +10,7 @@ def sweep(cases: Iterable[object], every: int = 8) -> list[object]:
 
     Args:
         cases: all values, in a fixed order.
-        every: the first value of so many is among the quick tests.
+        every: one value in ``every`` is among the quick tests, beginning with the first one.
 
     Returns:
         The same values; those of slow tests have the marker.

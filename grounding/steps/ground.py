@@ -113,7 +113,7 @@ def _check(form: str, boxes: int | None, pictures: str | None) -> None:
 def _workers(grounder: Grounder, images: int) -> int:
     """The number of workers that save time and fit into the memory; 0 for none."""
     count = fitting_workers(min(cores(), images // PHOTOS_PER_WORKER))
-    return count if count > 1 and next(grounder.tagger.parameters()).device.type == "cpu" else 0
+    return count if next(grounder.tagger.parameters()).device.type == "cpu" else 0
 
 
 def _answer_one(grounder: Grounder, path: str, phrases: Sequence[str]) -> Iterator[Answers]:
