@@ -219,7 +219,7 @@ def test_the_step_draws_what_is_absent_and_counts_it(tmp_path, astronaut, capsys
     folder.mkdir()
     (folder / "one.png").write_bytes(astronaut.read_bytes())
     image = folder if many else folder / "one.png"
-    ground(Answering(), str(image), ["a cat", "a dog"], str(tmp_path / "out"), form)
+    ground(Answering(), str(image), ["a cat", "a dog"], str(tmp_path / "out"), form, workers=0)
     printed = capsys.readouterr().out
     assert (ABSENT_LINES[form] in printed.splitlines()) == (many or form == "coco")
     assert ("0.03: probably not in this photo" in printed) != many
@@ -233,7 +233,7 @@ def test_the_step_counts_a_phrase_once_for_each_photo(tmp_path, astronaut, capsy
     for name in ("one.png", "two.png"):
         (folder / name).write_bytes(astronaut.read_bytes())
     asked = ["a cat", "a dog", "a dog"]
-    ground(Answering(), str(folder), asked, str(tmp_path / "out"), "coco", pictures=None)
+    ground(Answering(), str(folder), asked, str(tmp_path / "out"), "coco", pictures=None, workers=0)
     line = "2 answers are probably not in the photo; coco.json has no boxes for them (presence=0 keeps the boxes)"
     assert line in capsys.readouterr().out.splitlines()
     assert len(json.loads((tmp_path / "out" / "coco.json").read_text())["probably_absent"]) == 2
