@@ -13,7 +13,7 @@ from eval.benchmark_table import Row
 from eval.checks import check_counts
 from grounding.grounder import Grounder
 from grounding.runtime.timing import interleaved
-from grounding.scene import Settings
+from grounding.settings import Settings
 from grounding.tagger.tagger import TagClassifier
 
 

@@ -12,8 +12,10 @@ from grounding.batch import GroundingBatch, Phrases
 from grounding.images import MAX_PANORAMA, Photo, read_image
 from grounding.pictures.groundings import Groundings
 from grounding.runtime.device import checked_device
-from grounding.scene import GroundingScene, Settings
+from grounding.scene import GroundingScene
+from grounding.settings import Settings
 from grounding.tagger.tagger import TagClassifier
+from grounding.text.phrases import Phrase, at_least_one
 from proposals import Proposer, SegmentProposer
 from proposals.errors import InputError
 
@@ -115,7 +117,13 @@ class Grounder:
         Raises:
             InputError: see :meth:`look` and :meth:`GroundingScene.ground`.
         """
-        return self.look(image).ground(phrases, gamma, prior, nms, vote=vote, presence=presence, rivalry=rivalry)
+        phrases = at_least_one(phrases)
+        for text in phrases:  # and the settings: what is refused costs no look at the image
+            Phrase.parse(text, self.tagger.vocabulary)
+        given: dict[str, Any] = {"gamma": gamma, "prior": prior, "nms": nms, "vote": vote}
+        given |= {"presence": presence, "rivalry": rivalry}
+        self.settings.changed(**given)
+        return self.look(image).ground(phrases, **given)
 
     def ground_batch(
         self,

@@ -25,6 +25,13 @@ from proposals.ranking import greedy_coverage, pairwise_iou
 # A box wins none of the probability of a proposal whose IoU with it is at most MIN_IOU, and all of it if the IoU is
 # FULL_IOU or more. The evaluation counts a box as correct at an IoU of 0.5.
 MIN_IOU, FULL_IOU = 0.4, 0.8
+EXPONENTS = {  # and what a message adds about them
+    "gamma": "the paper uses 0 to 1",
+    "prior": "the paper uses 0",
+    "vote": "0 uses nms, as in the paper",
+    "rivalry": "0 answers each phrase on its own",
+}
+BOUNDED = ("gamma", "rivalry")
 LARGEST_EXPONENT = 20  # with much larger exponents, areas and shares, which are at most 1, would be rounded to 0
 RIVAL_NORM = 4  # chosen together with rivalry on half of the photos of the judge
 MAX_BOXES = 100  # the largest number of boxes that a vote ranks
@@ -45,6 +52,22 @@ def check_overlap(nms: float) -> None:
         raise InputError(f"nms={nms} must be in 0..1; the paper uses 0.7")
 
 
+def check_exponent(name: str, value: float) -> None:
+    """Refuses an exponent that is not a finite number >= 0, or too large to compute with.
+
+    Args:
+        name: a key of ``EXPONENTS``.
+        value: the exponent.
+
+    Raises:
+        InputError: it is no such number.
+    """
+    if not 0 <= value < np.inf:
+        raise InputError(f"{name}={value} must be a number >= 0; {EXPONENTS[name]}")
+    if name in BOUNDED and value > LARGEST_EXPONENT:
+        raise InputError(f"{name}={value} must be at most {LARGEST_EXPONENT}; {EXPONENTS[name]}")
+
+
 def rescore(masses: Floats, areas: Floats, gamma: float, beliefs: Floats | None = None, prior: float = 0.0) -> Floats:
     """Computes f(R) = b_R^prior * S_R / A_R^gamma.
 
@@ -62,12 +85,8 @@ def rescore(masses: Floats, areas: Floats, gamma: float, beliefs: Floats | None 
     Raises:
         InputError: gamma or prior is not a finite number >= 0, or gamma is above ``LARGEST_EXPONENT``.
     """
-    if not 0 <= gamma < np.inf:
-        raise InputError(f"gamma={gamma} must be a number >= 0; the paper uses 0 to 1")
-    if gamma > LARGEST_EXPONENT:
-        raise InputError(f"gamma={gamma} must be at most {LARGEST_EXPONENT}; the paper uses 0 to 1")
-    if not 0 <= prior < np.inf:
-        raise InputError(f"prior={prior} must be a number >= 0; the paper uses 0")
+    check_exponent("gamma", gamma)
+    check_exponent("prior", prior)
     scores: Floats = masses / areas**gamma
     if not prior:
         return scores
@@ -153,10 +172,7 @@ def contest(probabilities: Floats, presences: Floats, rivalry: float) -> Floats:
     Raises:
         InputError: rivalry is not a number from 0 to ``LARGEST_EXPONENT``.
     """
-    if not 0 <= rivalry < np.inf:
-        raise InputError(f"rivalry={rivalry} must be a number >= 0; 0 answers each phrase on its own")
-    if rivalry > LARGEST_EXPONENT:
-        raise InputError(f"rivalry={rivalry} must be at most {LARGEST_EXPONENT}; 0 answers each phrase on its own")
+    check_exponent("rivalry", rivalry)
     relative = probabilities / probabilities.max(1, keepdims=True)
     known = np.maximum(presences, np.finfo(float).tiny)
     weights = np.minimum(1, known[None] / known[:, None])

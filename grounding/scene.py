@@ -2,9 +2,8 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -19,13 +18,12 @@ from grounding.attention.methods import METHODS
 from grounding.attention.topdown import TopDown
 from grounding.maps import MapSource, blur, resize_mass
 from grounding.pictures.groundings import Groundings
-from grounding.rescoring import check_overlap, contest, first_box, rescore, suppress, vote, vote_overlaps, winning
-from grounding.runtime.value_types import check_fields
+from grounding.rescoring import contest, first_box, rescore, suppress, vote, vote_overlaps, winning
+from grounding.settings import Settings
 from grounding.tagger.presence import phrase_presence, word_presence
 from grounding.tagger.tagger import TagClassifier
 from grounding.text.phrases import Phrase, at_least_one, listed
 from proposals import Proposals
-from proposals.errors import InputError
 
 FOCUS_GAMMA = 0.8  # the exponent of the area for the focus, as a share of gamma; chosen with the default settings
 LIKELY = 128  # tags that may name a box
@@ -33,56 +31,6 @@ CACHED_PHRASES = 256  # phrases of a scene whose masses are kept; the masses of 
 
 Map = NDArray[np.float64]
 Word = tuple[tuple[str, ...], tuple[float, ...]]  # the tags of a word and their prior weights
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The attention method and how proposals are ranked. The defaults suit Flickr30k Entities, COCO and VOC together.
-
-    Attributes:
-        method: a name in ``grounding.attention.methods.METHODS``.
-        target: the layer at which maps are read; None for the method's own (the paper's).
-        side: pixels of the shorter side of the image as the network receives it; 300 in the paper.
-        gamma: exponent of the area in S_R / A_R^gamma, >= 0.
-        prior: exponent of the proposer's own score, >= 0; 0 in the paper.
-        vote: sharpness of the vote that ranks the boxes (see ``grounding.rescoring``); 0 uses non-maximum suppression,
-            as in the paper.
-        nms: IoU in 0..1; without a vote, a box that overlaps a better one by more is removed.
-        rivalry: how strongly phrases that are asked together avoid each other's first box, >= 0 (see
-            ``grounding.rescoring.contest``); 0 answers each phrase on its own, as in the paper. Only with a vote.
-        presence: probability in 0..1; an answer whose presence is lower has ``present=False``. Its boxes are the same.
-            0 counts every answer as present, as the paper does.
-    """
-
-    method: str = "c-mwp-partial"
-    target: str | None = None
-    side: int = 420
-    gamma: float = 0.5
-    prior: float = 0.1
-    vote: float = 3.0
-    nms: float = 0.7
-    rivalry: float = 2.0
-    presence: float = 0.03
-
-    @classmethod
-    def paper(cls) -> "Settings":
-        """Returns the settings of the paper: c-MWP at 300 pixels, S_R / A_R^0.5, NMS at an IoU of 0.7."""
-        return cls(method="c-mwp", side=300, gamma=0.5, prior=0, vote=0, rivalry=0, presence=0)
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.method not in METHODS:
-            raise InputError(f"there is no attention method {self.method!r}; choose one of {', '.join(METHODS)}")
-        if not 0 <= self.presence <= 1:
-            raise InputError(f"presence={self.presence} must be in 0..1; 0 counts every answer as present")
-        check_overlap(self.nms)
-        if self.side < 224:
-            raise InputError(f"side={self.side} is too small: the networks need at least 224 pixels")
-
-    @property
-    def focus(self) -> str | None:
-        """The method of the first box and of the point in a vote (``Method.focus``); None without one."""
-        return METHODS[self.method].focus if self.vote else None
 
 
 class Ranked(NamedTuple):
@@ -174,9 +122,9 @@ class GroundingScene:
             InputError: there is no phrase, a phrase is empty, the method is unknown, or a setting is out of range.
         """
         phrases = at_least_one(phrases)
-        given: dict[str, Any] = {"gamma": gamma, "prior": prior, "nms": nms, "method": method, "vote": vote}
-        given |= {"presence": presence, "rivalry": rivalry}
-        settings = replace(self._settings, **{name: value for name, value in given.items() if value is not None})
+        settings = self._settings.changed(
+            gamma=gamma, prior=prior, nms=nms, method=method, vote=vote, presence=presence, rivalry=rivalry
+        )
         parsed = [Phrase.parse(text, self._tagger.vocabulary) for text in phrases]
         presences = [self._presence(phrase) for phrase in parsed]
         self._attend_all(parsed, settings)
@@ -214,7 +162,7 @@ class GroundingScene:
         Raises:
             InputError: a phrase is empty.
         """
-        settings = self._settings if method is None else replace(self._settings, method=method)
+        settings = self._settings.changed(method=method)
         self._attend_all([Phrase.parse(text, self._tagger.vocabulary) for text in listed(phrases)], settings)
         if self._tagger.presence is not None:
             self._estimate()

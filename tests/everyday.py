@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from grounding.images import read_image
-from grounding.scene import Settings
+from grounding.settings import Settings
 
 # photo, category, x, y, width, height, crowd
 OBJECTS = [

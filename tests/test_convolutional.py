@@ -16,7 +16,7 @@ from voc_folder import OBJECT, XML
 from eval.pointing import point
 from eval.voc import Voc
 from grounding import Grounder, TopDown
-from grounding.scene import Settings
+from grounding.settings import Settings
 from grounding.tagger import cnns
 from grounding.tagger.architectures import ARCHITECTURES
 from grounding.tagger.convolutional import as_convolution, fully_convolutional

@@ -15,8 +15,8 @@ from pycocotools.coco import COCO
 from grounding import Grounder
 from grounding.answers import Answers
 from grounding.exports import BOXES, COLUMNS, FORMATS, as_coco, write_map
+from grounding.pictures.svg import svg
 from grounding.runtime.cells import plain_cell
-from grounding.svg import svg
 from proposals.errors import InputError
 
 ODD = [

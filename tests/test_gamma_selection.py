@@ -18,7 +18,7 @@ from eval.flickr30k import EntityImage
 from eval.gamma_selection import half
 from eval.gammas import best_gamma
 from grounding import Grounder
-from grounding.scene import Settings
+from grounding.settings import Settings
 from proposals import BoxProposer
 from proposals.errors import InputError
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from grounding import Grounder, TopDown
 from grounding.maps import resize_mass
-from grounding.scene import Settings
+from grounding.settings import Settings
 from grounding.steps.ground import ground
 from grounding.tagger.tagger import TagClassifier
 from proposals import BoxProposer
@@ -254,3 +254,24 @@ def test_the_partial_contrast_subtracts_a_share_of_the_mass_of_the_dual(grounder
     partial = grounder.topdown.look(image).attend([3, 50], "c-mwp-partial")
     torch.testing.assert_close(partial, (unit - 0.65 * dual).clamp(min=0), atol=1e-6, rtol=1e-3)
     assert 0.1 < partial.sum() < 2
+
+
+@pytest.mark.parametrize("name", ["gamma", "prior", "vote", "rivalry"])
+def test_an_exponent_out_of_range_is_refused_when_the_settings_are_made(name):
+    for value in (-1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=rf"{name}={value} must be a number >= 0; "):
+            Settings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("phrases", "settings", "message"),
+    [
+        (["a dog"], {"gamma": -1}, "gamma=-1 must be a number >= 0"),
+        (["a dog"], {"nms": 2}, "nms=2 must be in 0..1"),
+        (["a dog", " "], {}, "empty"),
+        ([], {}, "no phrase"),
+    ],
+)
+def test_what_is_refused_costs_no_look_at_the_image(tiny_grounder, phrases, settings, message):
+    with pytest.raises(InputError, match=message):
+        tiny_grounder.ground("missing.jpg", phrases, **settings)

@@ -7,7 +7,7 @@ from PIL import Image
 from eval.class_maps import class_maps
 from grounding import Grounder
 from grounding.images import read_image
-from grounding.scene import Settings
+from grounding.settings import Settings
 from grounding.steps.layers import parse
 from grounding.steps.methods import methods, phrase_maps
 from grounding.tagger.tagger import TagClassifier

@@ -15,7 +15,8 @@ from made_shards import jpeg
 from grounding import Grounder
 from grounding.__main__ import main
 from grounding.runtime.terminal import columns, in_one_line
-from grounding.scene import GroundingScene, Settings
+from grounding.scene import GroundingScene
+from grounding.settings import Settings
 from proposals.errors import InputError
 
 UNKNOWN = "the tagger has 14 words, such as cat, dog, cup; write in the language of these words"

@@ -15,8 +15,8 @@ from grounding.pictures.board import board
 from grounding.pictures.groundings import Groundings
 from grounding.pictures.labels import labelled_boxes, place
 from grounding.pictures.sheet import ContactSheet
+from grounding.pictures.svg import COLOURS
 from grounding.steps.pictures import PictureWriter
-from grounding.svg import COLOURS
 from grounding.text.phrases import Phrase
 from proposals.errors import InputError
 

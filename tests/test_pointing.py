@@ -24,7 +24,7 @@ from grounding.__main__ import main
 from grounding.attention.methods import METHODS
 from grounding.images import read_image
 from grounding.maps import blur, resize_mass
-from grounding.scene import Settings
+from grounding.settings import Settings
 from proposals.errors import InputError
 
 

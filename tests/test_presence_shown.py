@@ -15,9 +15,9 @@ from grounding.answers import Answers, Grounding
 from grounding.batch import GroundingBatch
 from grounding.draw import GREY
 from grounding.exports import COLUMNS, FORMATS, as_record, csv_rows
-from grounding.scene import Settings
+from grounding.pictures.svg import svg
+from grounding.settings import Settings
 from grounding.steps.ground import ground, table
-from grounding.svg import svg
 from grounding.text.phrases import Phrase
 from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError

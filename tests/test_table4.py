@@ -21,7 +21,7 @@ from eval.table4_rows import forget_scores
 from grounding import Grounder
 from grounding.attention.gradients import Gradient
 from grounding.attention.methods import IMAGE, METHODS, Method, contrast_of_magnitudes
-from grounding.scene import Settings
+from grounding.settings import Settings
 from proposals import BoxProposer, SegmentProposer
 from proposals.errors import InputError
 

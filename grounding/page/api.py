@@ -48,8 +48,8 @@ from grounding.page.schemas import (
 from grounding.page.store import PhotoStore, StoredPhoto
 from grounding.page.uploads import FORMATS, check_name, media_type
 from grounding.page.workers import QueueFull, WorkerPool
+from grounding.pictures.svg import COLOURS
 from grounding.scene import GroundingScene
-from grounding.svg import COLOURS
 from grounding.text.phrases import Phrase
 from proposals.errors import InputError
 

@@ -9,7 +9,7 @@ from grounding.answers import Answers, Grounding
 from grounding.exports import as_coco, image_record
 from grounding.page.store import StoredPhoto
 from grounding.pictures.board import board
-from grounding.svg import svg
+from grounding.pictures.svg import svg
 from proposals.errors import InputError
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from grounding.answers import ABSENT, Grounding
 from grounding.draw import GREY, captioned, heated, scale_of, scaled_size
 from grounding.pictures.labels import draw_labelled, labelled_boxes
-from grounding.svg import COLOURS
+from grounding.pictures.svg import COLOURS
 
 WIDTH = 1600  # pixels of the picture, at most
 GAP = 8  # pixels between the panels

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from grounding.answers import Grounding
 from grounding.draw import FONT, GREY, draw_box
-from grounding.svg import COLOURS
+from grounding.pictures.svg import COLOURS
 
 Area = tuple[float, float, float, float]  # x1 y1 x2 y2 in pixels of the picture
 LONGEST_LABEL = 40  # characters

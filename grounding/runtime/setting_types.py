@@ -16,7 +16,7 @@ from grounding.runtime.value_types import MISSING, accepts, in_words, written
 from proposals.errors import InputError
 
 # Functions that take the fields of a class as **settings.
-FIELDS = {"grounding.Grounder.load": "grounding.scene.Settings", "training.train.train": "training.recipe.Recipe"}
+FIELDS = {"grounding.Grounder.load": "grounding.settings.Settings", "training.train.train": "training.recipe.Recipe"}
 HYDRAS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")  # keys that instantiate itself reads
 SHOWN = 60  # characters of a value in a message
 

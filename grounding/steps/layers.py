@@ -23,7 +23,7 @@ from grounding.attention.targets import TargetLayer, find_targets
 from grounding.attention.topdown import TopDown
 from grounding.images import read_image
 from grounding.runtime.artefacts import atomic_path, write_json
-from grounding.scene import Settings
+from grounding.settings import Settings
 from grounding.tagger.preprocessing import resize
 from grounding.tagger.tagger import TagClassifier
 from grounding.text.phrases import Phrase

@@ -18,7 +18,7 @@ from grounding.images import read_image
 from grounding.maps import blur
 from grounding.pictures.board import grid
 from grounding.runtime.artefacts import atomic_path
-from grounding.scene import Settings
+from grounding.settings import Settings
 from grounding.steps.layers import parse, tag_shares
 from grounding.tagger.tagger import TagClassifier
 from grounding.text.phrases import Phrase

@@ -6,8 +6,8 @@ from pathlib import Path
 from grounding.answers import Answers, Grounding
 from grounding.pictures.board import board
 from grounding.pictures.sheet import ContactSheet
+from grounding.pictures.svg import svg
 from grounding.runtime.artefacts import atomic_path
-from grounding.svg import svg
 from proposals.errors import InputError
 
 PICTURES = ("png", "svg", "one")

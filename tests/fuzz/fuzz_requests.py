@@ -19,7 +19,7 @@ from grounding.page.app import build_app
 from grounding.page.limits import Limits
 from grounding.page.middleware import CheckRequests
 from grounding.page.samples import SamplePhoto
-from grounding.scene import Settings
+from grounding.settings import Settings
 from proposals import SegmentProposer
 from proposals.errors import InputError
 

@@ -11,7 +11,7 @@ from made_tars import crawl, photo
 
 from grounding import Grounder, TagClassifier
 from grounding.cache import Cache
-from grounding.scene import Settings
+from grounding.settings import Settings
 from grounding.steps.ground import ground
 from grounding.steps.ground_shards import ShardOptions
 from proposals import SegmentProposer

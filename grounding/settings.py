@@ -1,0 +1,72 @@
+"""Settings: the attention method of a grounder, and how it ranks proposals."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from grounding.attention.methods import METHODS
+from grounding.rescoring import EXPONENTS, check_exponent, check_overlap
+from grounding.runtime.value_types import check_fields
+from proposals.errors import InputError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The attention method and how proposals are ranked. The defaults suit Flickr30k Entities, COCO and VOC together.
+
+    Attributes:
+        method: a name in ``grounding.attention.methods.METHODS``.
+        target: the layer at which maps are read; None for the method's own (the paper's).
+        side: pixels of the shorter side of the image as the network receives it; 300 in the paper.
+        gamma: exponent of the area in S_R / A_R^gamma, >= 0.
+        prior: exponent of the proposer's own score, >= 0; 0 in the paper.
+        vote: sharpness of the vote that ranks the boxes (see ``grounding.rescoring``); 0 uses non-maximum suppression,
+            as in the paper.
+        nms: IoU in 0..1; without a vote, a box that overlaps a better one by more is removed.
+        rivalry: how strongly phrases that are asked together avoid each other's first box, >= 0 (see
+            ``grounding.rescoring.contest``); 0 answers each phrase on its own, as in the paper. Only with a vote.
+        presence: probability in 0..1; an answer whose presence is lower has ``present=False``. Its boxes are the same.
+            0 counts every answer as present, as the paper does.
+    """
+
+    method: str = "c-mwp-partial"
+    target: str | None = None
+    side: int = 420
+    gamma: float = 0.5
+    prior: float = 0.1
+    vote: float = 3.0
+    nms: float = 0.7
+    rivalry: float = 2.0
+    presence: float = 0.03
+
+    @classmethod
+    def paper(cls) -> "Settings":
+        """Returns the settings of the paper: c-MWP at 300 pixels, S_R / A_R^0.5, NMS at an IoU of 0.7."""
+        return cls(method="c-mwp", side=300, gamma=0.5, prior=0, vote=0, rivalry=0, presence=0)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.method not in METHODS:
+            raise InputError(f"there is no attention method {self.method!r}; choose one of {', '.join(METHODS)}")
+        if not 0 <= self.presence <= 1:
+            raise InputError(f"presence={self.presence} must be in 0..1; 0 counts every answer as present")
+        check_overlap(self.nms)
+        for name in EXPONENTS:
+            check_exponent(name, getattr(self, name))
+        if self.side < 224:
+            raise InputError(f"side={self.side} is too small: the networks need at least 224 pixels")
+
+    def changed(self, **given: Any) -> "Settings":
+        """Returns these settings with other values.
+
+        Args:
+            **given: the fields to change; None keeps a field.
+
+        Raises:
+            InputError: a value is out of range.
+        """
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+    @property
+    def focus(self) -> str | None:
+        """The method of the first box and of the point in a vote (``Method.focus``); None without one."""
+        return METHODS[self.method].focus if self.vote else None
