@@ -55,7 +55,7 @@ class Atlas:
         features, weight = forward.features.activation.flatten(), forward.net.weight
         active = features.nonzero()[:, 0]
         self._features, self._weight = features[active], weight[:, active]
-        self.basis = torch.cat(passes(_input_maps, [(forward, part) for part in active.split(AT_ONCE)]))
+        self.basis = torch.cat(passes(_input_maps, [(forward, part) for part in active[:, None].split(AT_ONCE)]))
 
     def __len__(self) -> int:
         return len(self._weight)
@@ -190,8 +190,8 @@ def most_fitting(shares: Tensor, probabilities: Tensor, count: int) -> list[int]
 
 
 def _input_maps(top_down: TopDownPass, channels: Tensor) -> Tensor:
-    """The maps of some inputs of the classifier, each by itself: ``(channels, h, w)``."""
+    """The maps of some inputs of the classifier, ``(channels, 1)``, each by itself: ``(channels, h, w)``."""
     features = top_down.forward.features.activation
     signals = features.new_zeros(len(channels), *features.shape[1:])
-    signals.view(len(channels), -1)[torch.arange(len(channels), device=channels.device), channels] = 1
+    signals.view(len(channels), -1)[torch.arange(len(channels), device=channels.device), channels[:, 0]] = 1
     return top_down.mass(top_down.begin(signals))[0][0]

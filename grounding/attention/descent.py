@@ -37,7 +37,7 @@ class TopDownPass:
         (Sec. 3.3) has the negated weights and the same shares.
 
         Args:
-            signals: ``(W, T)`` over the T tags in use.
+            signals: ``(W, T)`` over the T tags in use, the same for each image; or ``(N, W, T)``.
             used: ``(T,)``, their indices.
             dual: whether to start at the dual units.
             both: whether to start at the units, and at the dual units as W words more.
@@ -49,11 +49,15 @@ class TopDownPass:
                       None if bias is None else torch.cat([sign * bias for sign in signs]))  # fmt: skip
         scores = forward.scores[:, used]
         shares = torch.cat([scores.flatten(2).softmax(2).view(scores.shape)] * len(signs), 1)
-        signals = torch.block_diag(*[signals] * len(signs))
-        asked = torch.einsum("wt,nt...->nwt...", signals, shares).flatten(0, 1)
+        signals = torch.stack([torch.block_diag(*[own] * len(signs)) for own in self._of_each(signals)])
+        asked = torch.einsum("nwt,nt...->nwt...", signals, shares).flatten(0, 1)
         if forward.features.value.ndim == 2:
             asked = asked.flatten(1)
         return self._rules.enter(units, forward.features, self._engine.signal(asked, self._run))
+
+    def _of_each(self, signals: Tensor) -> Tensor:
+        """The signals of each image, ``(N, W, T)``."""
+        return signals.expand(self.forward.images, *signals.shape[-2:])
 
     def begin(self, g: Tensor) -> Signal:
         """A signal ``(N * W, *features)`` at the classifier's inputs, ready to go down."""
@@ -80,12 +84,12 @@ class TopDownPass:
             InputError: the target has another number of channels than the classifier has inputs.
         """
         values = [self.forward.neurons[node].value for node in self.forward.targets]
-        weights = signals @ self.forward.net.weight[used]
+        weights = self._of_each(signals) @ self.forward.net.weight[used]
         for x in values:
-            if x.shape[1] != weights.shape[1]:
-                inputs = f"{weights.shape[1]} inputs for {x.shape[1]} channels"
+            if x.shape[1] != weights.shape[2]:
+                inputs = f"{weights.shape[2]} inputs for {x.shape[1]} channels"
                 raise InputError(f"CAM needs a classifier over averaged features; this one has {inputs}")
-        return [torch.einsum("vc,nchw->nvhw", weights, x) for x in values]
+        return [torch.einsum("nvc,nchw->nvhw", weights, x) for x in values]
 
     def _descend(self, g: Signal) -> list[tuple[Node, Signal]]:
         """Sends g down from the classifier's inputs, and returns what arrives at each target."""
@@ -132,12 +136,12 @@ class Passes:
 
         Args:
             work: takes a pass and the signals of its words.
-            jobs: the forward pass of the images, and the signals, one row per word.
+            jobs: the forward pass of the images, and the signals ``(..., W, tags)``, one row per word.
             lanes: the number of signals that a word takes.
         """
         forward, signals = jobs[0]
         arenas = Arenas()  # not kept: between two photos they would be most of what a process holds
-        sparse = lanes * len(signals) >= self._crossing * forward.density**2
+        sparse = lanes * signals.shape[-2] >= self._crossing * forward.density**2
 
         def one(job: tuple[ForwardPass, Tensor], threads: int) -> Result:
             with arenas.borrow() as arena:

@@ -64,6 +64,8 @@ class TopDown:
     Attributes:
         passes: runs the top-down passes.
         default_target: the architecture's target, or None if the architecture is not known.
+        together: whether the images of a look share one forward pass. False on a CPU, where each image has its own
+            active neurons.
 
     Raises:
         InputError: an unknown layer (the message has the nearest names), weights that are not finite, float16
@@ -88,8 +90,8 @@ class TopDown:
         self.default_target = self.networks.default_target
         for name in [target] if isinstance(target, str) else _names(target):
             self.networks.check(name)
-        cpu = self.networks.like.device.type == "cpu"
-        self._chunk = chunk or (32 if cpu else 512)
+        self.together = self.networks.like.device.type != "cpu"
+        self._chunk = chunk or (512 if self.together else 32)
         self.warned = False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -149,9 +151,9 @@ class TopDown:
             method: the method.
 
         Returns:
-            One pass per image on a CPU, where each image has its own active neurons; otherwise one pass for all.
+            One pass for all images, or one for each (see ``together``).
         """
-        parts = images.split(1) if images.device.type == "cpu" else [images]
+        parts = [images] if self.together else images.split(1)
         targets = self.targets(network, method)
         return [ForwardPass(network, method.rules(self._engine()), targets, part) for part in parts]
 
@@ -160,21 +162,29 @@ class TopDown:
 
         Args:
             forwards: the images.
-            signals: ``(W, tags)``.
+            signals: ``(W, tags)``, the same for each image; or ``(N, W, tags)``.
             method: the method.
         """
-        used = signals.any(0).nonzero()[:, 0]
-        most = LANES[-1] if forwards[0].density else method.lanes * len(signals)
-        words = signals.split(max(1, min(self._chunk // forwards[0].images, most) // method.lanes))
-        jobs = [(forward, part[:, used]) for forward in forwards for part in words]
-        passes = self.passes(lambda top_down, part: method.maps(top_down, part, used), jobs, method.lanes)
-        images = [passes[i : i + len(words)] for i in range(0, len(passes), len(words))]
+        counts = [forward.images for forward in forwards]
+        each = signals.expand(sum(counts), *signals.shape[-2:]).split(counts)
+        most = LANES[-1] if forwards[0].density else method.lanes * signals.shape[-2]
+        words = max(1, min(self._chunk // counts[0], most) // method.lanes)
+        jobs = [(forward, part) for forward, own in zip(forwards, each, strict=True) for part in own.split(words, 1)]
+        passes = self.passes(lambda top_down, part: method.maps(top_down, *_in_use(part)), jobs, method.lanes)
+        step = len(jobs) // len(forwards)
+        images = [passes[i : i + step] for i in range(0, len(passes), step)]
         return [torch.cat([torch.cat([p[t] for p in parts], 1) for parts in images]) for t in range(len(passes[0]))]
 
     @property
     def several(self) -> bool:
         """Whether the targets were given as a list."""
         return not (isinstance(self._target, str) or self._target is None)
+
+
+def _in_use(signals: Tensor) -> tuple[Tensor, Tensor]:
+    """Signals ``(N, W, T)`` over the T tags that any of them uses, and the indices of these tags."""
+    used = signals.flatten(0, 1).any(0).nonzero()[:, 0]
+    return signals[:, :, used], used
 
 
 def _names(target: object) -> Sequence[str]:
@@ -238,7 +248,9 @@ class Scene:
 
         Args:
             units: W indices of tags; or a ``(W, tags)`` matrix of top-down signals, each a distribution P(A_0) over the
-                output units (any finite numbers: a map is linear in its signal until c-MWP is truncated).
+                output units (any finite numbers: a map is linear in its signal until c-MWP is truncated); or
+                ``(N, W, tags)``, signals of its own for each image. A signal of zeros has a map of zeros, so images
+                with fewer words are filled up with them.
             method: a name of ``grounding.attention.methods.METHODS``.
 
         Returns:
@@ -285,23 +297,23 @@ class Scene:
         """
         with torch.inference_mode(False), torch.autocast(self._images.device.type, enabled=False):
             signals = self._signals(units)
-            if (signals < 0).any() or not (signals.sum(1) > 0).all():
+            if (signals < 0).any() or not (signals.sum(2) > 0).all():
                 raise InputError("kept needs signals >= 0 with a sum > 0: a negative signal has no mass")
-            used = signals.any(0).nonzero()[:, 0]
+            signals, used = _in_use(signals)
             targets = self._topdown.targets(self._network, METHODS["mwp"])
             forwards = (
                 ForwardPass(self._network, ExcitationBackprop(DenseEngine()), targets, image, keep=True)
                 for image in self._images.split(1)
             )
-            parts = [account(forward, signals[:, used], used) for forward in forwards]
+            parts = [account(forward, own, used) for forward, own in zip(forwards, signals, strict=True)]
         names = list(dict.fromkeys(name for part in parts for name in part.lost))
         nothing = torch.zeros_like(parts[0].share)
         lost = {name: torch.cat([part.lost.get(name, nothing) for part in parts]) for name in names}
         return Kept(torch.cat([part.share for part in parts]), lost)
 
     def _warn(self, signals: Tensor) -> None:
-        """Warns if less than half of the mass of the first word arrives."""
-        signals = signals[:1].clamp(min=0)
+        """Warns if less than half of the mass of the first word on the first image arrives."""
+        signals = signals[:1, :1].clamp(min=0)
         if not signals.any() or self._topdown.several:
             return
         share = float(self._arrived(signals).sum() / signals.sum())
@@ -310,11 +322,11 @@ class Scene:
                           "scene.kept(units) says at which layers the rest is lost", LostMassWarning, 3)  # fmt: skip
 
     def _arrived(self, signal: Tensor) -> Tensor:
-        """The map of one word on the first image (MWP); that of the latest pass, if this was its first word."""
+        """The map of a word ``(1, 1, tags)`` on the first image (MWP); that of the latest pass, if it was its first."""
         both = self._both  # once, because another thread may replace it
-        if both is not None and torch.equal(both[0][:1], signal):
+        if both is not None and torch.equal(both[0][:1, :1], signal):
             return both[1][0][:1, :1, 0]
-        return self._topdown.maps(self.forward(METHODS["mwp"])[:1], signal, METHODS["mwp"])[0]
+        return self._topdown.maps(self.forward(METHODS["mwp"])[:1], signal, METHODS["mwp"])[0][:1]
 
     @torch.no_grad()
     def atlas(self, method: str = "c-mwp", size: tuple[int, int] | None = None) -> Atlas:
@@ -342,18 +354,20 @@ class Scene:
         return self._forwards[key]
 
     def _signals(self, units: Sequence[int] | Tensor) -> Tensor:
-        weight = self._network.weight
-        if isinstance(units, Tensor) and units.ndim == 2:
+        """The signals of each image, ``(N, W, tags)``."""
+        weight, images = self._network.weight, len(self._images)
+        if isinstance(units, Tensor) and units.ndim in (2, 3):
             kind = units.is_complex() or units.dtype == torch.bool
-            if kind or units.shape[1] != len(weight) or not len(units) or not units.isfinite().all():
-                raise InputError(f"signals must be a finite (W, {len(weight)}) matrix of real numbers, not "
-                                 f"{tuple(units.shape)} of {units.dtype}")  # fmt: skip
-            return units.to(weight)
+            fits = units.shape[-1] == len(weight) and units.numel() and (units.ndim == 2 or len(units) == images)
+            if kind or not fits or not units.isfinite().all():
+                raise InputError(f"signals must be a finite (W, {len(weight)}) matrix of real numbers, or ({images}, "
+                                 f"W, {len(weight)}), not {tuple(units.shape)} of {units.dtype}")  # fmt: skip
+            return units.to(weight).expand(images, *units.shape[-2:])
         ids = _indices(units).to(weight.device)
         unknown = ids[(ids < 0) | (ids >= len(weight))]
         if len(unknown):
             raise InputError(f"tag {int(unknown[0])} does not exist: the classifier has {len(weight)}")
-        return F.one_hot(ids, len(weight)).to(weight)
+        return F.one_hot(ids, len(weight)).to(weight).expand(images, -1, -1)
 
 
 def _indices(units: object) -> Tensor:
