@@ -5,7 +5,7 @@ A second evaluation, with another gamma, another NMS threshold or other phrases,
 
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
@@ -14,13 +14,12 @@ from typing import Any, cast
 from zipfile import BadZipFile
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from grounding.attention.topdown import Scene
 from grounding.grounder import Grounder
 from grounding.images import MAX_PANORAMA, read_image
+from grounding.maps import CachedScene
 from grounding.runtime.artefacts import atomic_path
 from grounding.scene import GroundingScene
 from grounding.tagger.tagger import TagClassifier
@@ -79,68 +78,7 @@ MODULES = (
 )
 
 
-SCORES = "scores"
 READS = 3  # attempts to read a photo that is replaced while it is read
-
-
-class CachedScene:
-    """A ``MapSource`` with the scores and some maps of a photo; it runs the network only for what it lacks.
-
-    Args:
-        kept: what the file has: the score maps under ``SCORES``, and ``(h, w)`` maps by :func:`map_key`; float32.
-        look: runs the forward pass.
-
-    Attributes:
-        kept: the scores and maps so far.
-    """
-
-    def __init__(self, kept: dict[str, NDArray[np.float32]], look: Callable[[], Scene]) -> None:
-        self.kept, self._look = kept, look
-        self._scene: Scene | None = None
-
-    @property
-    def score_maps(self) -> Tensor:
-        """``(1, tags, h', w')`` float32, the tagger's scores at each of its positions."""
-        if SCORES not in self.kept:
-            self.kept[SCORES] = self._computed().score_maps.float().cpu().numpy()
-        return torch.from_numpy(self.kept[SCORES])
-
-    def attend(self, signals: Tensor, method: str, /) -> Tensor:
-        """Returns the maps of words, as ``Scene.attend`` does.
-
-        Args:
-            signals: ``(W, tags)``, each word's distribution over the tags.
-            method: the attention method.
-
-        Returns:
-            ``(1, W, h, w)`` float32.
-        """
-        keys = [map_key(method, signal) for signal in signals]
-        missing = [number for number, key in enumerate(keys) if key not in self.kept]
-        if missing:
-            # one tensor, because there is one target
-            maps = cast(Tensor, self._computed().attend(signals[missing], method))[0].float().cpu().numpy()
-            self.kept |= zip([keys[number] for number in missing], maps, strict=True)
-        return torch.from_numpy(np.stack([self.kept[key] for key in keys]))[None]
-
-    def release(self) -> None:
-        """Frees the network's activations."""
-        self._scene = None
-
-    def _computed(self) -> Scene:
-        self._scene = self._scene or self._look()
-        return self._scene
-
-
-def map_key(method: str, signal: Tensor) -> str:
-    """The name of a word's map in a file of the cache: method, tags and their shares: "c-mwp 12:0.25 40:0.75".
-
-    Args:
-        method: the attention method.
-        signal: ``(tags,)`` float64, the word's distribution over the tags.
-    """
-    tags = signal.nonzero()[:, 0].tolist()
-    return " ".join([method, *(f"{tag}:{share!r}" for tag, share in zip(tags, signal[tags].tolist(), strict=True))])
 
 
 def weights_digest(tagger: TagClassifier) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from grounding.attention.topdown import TopDown
-from grounding.batch import GroundingBatch, Phrases
+from grounding.batch.images import GroundingBatch, Phrases
 from grounding.images import MAX_PANORAMA, Photo, read_image
 from grounding.pictures.groundings import Groundings
 from grounding.runtime.device import checked_device

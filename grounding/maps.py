@@ -1,4 +1,4 @@
-"""Operations on attention maps: to blur them, and to resize them so that their mass stays.
+"""Attention maps: where they come from, how they are blurred, and how they are resized so that their mass stays.
 
 Maps are treated alike everywhere. They keep their signs while they are blurred and resized; what needs mass then sets
 negative values to 0. So LRP and CAM, whose maps are signed, have their maximum at one place in the Pointing Game and in
@@ -6,11 +6,16 @@ a grounding. The paper blurs the maps of Grad, Deconv and LRP (Sec. 4.1), and do
 removed before.
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
+
+SCORES = "scores"  # the name of the score maps in CachedScene.kept
 
 
 class MapSource(Protocol):
@@ -24,6 +29,66 @@ class MapSource(Protocol):
     def attend(self, signals: Tensor, method: str, /) -> Tensor | list[Tensor]:
         """Returns the maps ``(1, W, h, w)`` of W words, given as distributions over the tags, ``(W, tags)``."""
         ...
+
+
+class CachedScene:
+    """A ``MapSource`` with the scores and some maps of a photo; it runs the network only for what it lacks.
+
+    Args:
+        kept: what is known: the score maps under ``SCORES``, and ``(h, w)`` maps by :func:`map_key`; float32.
+        look: runs the forward pass.
+
+    Attributes:
+        kept: the scores and maps so far.
+    """
+
+    def __init__(self, kept: dict[str, NDArray[np.float32]], look: Callable[[], MapSource]) -> None:
+        self.kept, self._look = kept, look
+        self._scene: MapSource | None = None
+
+    @property
+    def score_maps(self) -> Tensor:
+        """``(1, tags, h', w')`` float32, the tagger's scores at each of its positions."""
+        if SCORES not in self.kept:
+            self.kept[SCORES] = self._computed().score_maps.float().cpu().numpy()
+        return torch.from_numpy(self.kept[SCORES])
+
+    def attend(self, signals: Tensor, method: str, /) -> Tensor:
+        """Returns the maps of words, as ``Scene.attend`` does.
+
+        Args:
+            signals: ``(W, tags)``, each word's distribution over the tags.
+            method: the attention method.
+
+        Returns:
+            ``(1, W, h, w)`` float32.
+        """
+        keys = [map_key(method, signal) for signal in signals]
+        missing = [number for number, key in enumerate(keys) if key not in self.kept]
+        if missing:
+            # one tensor, because there is one target
+            maps = cast(Tensor, self._computed().attend(signals[missing], method))[0].float().cpu().numpy()
+            self.kept |= zip([keys[number] for number in missing], maps, strict=True)
+        return torch.from_numpy(np.stack([self.kept[key] for key in keys]))[None]
+
+    def release(self) -> None:
+        """Frees the network's activations."""
+        self._scene = None
+
+    def _computed(self) -> MapSource:
+        self._scene = self._scene or self._look()
+        return self._scene
+
+
+def map_key(method: str, signal: Tensor) -> str:
+    """The name of a word's map in a file of the cache: method, tags and their shares: "c-mwp 12:0.25 40:0.75".
+
+    Args:
+        method: the attention method.
+        signal: ``(tags,)`` float64, the word's distribution over the tags.
+    """
+    tags = signal.nonzero()[:, 0].tolist()
+    return " ".join([method, *(f"{tag}:{share!r}" for tag, share in zip(tags, signal[tags].tolist(), strict=True))])
 
 
 def blur(maps: Tensor, share: float = 0.02) -> Tensor:

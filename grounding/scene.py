@@ -169,10 +169,8 @@ class GroundingScene:
 
     def _attend_all(self, phrases: Sequence[Phrase], settings: Settings) -> None:
         """Computes the maps of all words of phrases, for each method that ranks boxes."""
-        words = list(dict.fromkeys(word for phrase in phrases for word in _words(phrase)))
-        for method in (settings.method, settings.focus):
-            if method:
-                self._attend(words, method)
+        for method in settings.methods:
+            self._attend(_all_words(phrases), method)
 
     def presence(self, phrases: Sequence[str]) -> list[float | None]:
         """How probable it is that the image shows what each phrase names. Needs no top-down pass.
@@ -207,13 +205,30 @@ class GroundingScene:
         """The maps of words; those that are new come from one pass."""
         new = [word for word in words if (method, word) not in self._maps]
         if new:
-            signals = torch.stack([self._signal(word) for word in new])
             # one tensor, because there is one target
-            maps = cast(Tensor, self._source.attend(signals, method))
+            maps = cast(Tensor, self._source.attend(self._signals(new), method))
             maps = (blur(maps) if METHODS[method].blurred else maps)[0].cpu().double()
             resized = resize_mass(maps, self.proposals.shape).numpy()
             self._maps |= zip([(method, word) for word in new], resized, strict=True)
         return [self._maps[method, word] for word in words]
+
+    def signals(self, phrases: Sequence[str]) -> Tensor:
+        """The top-down signals of the words of phrases, for which :meth:`ground` asks the source of the maps.
+
+        Args:
+            phrases: what will be asked.
+
+        Returns:
+            ``(W, tags)`` float64, each word once; W is 0 if no word is known.
+
+        Raises:
+            InputError: a phrase is empty.
+        """
+        return self._signals(_all_words([Phrase.parse(text, self._tagger.vocabulary) for text in listed(phrases)]))
+
+    def _signals(self, words: Sequence[Word]) -> Tensor:
+        none = torch.zeros(0, len(self._tagger.vocabulary), dtype=torch.float64)
+        return torch.cat([none, *(self._signal(word)[None] for word in words)])
 
     def _signal(self, word: Word) -> Tensor:
         """The distribution P(A_0) of a word over the tags, ``(tags,)``: "the top-down signal is specified by a prior
@@ -340,6 +355,11 @@ class GroundingScene:
 
 def _words(phrase: Phrase) -> tuple[Word, ...]:
     return tuple((reading.tags, reading.weights) for reading in phrase.readings)
+
+
+def _all_words(phrases: Sequence[Phrase]) -> list[Word]:
+    """The words of phrases, each once."""
+    return list(dict.fromkeys(word for phrase in phrases for word in _words(phrase)))
 
 
 def _average(maps: Mapping[tuple[str, Word], Map], method: str, words: Sequence[Word]) -> Map:

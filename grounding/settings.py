@@ -70,3 +70,8 @@ class Settings:
     def focus(self) -> str | None:
         """The method of the first box and of the point in a vote (``Method.focus``); None without one."""
         return METHODS[self.method].focus if self.vote else None
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods whose maps rank the boxes: the method and its focus."""
+        return (self.method, self.focus) if self.focus else (self.method,)

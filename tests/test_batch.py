@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from grounding import Grounder, reproducible
-from grounding.batch import NAMED, GroundingBatch
+from grounding.batch.images import NAMED, GroundingBatch
 from proposals import Proposals, SegmentProposer
 from proposals.errors import InputError
 

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 
 from grounding import Grounder
 from grounding.answers import Answers, Grounding
-from grounding.batch import GroundingBatch
+from grounding.batch.images import GroundingBatch
 from grounding.draw import GREY
 from grounding.exports import COLUMNS, FORMATS, as_record, csv_rows
 from grounding.pictures.svg import svg

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grounding.cache import Cache, map_key
+from grounding.cache import Cache
+from grounding.maps import map_key
 from grounding.rescoring import RIVAL_NORM, contest, first_box, vote, vote_overlaps, winning
 from proposals.errors import InputError
 

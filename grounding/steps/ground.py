@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 from grounding.answers import ABSENT, Answers, Grounding
-from grounding.batch import GroundingBatch
+from grounding.batch.images import GroundingBatch
 from grounding.exports import FORMATS, Format, write_map
 from grounding.grounder import Grounder
 from grounding.photos import MAX_BYTES, UNREAD_FORMAT, PhotoList, find_photos
