@@ -191,7 +191,7 @@ def _message(error: BaseException) -> str | None:
     """
     chain = _chain(error)
     if any(map(_is_out_of_memory, chain)):
-        return "there is not enough memory: use smaller photos or a smaller attention.side, and fewer processes"
+        return "there is not enough memory: use smaller photos, a smaller attention.side or batch, and fewer processes"
     input_errors = [link for link in chain if isinstance(link, InputError)]
     if not input_errors and (refused := _system_error(error)):
         where = refused.filename or "the output"

@@ -1,15 +1,17 @@
 """Grounder: finds what phrases name in photos. The public class of the package."""
 
-import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from grounding.attention.topdown import TopDown
-from grounding.batch.images import GroundingBatch, Phrases
-from grounding.images import MAX_PANORAMA, Photo, read_image
+from grounding.batch.images import GroundingBatch, ImageWork, Phrases
+from grounding.batch.looking import Looker
+from grounding.batch.together import answer_together, batch_size
+from grounding.images import Photo
 from grounding.pictures.groundings import Groundings
 from grounding.runtime.device import checked_device
 from grounding.scene import GroundingScene
@@ -132,6 +134,7 @@ class Grounder:
         progress: bool = True,
         keep_images: bool = False,
         workers: int = 0,
+        batch: int | None = None,
     ) -> GroundingBatch:
         """Answers phrases about many images, in their order. Only a few images are in memory at a time.
 
@@ -146,17 +149,30 @@ class Grounder:
                 memory of all images whose answers are kept.
             workers: the number of processes that answer, each with one thread and about 1.3 GB; 0 to answer in this
                 process. A script that uses them needs ``if __name__ == "__main__":``.
+            batch: the largest number of images that go through the network together, see ``grounding.batch.together``.
+                None for 8 on a GPU, and for 1 on a CPU, where more do not help. At most 4 times as many images wait
+                for others of their size. Needs ``workers=0``.
 
         Returns:
             An iterator over :class:`grounding.answers.Answers`. Each has the path of its image, or "image 0", "image 1"
             and so on for images without a path.
 
         Raises:
-            InputError: there is no phrase, a phrase is empty, or the number of lists of phrases differs from the number
-                of images.
+            InputError: there is no phrase, a phrase is empty, the number of lists of phrases differs from the number
+                of images, or ``workers`` or ``batch`` is out of range.
         """
+        size = batch_size(batch, self.topdown, workers)
+        together = partial(answer_together, ImageWork(self.looker, keep_images), size=size) if size > 1 else None
         return GroundingBatch(
-            self.ground, self.tagger.vocabulary, images, phrases, progress, keep_images, workers, self.proposer
+            self.ground,
+            self.tagger.vocabulary,
+            images,
+            phrases,
+            progress,
+            keep_images,
+            workers,
+            self.proposer,
+            together,
         )
 
     def look(self, image: Photo, name: str | None = None) -> GroundingScene:
@@ -175,8 +191,10 @@ class Grounder:
         Raises:
             InputError: the image cannot be read, see ``grounding.images.read_image``.
         """
-        pixels = read_image(image, MAX_PANORAMA)
-        if name is None and isinstance(image, str | os.PathLike):
-            name = Path(os.fsdecode(image)).stem
-        scene = self.topdown.look(self.tagger.prepare(pixels, [self.settings.side]), self.settings.method)
-        return GroundingScene(pixels, self.proposer(pixels, name), scene, self.tagger, self.topdown, self.settings)
+        photo = self.looker.read(image, name)
+        return self.looker.scene(photo, self.topdown.look(photo.prepared, self.settings.method))
+
+    @property
+    def looker(self) -> Looker:
+        """What the grounder looks with, for several photos in one pass of the network."""
+        return Looker(self.tagger, self.proposer, self.settings, self.topdown)

@@ -201,7 +201,12 @@ class Answering:
         return [replace(one, image=PHOTO) for one in one_of_each() if one.phrase.text in phrases]
 
     def ground_batch(
-        self, images: list[str], phrases: list[str], keep_images: bool = False, workers: int = 0
+        self,
+        images: list[str],
+        phrases: list[str],
+        keep_images: bool = False,
+        workers: int = 0,
+        batch: int | None = None,
     ) -> GroundingBatch:
         return GroundingBatch(self.ground, Vocabulary(["cat", "dog", "cup"]), images, phrases, False, keep_images)
 

@@ -12,10 +12,13 @@ import numpy as np
 from tqdm import tqdm
 
 from grounding.answers import Answers, Grounding
+from grounding.batch.looking import Looker, ReadPhoto
+from grounding.batch.together import PhotoWork
 from grounding.images import Photo, image_name, is_one_image, read_image
 from grounding.pictures.groundings import Groundings
 from grounding.runtime.ledger import Ledger, Skipped
 from grounding.runtime.workers import in_order, use_one_thread, worker_pool
+from grounding.scene import GroundingScene
 from grounding.text.phrases import Phrase, at_least_one
 from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
@@ -33,7 +36,7 @@ class ImageQuestion(NamedTuple):
 
     Attributes:
         name: the path of the image, or "image 0", "image 1" and so on.
-        image: see ``Grounder.look``; an error if the image was read before it was sent to a worker, and cannot be used.
+        image: see ``Grounder.look``; an error if the image was read before others were answered, and cannot be used.
         phrases: what to find.
     """
 
@@ -43,6 +46,7 @@ class ImageQuestion(NamedTuple):
 
 
 Work = Callable[[ImageQuestion], Groundings | str]
+Results = Iterator[tuple[ImageQuestion, Groundings | str]]
 
 
 class GroundingBatch(Iterator[Answers]):
@@ -59,6 +63,7 @@ class GroundingBatch(Iterator[Answers]):
         keep_images: see ``Grounder.ground_batch``.
         workers: see ``Grounder.ground_batch``.
         proposer: makes the proposals, each worker with one thread.
+        together: answers questions about several images in one pass of the network; None for one after the other.
 
     Attributes:
         ledger: counts the images that came in, were answered, or could not be used, so far.
@@ -78,11 +83,13 @@ class GroundingBatch(Iterator[Answers]):
         keep_images: bool,
         workers: int = 0,
         proposer: object = None,
+        together: Callable[[Iterable[ImageQuestion]], Results] | None = None,
     ) -> None:
         if not isinstance(workers, int) or workers < 0:
             raise InputError(f"workers={workers} must be a whole number, 0 or more")
         self.ledger = Ledger("images", cure="give images that can be read")
         self._work, self._proposer, self._workers = partial(_answer, ground, keep_images), proposer, workers
+        self._together = together
         self._phrases = at_least_one(cast(Iterable[str], phrases))
         self._common = _common(self._phrases, vocabulary)
         if is_one_image(images):
@@ -102,24 +109,31 @@ class GroundingBatch(Iterator[Answers]):
         return next(self._answers)
 
     def _run(self, images: Iterable[Photo]) -> Iterator[Answers]:
-        begin = (_begin, self._work, self._proposer) if self._workers else ()
-        with worker_pool(self._workers, *begin) as pool:
-            work = _work_of_process if self._workers else self._work
-            for question, result in self._bar(in_order(pool, work, self._questions(images), self._workers * AHEAD)):
-                self.ledger.came_in(question.name)
-                if isinstance(result, str):
-                    self.ledger.skip(question.name, "unusable", result)
-                    continue
-                self.ledger.keep()
-                yield Answers(question.name, result[0].size, result)
+        for question, result in self._bar(self._results(self._questions(images))):
+            self.ledger.came_in(question.name)
+            if isinstance(result, str):
+                self.ledger.skip(question.name, "unusable", result)
+                continue
+            self.ledger.keep()
+            yield Answers(question.name, result[0].size, result)
         self.ledger.check()
         if self.ledger.reasons:
             log.warning("%s: %s", self.ledger.line(), self.reasons)
 
+    def _results(self, questions: Iterable[ImageQuestion]) -> Results:
+        if self._together:
+            yield from self._together(questions)
+            return
+        begin = (_begin, self._work, self._proposer) if self._workers else ()
+        with worker_pool(self._workers, *begin) as pool:
+            work = _work_of_process if self._workers else self._work
+            yield from in_order(pool, work, questions, self._workers * AHEAD)
+
     def _questions(self, images: Iterable[Photo]) -> Iterator[ImageQuestion]:
         for number, image in enumerate(images):
             name = image_name(image) if isinstance(image, str | os.PathLike) else f"image {number}"
-            yield ImageQuestion(name, _sendable(image) if self._workers else image, self._phrases_of(number))
+            later = self._workers or self._together  # the caller may close a file before its turn comes
+            yield ImageQuestion(name, _sendable(image) if later else image, self._phrases_of(number))
 
     def _phrases_of(self, number: int) -> Sequence[str]:
         if self._common:
@@ -158,7 +172,7 @@ def _common(phrases: Phrases, vocabulary: Vocabulary) -> list[str]:
 
 
 def _sendable(image: Photo) -> "Photo | InputError":
-    """An image that can be sent to a worker: an open file, a PIL image and a tensor are read here."""
+    """An image that can be sent to a worker or read later: an open file, a PIL image and a tensor are read here."""
     if isinstance(image, str | os.PathLike | bytes | np.ndarray):
         return image
     try:
@@ -172,10 +186,43 @@ def _answer(ground: Ground, keep_images: bool, question: ImageQuestion) -> Groun
     try:
         if isinstance(question.image, InputError):
             raise question.image
-        answers = ground(question.image, question.phrases)
+        return _kept(ground(question.image, question.phrases), keep_images)
     except InputError as error:
         return str(error)
-    return Groundings(answers if keep_images else (replace(answer, image=None) for answer in answers))
+
+
+def _kept(answers: Iterable[Grounding], images: bool) -> Groundings:
+    """The answers, with or without their images."""
+    return Groundings(answers if images else (replace(answer, image=None) for answer in answers))
+
+
+class ImageWork(PhotoWork[ImageQuestion, Groundings | str]):
+    """Answers questions about images, of which several share a pass of the network.
+
+    Args:
+        looker: what the grounder looks with.
+        keep_images: see ``Grounder.ground_batch``.
+    """
+
+    def __init__(self, looker: Looker, keep_images: bool) -> None:
+        super().__init__(looker)
+        self._keep_images = keep_images
+
+    def read(self, item: ImageQuestion) -> ReadPhoto:
+        if isinstance(item.image, InputError):
+            raise item.image
+        for text in at_least_one(item.phrases):  # what is refused costs no look at the image
+            Phrase.parse(text, self.looker.tagger.vocabulary)
+        return self.looker.read(item.image)
+
+    def phrases(self, item: ImageQuestion, scene: GroundingScene) -> Sequence[str]:
+        return item.phrases
+
+    def answer(self, item: ImageQuestion, scene: GroundingScene, phrases: Sequence[str]) -> Groundings:
+        return _kept(scene.ground(phrases), self._keep_images)
+
+    def skip(self, item: ImageQuestion, error: InputError) -> str:
+        return str(error)
 
 
 _work: Work  # set in a worker process

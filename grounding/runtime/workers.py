@@ -5,9 +5,10 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, suppress
+from copy import deepcopy
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
@@ -76,10 +77,30 @@ def use_one_thread(proposer: object) -> None:
     import torch  # the workers that only compute proposals do not need it
 
     torch.set_num_threads(1)
-    part: Any
-    for part in (proposer, getattr(proposer, "segments", None)):
-        if hasattr(part, "threads"):
-            part.threads = 1
+    for part in _with_threads(proposer):
+        part.threads = 1
+
+
+def one_threaded(proposer: Item) -> Item:
+    """A proposer with one thread for each photo, for work on several photos at the same time.
+
+    Args:
+        proposer: see ``proposals.Proposer``.
+
+    Returns:
+        A copy with one thread; the proposer itself if it has no attribute ``threads``.
+    """
+    if not _with_threads(proposer):
+        return proposer
+    copied = deepcopy(proposer)
+    for part in _with_threads(copied):
+        part.threads = 1
+    return copied
+
+
+def _with_threads(proposer: Any) -> list[Any]:
+    """The parts of a proposer that have a number of threads."""
+    return [part for part in (proposer, getattr(proposer, "segments", None)) if hasattr(part, "threads")]
 
 
 def free_memory(root: Path = Path("/")) -> int | None:
@@ -125,12 +146,12 @@ def _number(path: Path, name: str) -> int | None:
 
 
 def in_order(
-    pool: ProcessPoolExecutor | None, work: Callable[[Item], Result], items: Iterable[Item], ahead: int
+    pool: Executor | None, work: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Iterator[tuple[Item, Result]]:
     """Applies a function to items in the workers, and yields the results in the order of the items.
 
     Args:
-        pool: the pool that :func:`worker_pool` yields.
+        pool: the pool that :func:`worker_pool` yields, or a pool of threads; None for this thread.
         work: the function.
         items: its arguments.
         ahead: the largest number of items that are submitted before their results are taken.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from grounding.answers import ABSENT, Answers, Grounding
 from grounding.batch.images import GroundingBatch
+from grounding.batch.together import check_batch
 from grounding.exports import FORMATS, Format, write_map
 from grounding.grounder import Grounder
 from grounding.photos import MAX_BYTES, UNREAD_FORMAT, PhotoList, find_photos
@@ -38,6 +39,7 @@ def ground(
     pictures: str | None = "png",
     maps: bool = False,
     workers: int | None = None,
+    batch: int | None = None,
     shards: ShardOptions | None = None,
 ) -> None:
     """Grounds phrases in images, and writes one file with all answers and an overlay of each groundable one.
@@ -59,7 +61,10 @@ def ground(
             contact sheets of many photos; None for no pictures.
         maps: whether to write each heat map as ``.npy``.
         workers: the number of processes that answer about many images; 0 for this process; None for one per core, if
-            there are ``PHOTOS_PER_WORKER`` images and ``WORKER_BYTES`` of free memory for each, and no GPU is used.
+            there are ``PHOTOS_PER_WORKER`` images and ``WORKER_BYTES`` of free memory for each, no GPU is used, and
+            no batch is set.
+        batch: the largest number of images that go through the network together, see ``Grounder.ground_batch``; of tar
+            files, ``shards`` has it.
         shards: how to work on tar files.
 
     Raises:
@@ -75,6 +80,7 @@ def ground(
         ground_shards(grounder, tars, texts, output, form, boxes, maps, shards)
         return
     _check(form, boxes, pictures)
+    check_batch(batch)
     source, texts, shape = (
         find_photos(image if isinstance(image, list) else str(image)),
         read_phrases(phrases),
@@ -82,12 +88,15 @@ def ground(
     )
     if shape.check and source.many:
         shape.check(map(source.name, source.paths))
-    ledger, batch = source.left_out, None
+    ledger, found = source.left_out, None
     if source.many:
-        count = _workers(grounder, len(source.paths)) if workers is None else workers
-        batch = grounder.ground_batch(source.paths, texts, keep_images=pictures is not None, workers=count)
+        if workers is None:
+            workers = _workers(grounder, len(source.paths)) if batch in (None, 1) else 0
+        found = grounder.ground_batch(
+            source.paths, texts, keep_images=pictures is not None, workers=workers, batch=batch
+        )
     answers = (
-        _answer_one(grounder, source.paths[0], texts) if batch is None else _answer_many(batch, ledger, Path(output))
+        _answer_one(grounder, source.paths[0], texts) if found is None else _answer_many(found, ledger, Path(output))
     )
     drawn = _draw(answers, source, Path(output), shape, pictures, maps)
     counts, unknown = Counter[str](), dict[str, None]()
@@ -97,9 +106,9 @@ def ground(
     if unknown:
         print(f"\n{unknown_line([*unknown], grounder.tagger.vocabulary)}")
     listed = f"; see {Path(output, SKIPPED)}" if ledger.reasons else ""
-    if batch is not None and (batch.ledger.reasons or ledger.reasons[UNREAD_FORMAT]):
+    if found is not None and (found.ledger.reasons or ledger.reasons[UNREAD_FORMAT]):
         raise SkippedError(f"{ledger.line()}{listed}")
-    print(f"\n{'' if batch is None else f'{ledger.line()}{listed}; '}boxes and overlays: {output}")
+    print(f"\n{'' if found is None else f'{ledger.line()}{listed}; '}boxes and overlays: {output}")
 
 
 def _check(form: str, boxes: int | None, pictures: str | None) -> None:
