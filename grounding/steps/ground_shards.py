@@ -8,42 +8,38 @@ where it was when the same command is started again.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from dataclasses import field as setting
-from io import BytesIO
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
-
-from grounding.answers import Answers, Grounding
-from grounding.exports import BOXES, image_record
+from grounding.batch.together import answer_together, batch_size, check_batch
+from grounding.exports import BOXES
 from grounding.grounder import Grounder
 from grounding.runtime.artefacts import atomic_path, write_json_lines
-from grounding.runtime.ledger import SKIPPED, Skipped
+from grounding.runtime.ledger import SKIPPED
 from grounding.runtime.ranks import cores, rank_of
 from grounding.runtime.version import VERSION
 from grounding.runtime.workers import fitting_workers, in_order, use_one_thread, worker_pool
-from grounding.scene import GroundingScene
 from grounding.shards.addresses import InputShard
 from grounding.shards.fetching import FetchOptions, ShardCache
 from grounding.shards.parquet import check_pyarrow, write_parquet
 from grounding.shards.parts import OutputFolder, PhotoResult, ShardPart, Writer
-from grounding.shards.reading import WITHOUT_PHRASES, ShardPhoto, check_installed, read_shard
+from grounding.shards.reading import check_installed, read_shard
 from grounding.shards.sharing import ShardProgress, UnreadableShardError, share_shards
+from grounding.steps.shard_answers import ShardQuestion, ShardWork, TarPhoto
 from grounding.text.phrases import Phrase
 from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError, SkippedError
 from proposals.provenance import settings_of
 
-UNREADABLE = "unreadable"
 CURE = "give tar files of photos that can be read"
 AHEAD = 4  # photos in the queue of each worker
-ONE_RUN = threading.Lock()  # runs of several threads follow each other, because the question is a global variable
+ONE_RUN = threading.Lock()  # runs of several threads follow each other, because the work is a global variable
+Answer = Callable[[Iterable[TarPhoto]], Iterator[tuple[TarPhoto, PhotoResult]]]
 WRITERS: dict[str, tuple[str, Writer]] = {"jsonl": (".jsonl", write_json_lines), "parquet": (".parquet", write_parquet)}
 
 
@@ -57,7 +53,9 @@ class ShardOptions:
         tags: instead of phrases, ask for this number of most probable tags of each photo, each on its own; None to ask
             for phrases. With ``form="parquet"`` the answers are an index of what is where in the photos.
         workers: the number of processes that answer; 0 for this process; None for one per core, as far as there are
-            ``WORKER_BYTES`` of free memory for each.
+            ``WORKER_BYTES`` of free memory for each, and 0 if photos go through the network together.
+        batch: the largest number of photos that go through the network together, see ``grounding.batch.together``; None
+            for 8 on a GPU, and for 1 on a CPU.
         lease: seconds after which the shard of a process that has died is taken over.
         fetch: how remote shards are fetched.
     """
@@ -65,6 +63,7 @@ class ShardOptions:
     field: str | None = None
     tags: int | None = None
     workers: int | None = None
+    batch: int | None = None
     lease: float = 120
     fetch: FetchOptions = setting(default_factory=FetchOptions)
 
@@ -73,26 +72,7 @@ class ShardOptions:
             raise InputError(f"workers={self.workers} must be a whole number, 0 or more")
         if self.tags is not None and (not isinstance(self.tags, int) or self.tags < 1):
             raise InputError(f"tags={self.tags} must be a whole number, 1 or more")
-
-
-class ShardQuestion(NamedTuple):
-    """What a worker needs to answer about photos.
-
-    Attributes:
-        grounder: answers the phrases.
-        phrases: the phrases for all photos.
-        field: see :class:`ShardOptions`.
-        tags: see :class:`ShardOptions`.
-        boxes: the largest number of boxes of a phrase.
-        maps: whether the maps are wanted.
-    """
-
-    grounder: Grounder
-    phrases: tuple[str, ...]
-    field: str | None
-    tags: int | None
-    boxes: int
-    maps: bool
+        check_batch(self.batch)
 
 
 def ground_shards(
@@ -183,15 +163,20 @@ def _share(
     phrases = _check_phrases(phrases, options, grounder.tagger.vocabulary)
     suffix, write = WRITERS[_check_format(form)]
     cache = ShardCache(options.fetch)
+    size, workers = batch_size(options.batch, grounder.topdown, options.workers), options.workers
+    if workers is None:
+        workers = 0 if size > 1 else fitting_workers(cores())
     question = ShardQuestion(grounder, tuple(phrases), options.field, options.tags, boxes or BOXES, maps)
     folder = OutputFolder(output, "groundings", suffix, _identity(question))
-    workers = fitting_workers(cores()) if options.workers is None else options.workers
     with ONE_RUN, worker_pool(workers, _begin, question) as pool:
+        answer: Answer = partial(in_order, pool, _answer, ahead=workers * AHEAD)
+        if size > 1:
+            answer = partial(answer_together, _work, size=size)
 
         def work(shard: InputShard, check: Callable[[], None]) -> None:
             try:
                 with _readable(shard, cache) as photos:
-                    _ground_shard(shard, photos, folder, write, pool, workers * AHEAD, check)
+                    _ground_shard(shard, photos, folder, write, answer, check)
             except OSError as error:
                 raise InputError(f"{folder.folder} cannot be written: {error.strerror or error}") from error
 
@@ -203,15 +188,14 @@ def _share(
 
 def _ground_shard(
     shard: InputShard,
-    photos: Iterator[ShardPhoto | Skipped],
+    photos: Iterator[TarPhoto],
     folder: OutputFolder,
     write: Writer,
-    pool: ProcessPoolExecutor | None,
-    ahead: int,
+    answer: Answer,
     check: Callable[[], None],
 ) -> None:
     with closing(folder.part(shard.name, shard.address)) as part:
-        for _, result in in_order(pool, _answer, islice(photos, part.done, None), ahead):
+        for _, result in answer(islice(photos, part.done, None)):
             check()
             part.add(result)
         if part.maps.is_dir():
@@ -220,7 +204,7 @@ def _ground_shard(
 
 
 @contextmanager
-def _readable(shard: InputShard, cache: ShardCache) -> Iterator[Iterator[ShardPhoto | Skipped]]:
+def _readable(shard: InputShard, cache: ShardCache) -> Iterator[Iterator[TarPhoto]]:
     with ExitStack() as stack:
         try:
             path = stack.enter_context(cache.local(shard.address))
@@ -229,7 +213,7 @@ def _readable(shard: InputShard, cache: ShardCache) -> Iterator[Iterator[ShardPh
         yield _photos(path, shard)
 
 
-def _photos(path: Path, shard: InputShard) -> Iterator[ShardPhoto | Skipped]:
+def _photos(path: Path, shard: InputShard) -> Iterator[TarPhoto]:
     try:
         yield from read_shard(path, f"{shard.name}.tar")
     except (InputError, OSError) as error:
@@ -307,41 +291,15 @@ def _report(progress: ShardProgress, folder: OutputFolder) -> None:
     print(f"{line}; answers: {folder.folder}")
 
 
-_question: ShardQuestion  # of a worker process
+_work: ShardWork  # of a worker process
 
 
 def _begin(question: ShardQuestion) -> None:
     """Runs at the start of a worker."""
-    global _question
-    _question = question
+    global _work
     use_one_thread(question.grounder.proposer)  # so the answers do not depend on the number of workers
+    _work = ShardWork(question)
 
 
-def _answer(photo: ShardPhoto | Skipped) -> PhotoResult:
-    """Answers about one photo, or says why it is skipped."""
-    if isinstance(photo, Skipped):
-        return PhotoResult(skipped=photo)
-    reason, phrases, tags = WITHOUT_PHRASES, list(_question.phrases), _question.tags
-    try:
-        phrases = phrases if phrases or tags else photo.phrases(_question.field or "")
-        reason = UNREADABLE
-        scene = _question.grounder.look(BytesIO(photo.data), photo.name)
-        groundings = scene.ground(_top_tags(scene, tags), rivalry=0) if tags else scene.ground(phrases)
-    except InputError as error:
-        return PhotoResult(skipped=Skipped(photo.name, reason, str(error)))
-    record = image_record(Answers(photo.name, groundings[0].size, groundings), _question.boxes)
-    return PhotoResult(record, maps=_maps(groundings) if _question.maps else None)
-
-
-def _top_tags(scene: GroundingScene, count: int) -> list[str]:
-    """The most probable tags of a photo, best first."""
-    order = np.argsort(-scene.probabilities, kind="stable")[:count]
-    return [_question.grounder.tagger.vocabulary[int(tag)] for tag in order]
-
-
-def _maps(groundings: Sequence[Grounding]) -> bytes:
-    """The maps of a photo as npz: ``01`` for the first phrase, and so on; float32, on the grid of the proposals."""
-    found = {f"{number:02d}": answer.map for number, answer in enumerate(groundings, 1) if answer.map is not None}
-    arrays: dict[str, Any] = {name: values.astype(np.float32) for name, values in found.items()}
-    np.savez_compressed(buffer := BytesIO(), **arrays)
-    return buffer.getvalue()
+def _answer(photo: TarPhoto) -> PhotoResult:
+    return _work.alone(photo)
