@@ -1,6 +1,7 @@
-"""A folder of photos, answered by one process with several threads and by processes with one thread each.
+"""A folder of photos: by one process with several threads, by processes with one thread each, and in batches.
 
 grounding step=benchmark benchmark=folder
+grounding step=benchmark benchmark=batches device=cuda
 """
 
 import multiprocessing
@@ -42,9 +43,34 @@ def measure(workers: Sequence[int] = (0, 2), photos: int = 32) -> tuple[list[Row
         paths = _write_photos(Path(folder), photos)
         grounder.ground(paths[0], PHRASES)  # compiles and loads what only the first photo needs
         for count in workers:
-            rows.append(_run(grounder, paths, count))
+            rows.append({"workers": str(count)} | _run(grounder, paths, count))
             rows[-1]["rate / the first row's"] = _rate(rows[-1]) / _rate(rows[0])
     return rows, {"phrases": PHRASES, "photos": photos, "size": SIZE}
+
+
+def measure_batches(batches: Sequence[int] = (1, 8), photos: int = 32, device: str = "cpu") -> tuple[list[Row], dict]:
+    """Grounds 5 phrases in photos of 640 x 480 pixels, of which several go through the network together.
+
+    Args:
+        batches: the numbers of photos in a pass.
+        photos: how many; each differs from the others, and all have one size.
+        device: where the network runs.
+
+    Returns:
+        As :func:`measure`, with a row for each number of photos in a pass. The memory is the main one, not the GPU's.
+
+    Raises:
+        InputError: there are fewer than two photos, a batch is below 1, or there is no such device.
+    """
+    check_counts(2, photos=photos)
+    grounder, rows = Grounder.load(device=device), list[Row]()
+    with TemporaryDirectory() as folder:
+        paths = _write_photos(Path(folder), photos)
+        for size in batches:
+            list(grounder.ground_batch(paths[:size], PHRASES, progress=False, batch=size))  # what only the first needs
+            rows.append({"batch": str(size)} | _run(grounder, paths, batch=size))
+            rows[-1]["rate / the first row's"] = _rate(rows[-1]) / _rate(rows[0])
+    return rows, {"phrases": PHRASES, "photos": photos, "size": SIZE, "device": device}
 
 
 def _write_photos(folder: Path, count: int) -> list[Path]:
@@ -55,15 +81,14 @@ def _write_photos(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def _run(grounder: Grounder, paths: Sequence[Path], workers: int) -> Row:
+def _run(grounder: Grounder, paths: Sequence[Path], workers: int = 0, batch: int = 1) -> Row:
     begin = time.perf_counter()
     times, megabytes = [], 0.0
-    for _ in grounder.ground_batch(paths, PHRASES, progress=False, workers=workers):
+    for _ in grounder.ground_batch(paths, PHRASES, progress=False, workers=workers, batch=batch):
         times.append(time.perf_counter() - begin)
         running = [child.pid or "self" for child in multiprocessing.active_children()] if workers else ["self"]
         megabytes = max([megabytes, *map(resident, running)])
     return {
-        "workers": str(workers),
         "seconds": times[-1],
         "photos a second": (len(times) - 1) / (times[-1] - times[0]),
         "MB of a process": megabytes,

@@ -11,7 +11,7 @@ from eval.benchmark import benchmark
 from eval.benchmark_table import table
 from eval.connections import multiply_adds, winning_connections
 from eval.networks import NETWORKS
-from grounding import TopDown
+from grounding import Grounder, TopDown
 from grounding.runtime.timing import interleaved, peak_memory
 from proposals.errors import InputError
 
@@ -142,3 +142,15 @@ def test_a_folder_by_one_process_and_by_workers():
         assert row["photos a second"] > 2 / row["seconds"] and row["MB of a process"] > 100
     with pytest.raises(InputError, match="photos=1 must be a whole number, 2 or more"):
         benchmark_folder.measure(photos=1)
+
+
+def test_a_folder_in_batches(tiny_grounder, monkeypatch):
+    devices = []
+    monkeypatch.setattr(Grounder, "load", lambda device: devices.append(device) or tiny_grounder)
+    rows, common = benchmark_folder.measure_batches((1, 3), photos=4)
+    assert devices == ["cpu"] and common["device"] == "cpu" and [row["batch"] for row in rows] == ["1", "3"]
+    assert rows[0]["rate / the first row's"] == 1
+    for row in rows:
+        assert row["photos a second"] > 3 / row["seconds"] and row["MB of a process"] > 100
+    with pytest.raises(InputError, match="batch=0 must be a whole number, 1 or more"):
+        benchmark_folder.measure_batches((0,), photos=4)
