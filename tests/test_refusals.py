@@ -326,7 +326,6 @@ UNITS = {
     "nested": ([[0], [1]], INTEGERS),
     "another_number_of_tags": (torch.ones(1, 4, dtype=torch.float64), r"\(W, 5\)"),
     "signals_of_nan": (torch.full((1, 5), torch.nan), r"finite \(W, 5\)"),
-    "signals_of_one_image": (torch.ones(1, 1, 5), r"or \(2, W, 5\)"),
     "four_axes": (torch.ones(1, 1, 1, 5), INTEGERS),
     "no_signals": (torch.ones(0, 5), r"\(W, 5\)"),
     "signals_of_truths": (torch.ones(1, 5, dtype=torch.bool), "signals"),
