@@ -147,8 +147,9 @@ class Grounder:
             progress: whether to show a progress bar in a terminal.
             keep_images: whether the answers contain their image, so that a notebook can show them. This takes the
                 memory of all images whose answers are kept.
-            workers: the number of processes that answer, each with one thread and about 1.3 GB; 0 to answer in this
-                process. A script that uses them needs ``if __name__ == "__main__":``.
+            workers: the number of processes that answer, each with one thread; 0 to answer in this process. Each takes
+                about 0.6 GB, and all together 1 GB more (docs/scale.md). A script that uses them needs
+                ``if __name__ == "__main__":``.
             batch: the largest number of images that go through the network together, see ``grounding.batch.together``.
                 None for 8 on a GPU, and for 1 on a CPU, where more do not help. At most 4 times as many images wait
                 for others of their size. Needs ``workers=0``.

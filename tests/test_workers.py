@@ -106,8 +106,8 @@ def test_an_invalid_number_of_workers_is_refused(grounder, workers):
         (1000, 1, 10**11, 0),  # one worker would only add a process
         (20, 4, 10**11, 2),
         (8, 4, 10**11, 0),
-        (1000, 4, 3 * workers.WORKER_BYTES, 3),
-        (1000, 4, workers.WORKER_BYTES - 1, 0),
+        (1000, 4, workers.READY_BYTES + 3 * workers.WORKER_BYTES, 3),
+        (1000, 4, workers.READY_BYTES + 2 * workers.WORKER_BYTES - 1, 0),
     ],
 )
 def test_there_are_as_many_workers_as_pay_and_fit(grounder, monkeypatch, photos, cores, memory, expected):

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -88,7 +89,8 @@ class GroundingBatch(Iterator[Answers]):
         if not isinstance(workers, int) or workers < 0:
             raise InputError(f"workers={workers} must be a whole number, 0 or more")
         self.ledger = Ledger("images", cure="give images that can be read")
-        self._work, self._proposer, self._workers = partial(_answer, ground, keep_images), proposer, workers
+        self._ground, self._work = ground, partial(_answer, ground, keep_images)
+        self._proposer, self._workers = proposer, workers
         self._together = together
         self._phrases = at_least_one(cast(Iterable[str], phrases))
         self._common = _common(self._phrases, vocabulary)
@@ -125,7 +127,8 @@ class GroundingBatch(Iterator[Answers]):
             yield from self._together(questions)
             return
         begin = (_begin, self._work, self._proposer) if self._workers else ()
-        with worker_pool(self._workers, *begin) as pool:
+        ready = partial(rehearse, self._ground, self._common or self._phrases[0])
+        with worker_pool(self._workers, *begin, rehearse=ready) as pool:
             work = _work_of_process if self._workers else self._work
             yield from in_order(pool, work, questions, self._workers * AHEAD)
 
@@ -223,6 +226,19 @@ class ImageWork(PhotoWork[ImageQuestion, Groundings | str]):
 
     def skip(self, item: ImageQuestion, error: InputError) -> str:
         return str(error)
+
+
+def rehearse(ground: Ground, phrases: Sequence[str]) -> None:
+    """Answers about two made photos. What is loaded, compiled and captured for them is there for the real ones.
+
+    Args:
+        ground: answers phrases about one image.
+        phrases: what to find.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+    for photo in (noise, noise[:, :96]):  # a network is captured again for the second size
+        with suppress(InputError):
+            ground(photo, phrases)
 
 
 _work: Work  # set in a worker process

@@ -4,17 +4,19 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, suppress
 from copy import deepcopy
-from multiprocessing import get_context, parent_process
+from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, TypeVar
 
+from grounding.runtime import prepared
+from grounding.runtime.forking import ready_context
 from proposals.errors import InputError
 
 THREADS = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"}
@@ -22,21 +24,28 @@ CGROUP_MEMORY = (  # of a container: folder, limit, usage, kept files; in versio
     ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-WORKER_BYTES = 1_400_000_000  # memory of a worker that grounds photos of 640 x 480 pixels
+# Memory for photos of 640 x 480 pixels: of the process from which workers are forked, and what each worker adds. It is
+# 0.95 and 0.54 GB at most on Linux; elsewhere the free memory is not known.
+READY_BYTES, WORKER_BYTES = 1_000_000_000, 700_000_000
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 @contextmanager
 def worker_pool(
-    count: int, begin: Callable[..., object] | None = None, *arguments: Any
+    count: int,
+    begin: Callable[..., object] | None = None,
+    *arguments: Any,
+    rehearse: Callable[[], object] | None = None,
 ) -> Iterator[ProcessPoolExecutor | None]:
     """Starts worker processes, which end with this process even if it is killed.
 
     Args:
         count: how many; with 0 the work is done in this process.
-        begin: each worker calls it once with the arguments, before any work.
+        begin: called once with the arguments before any work, by each worker or by the process they are forked from.
         *arguments: of ``begin``.
+        rehearse: called after ``begin`` by the process they are forked from, if there is one. What it loads and
+            computes is there for all workers.
 
     Yields:
         The pool for :func:`in_order`; None with ``count=0``.
@@ -48,21 +57,42 @@ def worker_pool(
         return
     if "torch" in sys.modules:  # one descriptor for each tensor, the default, fails if two tensors share their memory
         sys.modules["torch"].multiprocessing.set_sharing_strategy("file_system")
-    context = get_context("spawn")  # a process that is forked from a process with threads may hang
-    reader, writer = context.Pipe(duplex=False)
-    # As initargs, large arguments would make this process wait for ever if a worker is killed while it starts: it would
-    # write them into a pipe of which it holds the other end, too.
-    messages = [bytes(ForkingPickler.dumps((begin, arguments))) for _ in range(count)]
-    pool = ProcessPoolExecutor(count, context, _begin, (reader, context.Lock()))
-    threading.Thread(target=_send, args=(writer, messages), daemon=True).start()
+
+    def message(*more: Any) -> bytes:
+        return bytes(ForkingPickler.dumps((begin, arguments, *more)))
+
+    with _one_thread_each(), ready_context(message(rehearse)) as context:
+        here, there = context.Pipe()
+        # As initargs, large arguments would make this process wait for ever if a worker is killed while it starts: it
+        # would write them into a pipe of which it holds the other end, too.
+        pool = ProcessPoolExecutor(count, context, _begin, (there, context.Lock()))
+        threading.Thread(target=_send, args=(here, message), daemon=True).start()
+        try:
+            yield pool
+        finally:
+            _end_broken(pool)
+            pool.shutdown(cancel_futures=True)
+            there.close()  # ends the thread that sends
+
+
+def _end_broken(pool: ProcessPoolExecutor) -> None:
+    """Ends the workers of a pool that has lost one. The pool waits for them, but a lost worker may hold their lock.
+
+    The pool ends those that it knows when it notices the loss; one that is being started at this moment is forgotten.
+    """
+    if pool._broken:
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Workers inherit these variables. Libraries read them when they are imported."""
     before = {name: os.environ.get(name) for name in THREADS}
-    # Workers inherit these variables. Libraries read them when they are imported.
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
-        yield pool
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
-        reader.close()  # ends the thread that sends, if workers are left that were never started
         for name, value in before.items():
             os.environ.pop(name, None)
             os.environ.update({name: value} if value is not None else {})
@@ -132,7 +162,7 @@ def fitting_workers(workers: int) -> int:
         2 or more; 0 if fewer fit or are allowed, because one worker would only add a process.
     """
     memory = free_memory()
-    fitting = workers if memory is None else min(workers, memory // WORKER_BYTES)
+    fitting = workers if memory is None else min(workers, (memory - READY_BYTES) // WORKER_BYTES)
     return fitting if fitting > 1 else 0
 
 
@@ -168,7 +198,7 @@ def in_order(
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:
-            waiting.append((item, pool.submit(work, item)))
+            waiting.append((item, _submit(pool, work, item)))
             if len(waiting) >= ahead:
                 first, future = waiting.popleft()
                 yield first, future.result()
@@ -179,18 +209,29 @@ def in_order(
         raise InputError("a worker ended too early, probably because memory ran out: use fewer workers") from error
 
 
-def _send(writer: Connection, messages: Sequence[bytes]) -> None:
-    with writer, suppress(BrokenPipeError):
-        for message in messages:
-            writer.send_bytes(message)
+def _submit(pool: Executor, work: Callable[[Item], Result], item: Item) -> "Future[Result]":
+    try:
+        return pool.submit(work, item)
+    except (EOFError, ConnectionError) as error:  # the process from which workers are forked has ended
+        raise BrokenProcessPool(str(error)) from error
 
 
-def _begin(reader: Connection, lock: AbstractContextManager[bool]) -> None:
+def _send(here: Connection, message: Callable[[], bytes]) -> None:
+    """Sends a message to each worker that asks for one. Each is made anew: a tensor in it can be received once."""
+    with here, suppress(EOFError, OSError):
+        while True:
+            here.recv_bytes()
+            here.send_bytes(message())
+
+
+def _begin(there: Connection, lock: AbstractContextManager[bool]) -> None:
     """Runs at the start of a worker, and makes it end with its parent process even if that is killed."""
-    with lock:
-        begin, arguments = reader.recv()
-    if begin is not None:
-        begin(*arguments)
+    if not prepared.ready:
+        with lock:
+            there.send_bytes(b"")
+            begin, arguments = there.recv()
+        if begin is not None:
+            begin(*arguments)
     parent = parent_process()
     assert parent is not None  # a worker has one
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

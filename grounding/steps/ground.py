@@ -25,7 +25,7 @@ from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError, SkippedError
 
 STDIN = "-"
-PHOTOS_PER_WORKER = 8  # at least; starting a worker takes as long as about four photos
+PHOTOS_PER_WORKER = 8  # at least; making workers ready takes as long as about eight photos
 NAMED = 5  # largest number of phrases without a known word that are listed
 
 
@@ -61,8 +61,8 @@ def ground(
             contact sheets of many photos; None for no pictures.
         maps: whether to write each heat map as ``.npy``.
         workers: the number of processes that answer about many images; 0 for this process; None for one per core, if
-            there are ``PHOTOS_PER_WORKER`` images and ``WORKER_BYTES`` of free memory for each, no GPU is used, and
-            no batch is set.
+            there are ``PHOTOS_PER_WORKER`` images for each, they fit into the free memory, no GPU is used, and no batch
+            is set.
         batch: the largest number of images that go through the network together, see ``Grounder.ground_batch``; of tar
             files, ``shards`` has it.
         shards: how to work on tar files.

@@ -16,6 +16,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from grounding.batch.images import rehearse
 from grounding.batch.together import answer_together, batch_size, check_batch
 from grounding.exports import BOXES
 from grounding.grounder import Grounder
@@ -52,8 +53,8 @@ class ShardOptions:
             have the same phrases.
         tags: instead of phrases, ask for this number of most probable tags of each photo, each on its own; None to ask
             for phrases. With ``form="parquet"`` the answers are an index of what is where in the photos.
-        workers: the number of processes that answer; 0 for this process; None for one per core, as far as there are
-            ``WORKER_BYTES`` of free memory for each, and 0 if photos go through the network together.
+        workers: the number of processes that answer; 0 for this process; None for one per core, as far as they fit
+            into the free memory, and 0 if photos go through the network together.
         batch: the largest number of photos that go through the network together, see ``grounding.batch.together``; None
             for 8 on a GPU, and for 1 on a CPU.
         lease: seconds after which the shard of a process that has died is taken over.
@@ -168,7 +169,8 @@ def _share(
         workers = 0 if size > 1 else fitting_workers(cores())
     question = ShardQuestion(grounder, tuple(phrases), options.field, options.tags, boxes or BOXES, maps)
     folder = OutputFolder(output, "groundings", suffix, _identity(question))
-    with ONE_RUN, worker_pool(workers, _begin, question) as pool:
+    ready = partial(rehearse, grounder.ground, question.phrases or [grounder.tagger.vocabulary[0]])
+    with ONE_RUN, worker_pool(workers, _begin, question, rehearse=ready) as pool:
         answer: Answer = partial(in_order, pool, _answer, ahead=workers * AHEAD)
         if size > 1:
             answer = partial(answer_together, _work, size=size)

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from glob import escape
@@ -22,6 +23,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from grounding.images import read_image
@@ -113,7 +115,10 @@ def propose(
 
     tally.done_before = sum(done(shard.name) for shard in shards)
     claim_folder(output, "proposals", {"grounding": VERSION, "proposer": settings_of(proposer)})
-    with worker_pool(workers, _begin, proposer) as pool, tqdm(unit="photo", disable=None) as bar:
+    with (
+        worker_pool(workers, _begin, proposer, rehearse=partial(_rehearse, proposer)) as pool,
+        tqdm(unit="photo", disable=None) as bar,
+    ):
 
         def work(shard: InputShard, check: Callable[[], None]) -> None:
             bar.set_description(shard.name)
@@ -233,6 +238,12 @@ def _begin(proposer: Proposer) -> None:
     for part in (proposer, getattr(proposer, "segments", None)):
         if hasattr(part, "threads"):
             part.threads = 1  # because each core has its own worker
+
+
+def _rehearse(proposer: Proposer) -> None:
+    """Loads the compiled kernels."""
+    with suppress(InputError):  # proposals that are stored
+        proposer(np.zeros((96, 128, 3), np.uint8), "")
 
 
 def _work(photo: PhotoFile) -> bytes | str:
