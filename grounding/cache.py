@@ -63,6 +63,7 @@ MODULES = (
     "grounding.attention.neurons",
     "grounding.attention.relevance",
     "grounding.attention.rules",
+    "grounding.attention.split",
     "grounding.attention.topdown",
     "grounding.attention.verification",
     "grounding.attention.weights",

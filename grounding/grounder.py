@@ -53,7 +53,7 @@ class Grounder:
 
     def __reduce__(self) -> tuple[Callable[..., "Grounder"], tuple[object, ...]]:
         # without the recorded network, which contains functions; the copy records it again
-        return Grounder, (self.tagger, self.proposer, self.settings)
+        return _of_own_tagger, (self.tagger, self.proposer, self.settings)
 
     @classmethod
     def load(
@@ -88,7 +88,7 @@ class Grounder:
             if not isinstance(value, bool):
                 raise InputError(f"{name}={value!r} must be True or False")
         tagger = TagClassifier.load(path, lexicon=lexicon, plain_words=plain_words)
-        return cls(tagger.to(checked_device(device)), proposer, chosen)
+        return _of_own_tagger(tagger.to(checked_device(device)), proposer, chosen, cls)
 
     def ground(
         self,
@@ -199,3 +199,14 @@ class Grounder:
     def looker(self) -> Looker:
         """What the grounder looks with, for several photos in one pass of the network."""
         return Looker(self.tagger, self.proposer, self.settings, self.topdown)
+
+
+def _of_own_tagger(
+    tagger: TagClassifier, proposer: Proposer | None, settings: Settings, kind: type[Grounder] = Grounder
+) -> Grounder:
+    """A grounder whose tagger nobody else has, so the weights need not be there twice."""
+    grounder = kind(tagger, proposer, settings)
+    copies = dict(grounder.topdown.networks.model.named_parameters())
+    for name, weight in tagger.named_parameters():
+        weight.data = copies[name].data
+    return grounder

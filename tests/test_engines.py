@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from grounding import TagClassifier, TopDown
 from grounding.attention.engine.dense import derivatives
 from grounding.attention.engine.runs import Arena
+from grounding.attention.engine.winners import Winners
+from grounding.attention.forward import ForwardPass
 from grounding.attention.layers import RULES, rule
 from grounding.attention.methods import METHODS
+from grounding.attention.neurons import Neurons
 from proposals.errors import InputError
 
 
@@ -74,6 +77,30 @@ def test_what_a_pass_works_in_is_freed_at_its_end(monkeypatch):
     scene.attend([0, 1])
     assert blocks
     assert not [block for block in blocks if block() is not None]
+
+
+def test_a_look_keeps_the_values_of_its_ends_only(monkeypatch):
+    made, note = {}, ForwardPass._note
+
+    def noting(forward, node, value):
+        noted = note(forward, node, value)
+        made.update({node.name: weakref.ref(noted)} if isinstance(noted, Neurons) else {})
+        return noted
+
+    monkeypatch.setattr(ForwardPass, "_note", noting)
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 4, 1)]
+    scene = TopDown(nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(4, 2, 1)), "1", "7").look(torch.rand(1, 3, 8, 8))
+    alive = [name for name, neurons in made.items() if neurons() is not None]
+    assert len(made) == 6 and len(alive) == 2  # the target, and the classifier's input
+    assert scene.attend([0, 1]).shape == (1, 2, 8, 8)
+
+
+def test_the_values_of_winners_give_the_layer_again():
+    torch.manual_seed(0)
+    for layer in (torch.randn(1, 5, 3, 4).relu(), torch.randn(1, 7).relu()):
+        winners = Winners(layer)
+        assert torch.equal(winners.spread(winners.pick(layer)), layer)
 
 
 def test_derivatives_are_those_of_autograd():
@@ -161,7 +188,7 @@ def test_one_pass_of_unit_and_dual_gives_the_maps_of_both_contrasts(engine, word
 
     topdown.passes = counted
     fast = [scene.attend(signals, name) for name in ("c-mwp-partial", "c-mwp")]
-    assert len(passes) == 2 * -(-words // 16)  # two images, 16 words with their duals in a pass
+    assert len(passes) == 2 * -(-words // 8)  # two images, 8 words with their duals in a pass
     for ours, expected in zip(fast, slow, strict=True):
         assert_same(ours, expected, 1e-9)
     assert not torch.equal(*fast)

@@ -50,15 +50,19 @@ class ForwardPass:
         gates = rules.differentiable
         above, split = net.above(targets, gates), net.split(targets, gates)
         values: dict[Node, object] = {}
+        self._active, self._all = 0, 0
         for node, value in zip(split.outputs, split.stem(images), strict=True):
             values[node] = self._note(node, value)
         for node in split.rest:
             values[node] = self._note(node, self._apply(node, values) if node in above else self._run(node, values))
+            # all values together would take the most memory of a photo
+            for used in [] if keep else split.last[node]:
+                del values[used]
         self.scores = _at_positions(_tensor(values[net.head]))
         self.logits = _logits(_plain(values[net.output]))
         above_or_source = {n for node, sources, _ in self.steps for n in (node, *sources)} | {net.features}
         self.kept = {n: self._whole(values[n]) for n in above_or_source} if keep else {}
-        self.density = rules.engine.density([value for value in values.values() if isinstance(value, Neurons)])
+        self.density = self._active / max(1, self._all)
 
     def _note(self, node: Node, value: object) -> object:
         """Returns a node's value, and keeps it if the node is a target or the classifier's input."""
@@ -67,6 +71,9 @@ class ForwardPass:
             self.neurons[node] = value
         if node is self.net.features:
             self.features = value if isinstance(value, Neurons) else self.rules.source(_tensor(value))
+        if isinstance(value, Neurons):
+            active, number = self.rules.engine.visited(value)
+            self._active, self._all = self._active + active, self._all + number
         return value
 
     def _run(self, node: Node, values: dict[Node, object]) -> object:

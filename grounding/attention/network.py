@@ -2,8 +2,6 @@
 
 import difflib
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ from grounding.attention.capture.constants import Constants
 from grounding.attention.capture.graph import title
 from grounding.attention.capture.preparing import prepare
 from grounding.attention.layers import AVERAGES, RULES, SHAPES
+from grounding.attention.split import Split, last_uses
 from grounding.attention.weights import weights_of
 from proposals.errors import InputError
 
@@ -306,7 +305,7 @@ class Network:
             raise InputError(f"CAM needs a classifier over averaged features; {self.head.name} reads {node.name}")
         return node
 
-    def _split(self, targets: tuple[Node, ...], gates: bool = False) -> "Split":
+    def _split(self, targets: tuple[Node, ...], gates: bool = False) -> Split:
         """The network in two parts: the stem, which no signal passes, and the rest."""
         later = set(self.above(targets, gates))
         for node in self.nodes:
@@ -323,7 +322,8 @@ class Network:
         outputs = [node for node in stem if node in kept or later & set(node.users)]
         module: Any = self._part(stem, outputs)
         rest = [node for node in self.nodes if node in needed and node in later]
-        return Split(torch.compile(module) if self._compiled else module, outputs, rest)
+        last = last_uses([*outputs, *rest], rest, {self.head, self.output})
+        return Split(torch.compile(module) if self._compiled else module, outputs, rest, last)
 
     @staticmethod
     def _inputs(node: Node) -> list[Node]:
@@ -354,21 +354,6 @@ class Network:
             copied(node)
         graph.output(tuple(copies[node] for node in outputs))
         return torch.fx.GraphModule(self.module, graph)
-
-
-@dataclass(frozen=True)
-class Split:
-    """A network in two parts.
-
-    Attributes:
-        stem: computes, from the images, the values of ``outputs``.
-        outputs: the nodes of the stem that the rest needs, and the targets among them.
-        rest: the other nodes, in the order of the forward pass.
-    """
-
-    stem: Callable[[Tensor], tuple[object, ...]]
-    outputs: list[Node]
-    rest: list[Node]
 
 
 def _halves(pool: Node) -> bool:

@@ -56,7 +56,7 @@ class TopDown:
             ReLU, "image" the input); or a list of names: one pass then gives a map at each of these layers. By
             default, the method's own target, and for Excitation Backprop the architecture's.
         classifier: the ``nn.Linear`` or 1x1 ``nn.Conv2d`` whose outputs are the tags; by default the architecture's.
-        chunk: (image, word) pairs in one pass, which bounds the memory. By default 32 on a CPU and 512 on a GPU.
+        chunk: (image, word) pairs in one pass, which bounds the memory. By default 16 on a CPU and 512 on a GPU.
         compiled: whether to apply torch.compile to the part of the network below the target (needs a C++ compiler).
         engine: how passes are computed. "dense": plain PyTorch. "sparse": on active neurons only, where that applies.
             None: the faster of the two for each pass.
@@ -91,7 +91,7 @@ class TopDown:
         for name in [target] if isinstance(target, str) else _names(target):
             self.networks.check(name)
         self.together = self.networks.like.device.type != "cpu"
-        self._chunk = chunk or (512 if self.together else 32)
+        self._chunk = chunk or (512 if self.together else 16)
         self.warned = False
 
     def __reduce__(self) -> tuple[Any, ...]:

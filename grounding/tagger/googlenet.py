@@ -90,8 +90,12 @@ class ResponseNorm(nn.LocalResponseNorm):
         channels, reach = self._channels or x.shape[1], self.size // 2
         band = x.new_ones(channels, channels).tril(reach).triu(-reach)
         sums = nn.functional.conv2d(x.square(), band[:, :, None, None])
-        root = torch.rsqrt(self.k + self.alpha / self.size * sums)
-        return root * root.sqrt()
+        if sums.requires_grad:
+            root = torch.rsqrt(self.k + self.alpha / self.size * sums)
+            return root * root.sqrt()
+        # the same in place: otherwise this layer takes the most memory of a forward pass
+        root = sums.mul_(self.alpha / self.size).add_(self.k).rsqrt_()
+        return root.sqrt().mul_(root)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises the input.
@@ -102,7 +106,8 @@ class ResponseNorm(nn.LocalResponseNorm):
         Returns:
             ``(N, C, h, w)``.
         """
-        return x * self.factor(x)
+        factor = self.factor(x)
+        return x * factor if factor.requires_grad or x.requires_grad else factor.mul_(x)
 
 
 @rule(ResponseNorm)

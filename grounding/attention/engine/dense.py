@@ -25,13 +25,13 @@ Function = Callable[[Tensor], Tensor]
 class DenseEngine:
     """Signals as dense tensors; works for any number of images, on any device."""
 
-    def density(self, layers: Sequence[Neurons]) -> float:
-        """The share of the neurons that a signal visits; 0 if the engine always visits all of them.
+    def visited(self, layer: Neurons) -> tuple[int, int]:
+        """How many neurons of a layer a signal visits, and how many there are; (0, 0) if it always visits all of them.
 
         Args:
-            layers: the neurons above the targets.
+            layer: a layer above the targets.
         """
-        return 0.0
+        return 0, 0
 
     def signal(self, g: Tensor, run: Any = None) -> Signal:
         """A dense tensor ``(N * W, *shape)`` in the form of this engine.
@@ -60,7 +60,8 @@ class DenseEngine:
 
     def transpose(self, weights: Weights, inputs: Neurons) -> Down:
         """Multiplication by the transpose of a layer's weights: W^T g."""
-        return lambda g: weights.down(g, inputs.value.shape[1:])
+        shape = inputs.value.shape[1:]  # not the values, which may be freed
+        return lambda g: weights.down(g, shape)
 
     def max_pool(self, inputs: Neurons, pooled: Neurons, where: Tensor, geometry: Sequence[Any]) -> Down:
         """Each window's signal goes to the input that won it in the forward pass; where windows overlap, signals add.
@@ -90,8 +91,8 @@ class DenseEngine:
             outputs: the neurons of its output.
             windows: (size, stride), each (vertical, horizontal), of an average without padding; otherwise None.
         """
-        shape = inputs.value.shape[1:]
-        return lambda g: vector_jacobian(function, inputs.value.new_zeros(len(g), *shape), g)
+        shape, like = inputs.value.shape[1:], inputs.value.new_empty(0)
+        return lambda g: vector_jacobian(function, like.new_zeros(len(g), *shape), g)
 
     def split(self, whole: Neurons, parts: Sequence[Neurons]) -> Descend:
         """The transpose of a concatenation of channels: each part gets its channels back."""

@@ -1,5 +1,7 @@
 """The sparse engine: a signal has values only at the neurons that can win, one row per neuron and one lane per word.
 
+Its operations find the winners in the forward pass and do not refer to the layers' values, so these are freed then.
+
 Its results equal those of the dense engine. Where the sparse form does not apply (several images at once, a GPU, an
 operation without a sparse implementation) a signal becomes dense, and sparse again at the next gate that allows it.
 """
@@ -108,36 +110,41 @@ class Once(Generic[Value]):
 
 
 class Gate:
-    """Multiplication by numerator / denominator; a dense signal becomes sparse here if ``winners`` allow it.
+    """Multiplication by numerator / denominator; a dense signal becomes sparse here if there are ``winners``.
 
     Args:
         numerator: ``(N, *shape)``.
         denominator: of the same shape, or None for 1; the factor is 0 where it is 0.
-        winners: gives the neurons outside of which the factor is 0, or None.
+        winners: the neurons outside of which the factor is 0, or None. With them, only their factors are kept: they
+            take a fraction of the memory of the two tensors.
     """
 
-    def __init__(self, numerator: Tensor, denominator: Tensor | None, winners: Callable[[], Winners | None]):
-        self._parts = numerator, denominator
+    def __init__(self, numerator: Tensor, denominator: Tensor | None, winners: Winners | None):
         self._winners = winners
-        self._rows: dict[Winners, np.ndarray] = {}
+        self._parts = (numerator, denominator) if winners is None else None
+        self._rows = {} if winners is None else {winners: winners.pick(numerator, denominator)}
 
     def _dense(self) -> Tensor:
         """The factor; once it is computed, it is kept instead of numerator and denominator."""
-        numerator, denominator = self._parts
+        numerator, denominator = self._parts or (self._spread(), None)
         if denominator is not None:
             numerator = ratio(numerator, denominator)
-            self._parts = numerator, None
+        self._parts = numerator, None
         return numerator
+
+    def _spread(self) -> Tensor:
+        assert self._winners is not None  # otherwise there are parts
+        return self._winners.spread(self._rows[self._winners])
 
     def __call__(self, g: Signal) -> Signal:
         """The signal times the factor."""
         if isinstance(g, DenseSignal):
-            winners = self._winners() if g.run.sparse else None
+            winners = self._winners if g.run.sparse else None
             if winners is None:
                 return replace(g, values=scale(g.values, self._dense()))
             g = SparseSignal.of(g.values, winners, g.run)
         if g.winners not in self._rows:
-            self._rows[g.winners] = g.winners.pick(*self._parts)
+            self._rows[g.winners] = g.winners.pick(*(self._parts or (self._spread(),)))
         values = g.run.arena.empty(len(g.values), g.values)
         arrays = self._rows[g.winners], g.values.numpy(), values.numpy()
         g.run.share(lambda *share: kernels.scale(*share, *arrays), len(values), LIGHT)
@@ -167,10 +174,11 @@ class SparseEngine(DenseEngine):
         """The winners of activations; None for pre-activations, which can get mass even if their value is negative."""
         return self.winners(x) if x.excitation is None else None
 
-    def density(self, layers: Sequence[Neurons]) -> float:
-        """The share of activations > 0 among those that may be sparse; 0 if there are none."""
-        values = [x.value for x in layers if x.excitation is None and _may_be_sparse(x)]
-        return sum(int((v > 0).sum()) for v in values) / max(1, sum(v.numel() for v in values))
+    def visited(self, layer: Neurons) -> tuple[int, int]:
+        """The number of activations > 0, and of all, if a signal to the others may be dropped."""
+        if layer.excitation is not None or not _may_be_sparse(layer):
+            return 0, 0
+        return int((layer.value > 0).sum()), layer.value.numel()
 
     def signal(self, g: Tensor, run: Any = None) -> Signal:
         return DenseSignal(g, run or Run())
@@ -182,14 +190,14 @@ class SparseEngine(DenseEngine):
         return g.dense()
 
     def gate(self, numerator: Tensor, denominator: Tensor | None = None, at: Neurons | None = None) -> Down:
-        return Gate(numerator, denominator, lambda: None if at is None else self.winners(at))
+        return Gate(numerator, denominator, None if at is None else self.winners(at))
 
     def transpose(self, weights: Weights, inputs: Neurons) -> Down:
-        whole = self._densely(super().transpose(weights, inputs))
+        whole, winners = self._densely(super().transpose(weights, inputs)), self.winners(inputs)
+        kernel = weights.kernel(inputs.value)
 
         def down(g: Signal) -> Signal:
-            kernel = weights.kernel(inputs.value) if isinstance(g, SparseSignal) else None
-            if isinstance(g, SparseSignal) and kernel and (winners := self.winners(inputs)) is not None:
+            if isinstance(g, SparseSignal) and kernel and winners is not None:
                 return self.convolve(g, *kernel, winners)
             below: Signal = whole(g)
             return below
@@ -213,9 +221,9 @@ class SparseEngine(DenseEngine):
 
     def max_pool(self, inputs: Neurons, pooled: Neurons, where: Tensor, geometry: Sequence[Any]) -> Down:
         whole = self._densely(super().max_pool(inputs, pooled, where, geometry))
+        below, above = self._winners_of_activations(inputs), self._winners_of_activations(pooled)
 
         def find() -> tuple[Routes, Winners] | None:
-            below, above = self._winners_of_activations(inputs), self._winners_of_activations(pooled)
             if below is None or above is None:
                 return None
             targets = np.empty(len(above), np.int32)
@@ -227,9 +235,10 @@ class SparseEngine(DenseEngine):
     def linear(self, function: Function, inputs: Neurons, outputs: Neurons, windows: Any = None) -> Down:
         whole = self._densely(super().linear(function, inputs, outputs, windows))
 
+        below = self._winners_of_activations(inputs) if windows else None
+        above = self._winners_of_activations(outputs) if below is not None else None
+
         def find() -> tuple[Routes, Winners] | None:
-            below = self._winners_of_activations(inputs) if windows else None
-            above = self._winners_of_activations(outputs) if below is not None else None
             if below is None or above is None:
                 return None
             return Routes.out_of_windows(below, above, *windows), above
@@ -237,11 +246,14 @@ class SparseEngine(DenseEngine):
         return _routed(Once(find), whole)
 
     def split(self, whole: Neurons, parts: Sequence[Neurons]) -> Descend:
-        dense = super().split(whole, parts)
+        dense, winners_of_whole = super().split(whole, parts), self._winners_of_activations(whole)
+        channels = [part.value.shape[1] for part in parts]
+        winners_of_parts = [winner for part in parts if (winner := self.winners(part)) is not None]
 
         def find() -> tuple[list[Routes] | None, Winners | None]:
-            winners = self._winners_of_activations(whole)
-            return (None if winners is None else self._routes_to_parts(winners, parts)), winners
+            if winners_of_whole is None or len(winners_of_parts) < len(channels):
+                return None, winners_of_whole
+            return _routes_to_parts(winners_of_whole, winners_of_parts, channels), winners_of_whole
 
         found = Once(find)
 
@@ -252,16 +264,6 @@ class SparseEngine(DenseEngine):
             return [DenseSignal(part, g.run) for part in dense(self.dense(g)) if part is not None]
 
         return descend
-
-    def _routes_to_parts(self, whole: Winners, parts: Sequence[Neurons]) -> list[Routes] | None:
-        """How the rows of a concatenation go to its parts."""
-        winners = [winner for part in parts if (winner := self.winners(part)) is not None]
-        if len(winners) < len(parts):
-            return None
-        part_of = np.repeat(np.arange(len(parts), dtype=np.int32), [part.value.shape[1] for part in parts])
-        ends, rows = grouped(part_of[whole.layout[2]], len(parts))
-        each = [np.arange(len(winner) + 1, dtype=np.int32) for winner in winners]
-        return [Routes(each[i], rows[ends[i] : ends[i + 1]], winner) for i, winner in enumerate(winners)]
 
     def plain(self, function: Callable[[Tensor], Sequence[Tensor | None]]) -> Descend:
         def descend(g: Signal) -> list[Signal | None]:
@@ -285,15 +287,18 @@ class SparseEngine(DenseEngine):
         return replace(a, values=values)
 
     def select(self, neurons: Neurons) -> Down:
+        winners = self.winners(neurons)
+
         def down(g: Signal) -> Signal:
-            winners = self.winners(neurons) if isinstance(g, SparseSignal) else None
             return g.on(winners) if isinstance(g, SparseSignal) and winners is not None else g
 
         return down
 
     def compress(self, neurons: Neurons) -> Down:
+        winners = self.winners(neurons)
+
         def down(g: Signal) -> Signal:
-            if isinstance(g, SparseSignal) or not g.run.sparse or (winners := self.winners(neurons)) is None:
+            if isinstance(g, SparseSignal) or not g.run.sparse or winners is None:
                 return g
             return SparseSignal.of(g.values, winners, g.run)
 
@@ -340,6 +345,14 @@ def _routed(find: Callable[[], tuple[Routes, Winners] | None], whole: Down) -> D
         return route(g.on(found[1]), found[0])
 
     return down
+
+
+def _routes_to_parts(whole: Winners, parts: Sequence[Winners], channels: Sequence[int]) -> list[Routes]:
+    """How the rows of a concatenation go to its parts."""
+    part_of = np.repeat(np.arange(len(parts), dtype=np.int32), channels)
+    ends, rows = grouped(part_of[whole.layout[2]], len(parts))
+    each = [np.arange(len(winner) + 1, dtype=np.int32) for winner in parts]
+    return [Routes(each[i], rows[ends[i] : ends[i + 1]], winner) for i, winner in enumerate(parts)]
 
 
 def route(g: SparseSignal, routes: Routes) -> SparseSignal:

@@ -73,6 +73,16 @@ class Winners:
         (kernels.pick if over is None else kernels.pick_ratio)(*self.layout[1:3], *tensors, picked)
         return picked
 
+    def spread(self, values: np.ndarray) -> Tensor:
+        """Values of the winners as ``(1, *shape)``, 0 elsewhere: the inverse of :meth:`pick`.
+
+        Args:
+            values: ``(rows,)``.
+        """
+        full = torch.zeros(self.shape.numel(), dtype=torch.from_numpy(values).dtype)
+        full[self.flat] = torch.from_numpy(values)
+        return full[None] if len(self.shape) == 1 else full.view(1, *self.shape[1:], -1).permute(0, 3, 1, 2)
+
 
 def by_position(values: Tensor) -> Tensor:
     """``(1, C, h, w)`` as ``(h * w, C)``; ``(1, C)`` unchanged."""
