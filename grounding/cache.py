@@ -149,7 +149,11 @@ class Cache:
     @cached_property
     def _maps_folder(self) -> Path:
         settings = self.grounder.settings
-        key = {"tagger": weights_digest(self.grounder.tagger), "method": settings.method, "target": settings.target}
+        key = {
+            "tagger": weights_digest(self.grounder.tagger),
+            "method": settings.method,
+            "target": settings.target or self.grounder.topdown.default_target,
+        }
         return self._folder(f"maps-{settings.method}", key | {"side": settings.side, "code": code_of(MODULES)})
 
     def _folder(self, kind: str, key: dict[str, object]) -> Path:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from grounding.attention.topdown import TopDown
 from grounding.batch.images import GroundingBatch, ImageWork, Phrases
 from grounding.batch.looking import Looker
 from grounding.batch.together import answer_together, batch_size
@@ -49,7 +48,7 @@ class Grounder:
         if proposer is not None and not callable(proposer):
             raise InputError(f"proposer={proposer!r} must be an object such as proposals.SegmentProposer()")
         self.proposer = proposer or SegmentProposer()
-        self.topdown = TopDown(tagger, self.settings.target)
+        self.topdown = self.settings.top_down(tagger)
 
     def __reduce__(self) -> tuple[Callable[..., "Grounder"], tuple[object, ...]]:
         # without the recorded network, which contains functions; the copy records it again
@@ -181,8 +180,8 @@ class Grounder:
 
         Args:
             image: a path, the bytes of a file, a binary file, a PIL image, an array or a tensor, see
-                ``grounding.images.read_image``. In a photo whose sides differ by more than 8:1, the network sees less
-                detail; at most 32:1.
+                ``grounding.images.read_image``. The network sees a panorama in less detail, see
+                ``grounding.tagger.preprocessing.network_size``; at most 32:1.
             name: the name under which stored proposals of the image are found; by default that of its path, without the
                 suffix.
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Pillow's own limit. Without it, a file of a few kilobytes could fill the memory.
 MAX_PIXELS = cast(int, Image.MAX_IMAGE_PIXELS)
 MAX_ASPECT = 8  # longer side / shorter side
-MAX_PANORAMA = 32  # the same for photos that are grounded; the network sees those above MAX_ASPECT in less detail
+MAX_PANORAMA = 32  # the same for photos that are grounded; the network sees panoramas in less detail
 STRIP = 1 << 20  # pixels that are converted at a time; a copy of a large photo takes hundreds of megabytes
 FULL_SCALES = (1, 255, 1023, 4095, 16383, 65535)  # white in 0..1, and in grey images of 8 to 16 bits
 DARKEST = 16  # white divided by the smallest largest value of an image that is not refused

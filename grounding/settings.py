@@ -4,8 +4,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from grounding.attention.methods import METHODS
+from grounding.attention.topdown import TopDown
 from grounding.rescoring import EXPONENTS, check_exponent, check_overlap
 from grounding.runtime.value_types import check_fields
+from grounding.tagger.tagger import TagClassifier
 from proposals.errors import InputError
 
 
@@ -15,7 +17,8 @@ class Settings:
 
     Attributes:
         method: a name in ``grounding.attention.methods.METHODS``.
-        target: the layer at which maps are read; None for the method's own (the paper's).
+        target: the layer at which maps are read. None: for c-mwp-partial the tagger's ``coarse_target``, for each other
+            method its own, the paper's.
         side: pixels of the shorter side of the image as the network receives it; 300 in the paper.
         gamma: exponent of the area in S_R / A_R^gamma, >= 0.
         prior: exponent of the proposer's own score, >= 0; 0 in the paper.
@@ -30,7 +33,7 @@ class Settings:
 
     method: str = "c-mwp-partial"
     target: str | None = None
-    side: int = 420
+    side: int = 512
     gamma: float = 0.5
     prior: float = 0.1
     vote: float = 3.0
@@ -65,6 +68,18 @@ class Settings:
             InputError: a value is out of range.
         """
         return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+    def top_down(self, tagger: TagClassifier) -> TopDown:
+        """The top-down attention of a tagger, with maps at the target of these settings.
+
+        Args:
+            tagger: the network.
+
+        Raises:
+            InputError: the network has no such layer.
+        """
+        coarse = tagger.coarse_target if METHODS[self.method].coarse else None
+        return TopDown(tagger, self.target, default_target=coarse)
 
     @property
     def focus(self) -> str | None:

@@ -1,6 +1,7 @@
 """The whole chain on real photos that scikit-image ships, with the embedded tagger."""
 
 import json
+import pickle
 from multiprocessing.pool import ThreadPool
 
 import numpy as np
@@ -250,7 +251,7 @@ def test_the_partial_contrast_subtracts_a_share_of_the_mass_of_the_dual(grounder
     negated.classifier.bias.data.neg_()
     image = grounder.tagger.prepare(np.asarray(Image.open(astronaut).convert("RGB")), [224, 224])
     unit = grounder.topdown.look(image).attend([3, 50], "mwp")
-    dual = TopDown(negated).look(image).attend([3, 50], "mwp")
+    dual = grounder.settings.top_down(negated).look(image).attend([3, 50], "mwp")
     partial = grounder.topdown.look(image).attend([3, 50], "c-mwp-partial")
     torch.testing.assert_close(partial, (unit - 0.65 * dual).clamp(min=0), atol=1e-6, rtol=1e-3)
     assert 0.1 < partial.sum() < 2
@@ -275,3 +276,25 @@ def test_an_exponent_out_of_range_is_refused_when_the_settings_are_made(name):
 def test_what_is_refused_costs_no_look_at_the_image(tiny_grounder, phrases, settings, message):
     with pytest.raises(InputError, match=message):
         tiny_grounder.ground("missing.jpg", phrases, **settings)
+
+
+def test_the_default_reads_maps_at_the_coarse_target_and_the_paper_at_its_own():
+    grounder = Grounder.load()
+    assert grounder.topdown.default_target == "pool3" == pickle.loads(pickle.dumps(grounder)).topdown.default_target  # noqa: S301  what this test made
+    assert Grounder(grounder.tagger, settings=Settings.paper()).topdown.default_target == "pool2"
+    photo = np.zeros((224, 224, 3), np.uint8)
+    scene = grounder.topdown.look(grounder.tagger.prepare(photo, [224]), "c-mwp-partial")
+    maps = [scene.attend([0], method).shape[2:] for method in ("c-mwp-partial", "c-mwp", "mwp")]
+    assert maps == [(14, 14)] * 3  # the focus and other methods have the map of the same layer
+
+
+def test_a_target_that_is_given_replaces_the_default():
+    grounder = Grounder.load(target="pool2")
+    scene = grounder.topdown.look(grounder.tagger.prepare(np.zeros((224, 224, 3), np.uint8), [224]), "c-mwp-partial")
+    assert scene.attend([0], "c-mwp-partial").shape[2:] == (28, 28)
+
+
+def test_an_unknown_default_target_is_refused():
+    tagger = Grounder.load().tagger
+    with pytest.raises(InputError, match=r"the model has no layer 'pol3'; similar names: .*pool3"):
+        TopDown(tagger, default_target="pol3")

@@ -170,6 +170,7 @@ def test_grounders_answer_panoramas_and_pickle_and_run_in_inference_mode(grounde
 @pytest.mark.parametrize(("shape", "side", "expected"), [
     ((100, 800), 420, [420]), ((100, 1200), 420, [280, 3360]), ((1200, 100), 420, [3360, 280]),
     ((100, 3200), 420, [224, 3360]), ((100, 1200), 224, [224, 1792]),
+    ((100, 525), 640, [640]), ((100, 800), 640, [420, 3360]), ((800, 100), 640, [3360, 420]),
 ])  # fmt: skip
 def test_the_network_sees_panoramas_in_less_detail(shape, side, expected):
     from grounding.tagger.preprocessing import network_size

@@ -36,6 +36,8 @@ class Method:
             the method itself.
         part: of a contrastive method, the share of the dual's map that is subtracted before the truncation.
         lanes: the number of signals that a word takes in a pass.
+        coarse: whether a grounder reads the maps of this method, and of others beside it, at the coarse target of its
+            tagger (``TagClassifier.coarse_target``).
         blurred: whether the paper blurs the maps (``grounding.maps.blur``). ``Scene.attend`` does not blur.
     """
 
@@ -48,6 +50,7 @@ class Method:
     focus: str | None = None
     part: float | None = None
     lanes: int = 1
+    coarse: bool = False
 
     def of_both(self, both: Sequence[Tensor]) -> list[Tensor]:
         """The maps of a contrastive method from what :func:`unit_and_dual` returns; a map is linear in its signal."""
@@ -135,6 +138,7 @@ METHODS: dict[str, Method] = {
         "ours",
         focus="c-mwp",
         part=PART,
+        coarse=True,
     ),
     "c-mwp-postnorm": Method(
         UnnormalisedExcitation,

@@ -38,21 +38,24 @@ class Networks:
         model: the model, which is not modified.
         classifier: the name of the layer whose outputs are the tags; by default the architecture's.
         compiled: whether to apply torch.compile to the part below the targets.
+        default_target: the layer of the methods that have no target of their own; by default the architecture's.
 
     Attributes:
         model: the private copy of the model.
         like: a weight of the model, which has the dtype and the device that images must have.
-        default_target: the architecture's target, or None if the architecture is not known.
+        default_target: as given, or the architecture's; None if the architecture is not known.
         count: how many times the model ran to be captured.
 
     Raises:
         InputError: see ``TopDown``.
     """
 
-    def __init__(self, model: nn.Module, classifier: str | None = None, compiled: bool = False):
+    def __init__(self, model: nn.Module, classifier: str | None = None, compiled: bool = False,
+                 default_target: str | None = None):  # fmt: skip
         self.model = private_copy(model)
         check_weights(self.model)
-        name, self.default_target = defaults(opened(model))
+        name, target = defaults(opened(model))
+        self.default_target = default_target or target
         self._modules = [path for path, _ in self.model.named_modules() if path]
         self._classifier, self._compiled = classifier or name or "classifier", compiled
         if self._classifier == "classifier" != classifier and "classifier" not in self._modules:

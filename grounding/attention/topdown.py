@@ -58,12 +58,14 @@ class TopDown:
         classifier: the ``nn.Linear`` or 1x1 ``nn.Conv2d`` whose outputs are the tags; by default the architecture's.
         chunk: (image, word) pairs in one pass, which bounds the memory. By default 16 on a CPU and 512 on a GPU.
         compiled: whether to apply torch.compile to the part of the network below the target (needs a C++ compiler).
+        default_target: the layer of the methods that have no target of their own, if ``target`` is None; by default the
+            architecture's.
         engine: how passes are computed. "dense": plain PyTorch. "sparse": on active neurons only, where that applies.
             None: the faster of the two for each pass.
 
     Attributes:
         passes: runs the top-down passes.
-        default_target: the architecture's target, or None if the architecture is not known.
+        default_target: as given, or the architecture's; None if the architecture is not known.
         together: whether the images of a look share one forward pass. False on a CPU, where each image has its own
             active neurons.
 
@@ -80,15 +82,17 @@ class TopDown:
         chunk: int | None = None,
         compiled: bool = False,
         engine: str | None = None,
+        default_target: str | None = None,
     ):
         if engine not in ENGINES:
             raise InputError(f"there is no engine {engine!r}; use 'dense', 'sparse', or None for the faster one")
-        self._target, self._arguments = target, (classifier, chunk, compiled, engine)
+        self._target, self._arguments = target, (classifier, chunk, compiled, engine, default_target)
         self._engine, crossing = ENGINES[engine]
         self.passes = Passes(crossing)
-        self.networks = Networks(model, classifier, compiled)
+        self.networks = Networks(model, classifier, compiled, default_target)
         self.default_target = self.networks.default_target
-        for name in [target] if isinstance(target, str) else _names(target):
+        named = [target] if isinstance(target, str) else _names(target)
+        for name in [*named, *_names(default_target and [default_target])]:
             self.networks.check(name)
         self.together = self.networks.like.device.type != "cpu"
         self._chunk = chunk or (512 if self.together else 16)

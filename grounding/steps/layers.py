@@ -63,7 +63,7 @@ def layers(
         InputError: there is no image or it cannot be read; there is no phrase or too many; a phrase is empty or has no
             word that the tagger knows (the message names similar tags); a setting is out of range.
     """
-    Settings(method=method, side=side)
+    settings = Settings(method=method, side=side)
     if METHODS[method].target == AVERAGED:
         raise InputError(
             f"method={method} reads one layer only: use a method that reads any layer, such as mwp or c-mwp"
@@ -73,7 +73,7 @@ def layers(
     parsed = parse(phrases, tagger.vocabulary)
     photo = resize(read_image(image), [side])
     pixels = tagger.preprocessing(photo)
-    targets = find_targets(TopDown(tagger).networks(pixels), pixels)
+    targets = find_targets(settings.top_down(tagger).networks(pixels), pixels)
     print(table(targets))
     drawn = [layer for layer in targets if layer.drawable]
     maps = phrase_maps(tagger, pixels, parsed, [layer.name for layer in drawn], method)

@@ -25,12 +25,15 @@ class Architecture:
         channels: number of output channels of the trunk.
         preprocessing: the input that the trunk's published weights expect.
         target: name of the layer whose maps are read (as in the paper, an early pooling layer).
+        coarse_target: name of the layer whose maps the default settings read. They show the network a larger photo
+            than the paper, so that this layer has about as many cells as the paper's. None: ``target``.
     """
 
     trunk: Callable[..., nn.Sequential]
     channels: int
     preprocessing: Preprocessing
     target: str
+    coarse_target: str | None = None
 
 
 def torchvision_googlenet(pretrained: bool = False) -> nn.Sequential:
@@ -117,8 +120,8 @@ def cnn_s(pretrained: bool = False) -> nn.Sequential:
 
 
 ARCHITECTURES = {
-    "bvlc_googlenet": Architecture(googlenet.googlenet, googlenet.CHANNELS, CAFFE, "pool2"),
-    "googlenet": Architecture(torchvision_googlenet, 1024, TENSORFLOW, "maxpool2"),
+    "bvlc_googlenet": Architecture(googlenet.googlenet, googlenet.CHANNELS, CAFFE, "pool2", "pool3"),
+    "googlenet": Architecture(torchvision_googlenet, 1024, TENSORFLOW, "maxpool2", "maxpool3"),
     "cnn_s": Architecture(cnn_s, 4096, CAFFE, "conv5"),
     "vgg16": Architecture(vgg16, 4096, TORCHVISION, "pool4"),
     "efficientnet_lite0": Architecture(

@@ -13,6 +13,7 @@ from torch import Tensor
 from proposals.errors import InputError
 
 LONGEST = 8  # longer side of what the network sees, relative to the setting of its shorter side
+LONGEST_SIDE = 3360  # pixels of this longer side at most, because they take memory and time
 SMALLEST_SIDE = 224  # pixels; the networks need as many
 
 
@@ -81,10 +82,11 @@ def resize(pixels: NDArray[np.uint8], size: Sequence[int]) -> Tensor:
 
 
 def network_size(shape: Sequence[int], side: int) -> list[int]:
-    """The size at which the network sees a photo. It limits the cost of photos with sides that differ by more than 8:1.
+    """The size at which the network sees a photo. It limits the cost of panoramas.
 
-    Such a photo has as many pixels on the longer side as one of 8:1. Its shorter side is reduced, but not below
-    ``SMALLEST_SIDE``. Beyond this, the photo is squeezed along its longer side.
+    The longer side has at most ``LONGEST`` times the pixels of ``side``, and at most ``LONGEST_SIDE``. If it would have
+    more, the shorter side is reduced, but not below ``SMALLEST_SIDE``. Beyond this, the photo is squeezed along its
+    longer side.
 
     Args:
         shape: height and width of the photo in pixels.
@@ -94,9 +96,9 @@ def network_size(shape: Sequence[int], side: int) -> list[int]:
         ``[side]``; for a panorama ``[height, width]``.
     """
     short, long = sorted(shape)
-    if long <= LONGEST * short:
+    longest = min(LONGEST * side, LONGEST_SIDE)
+    if long * side <= longest * short:
         return [side]
-    longest = LONGEST * side
     reduced = max(min(side, SMALLEST_SIDE), longest * short // long)
     return [reduced, longest] if shape[0] < shape[1] else [longest, reduced]
 

@@ -49,6 +49,7 @@ class TagClassifier(nn.Module):
         vocabulary: the tags, in the order of the outputs.
         preprocessing: the input that the weights expect.
         target: name of the trunk's layer whose maps are read by default.
+        coarse_target: name of the layer whose maps a grounder with the default settings reads.
         trunk: the layers from the image to the features.
         classifier: the tag layer, a 1x1 convolution.
         presence: turns the logits into probabilities; None without a fit for these weights.
@@ -69,6 +70,7 @@ class TagClassifier(nn.Module):
             raise InputError(f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}")
         blueprint = ARCHITECTURES[architecture]
         self.architecture, self.vocabulary, self.target = architecture, vocabulary, blueprint.target
+        self.coarse_target = blueprint.coarse_target or blueprint.target
         self.preprocessing = preprocessing or blueprint.preprocessing
         self.presence: PresenceModel | None = None
         self.trunk = blueprint.trunk()
