@@ -288,7 +288,9 @@ class GroundingScene:
         check_box(box, self.image.shape[:2])  # before the maps, which take time
         with self._likely_lock, torch.inference_mode(False):
             if self._likely is None:
-                scene = self._topdown.look(self._tagger.prepare(self.image, [224, 224]), "c-mwp")
+                # at this size the maps of the coarse target have too few cells
+                topdown = self._topdown.at(self._tagger.target)
+                scene = topdown.look(self._tagger.prepare(self.image, [224, 224]), "c-mwp")
                 tags = scene.score_maps[0].flatten(1).mean(1).argsort(descending=True)[:LIKELY].tolist()
                 self._likely = tags, scene.attend(tags, "c-mwp")[0]
         tags, maps = self._likely

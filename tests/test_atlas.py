@@ -83,8 +83,10 @@ def test_the_words_of_a_box_are_those_of_what_is_in_it(grounder, astronaut):
 def test_the_words_of_a_box_are_probable_tags_whose_mass_lies_in_it(grounder, astronaut):
     scene = grounder.look(astronaut)
     words = scene.words(BODY, 8)
-    small = scene._topdown.look(scene._tagger.prepare(scene.image, [224, 224]))  # the definition, with all tags
-    atlas = small.atlas(size=scene.image.shape[:2])
+    small = scene._topdown.at("pool2").look(
+        scene._tagger.prepare(scene.image, [224, 224])
+    )  # the definition, with all tags
+    atlas = small.atlas(size=scene.image.shape[:2])  # the definition, with all tags
     likely = set(atlas.scores.argsort(descending=True)[:LIKELY].tolist())
     shares = atlas.concentration(BODY).double().numpy()
     order = [tag for tag in np.argsort(-shares * scene.probabilities) if tag in likely][:8]

@@ -298,3 +298,15 @@ def test_an_unknown_default_target_is_refused():
     tagger = Grounder.load().tagger
     with pytest.raises(InputError, match=r"the model has no layer 'pol3'; similar names: .*pool3"):
         TopDown(tagger, default_target="pol3")
+
+
+def test_another_target_shares_the_captured_network(grounder, astronaut):
+    topdown, image = grounder.topdown, grounder.tagger.prepare(np.asarray(Image.open(astronaut).convert("RGB")), [224])
+    topdown.look(image)
+    captures = topdown.networks.count
+    for name in ("pool2", "inception_5b"):
+        maps = topdown.at(name).look(image, "mwp").attend([0], "mwp")
+        torch.testing.assert_close(maps, TopDown(grounder.tagger, name).look(image, "mwp").attend([0], "mwp"))
+    assert topdown.networks.count == captures
+    with pytest.raises(InputError, match="the model has no layer 'nothing'"):
+        topdown.at("nothing")

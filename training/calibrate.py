@@ -53,7 +53,7 @@ def calibrate(
     roots: str | Sequence[str],
     output: str,
     tagger: str | None = None,
-    side: int = 420,
+    side: int = 512,
     held_out: float | Sequence[float] = 1.0,
     folds: int = 3,
     precision: str = "float32",

@@ -204,3 +204,24 @@ def _equal(a: object, b: object) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
     return a is b
+
+
+def check_images(images: object, like: Tensor) -> None:
+    """Checks images for a network.
+
+    Args:
+        images: what was given.
+        like: a weight of the network.
+
+    Raises:
+        InputError: they are no tensor of 4 dimensions, of another dtype or device than the weights, or not finite.
+    """
+    if not isinstance(images, Tensor):
+        raise InputError(f"images must be a tensor (N, C, h, w), not {type(images).__name__}")
+    if images.layout is not torch.strided:
+        raise InputError(f"images must be dense, not {images.layout}: use images.to_dense()")
+    if images.ndim != 4 or (images.dtype, images.device.type) != (like.dtype, like.device.type) or not len(images):
+        raise InputError(f"images must be (N, C, h, w) of {like.dtype} on {like.device}, not {images.dtype} "
+                         f"{tuple(images.shape)} on {images.device}")  # fmt: skip
+    if not images.isfinite().all():
+        raise InputError("images contain NaN or infinite values")

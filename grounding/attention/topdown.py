@@ -25,7 +25,7 @@ from grounding.attention.forward import ForwardPass, rule_of
 from grounding.attention.mass import Kept, LostMassWarning, account
 from grounding.attention.methods import AVERAGED, BOTH, METHODS, Method, method_of
 from grounding.attention.network import Network
-from grounding.attention.networks import Networks
+from grounding.attention.networks import Networks, check_images
 from grounding.attention.rules import ExcitationBackprop, RuleSet
 from proposals.errors import InputError
 
@@ -102,6 +102,20 @@ class TopDown:
         # captured networks cannot be pickled; the copy captures its own
         arguments = (private_copy(self.networks.model), self._target, *self._arguments)
         return type(self), arguments
+
+    def at(self, target: str) -> "TopDown":
+        """The same network, whose maps are read at another layer. Both share what was captured.
+
+        Args:
+            target: as for the class.
+
+        Raises:
+            InputError: no such layer.
+        """
+        self.networks.check(target)
+        other = object.__new__(type(self))
+        vars(other).update(vars(self), _target=target)
+        return other
 
     def look(self, images: Tensor, method: str = "c-mwp") -> "Scene":
         """Runs the network once.
@@ -198,27 +212,6 @@ def _names(target: object) -> Sequence[str]:
     if not isinstance(target, list | tuple) or not target or not all(isinstance(name, str) for name in target):
         raise InputError(f"target must be the name of a layer or a list of names, not {target!r}")
     return target
-
-
-def check_images(images: object, like: Tensor) -> None:
-    """Checks images for a network.
-
-    Args:
-        images: what was given.
-        like: a weight of the network.
-
-    Raises:
-        InputError: they are no tensor of 4 dimensions, of another dtype or device than the weights, or not finite.
-    """
-    if not isinstance(images, Tensor):
-        raise InputError(f"images must be a tensor (N, C, h, w), not {type(images).__name__}")
-    if images.layout is not torch.strided:
-        raise InputError(f"images must be dense, not {images.layout}: use images.to_dense()")
-    if images.ndim != 4 or (images.dtype, images.device.type) != (like.dtype, like.device.type) or not len(images):
-        raise InputError(f"images must be (N, C, h, w) of {like.dtype} on {like.device}, not {images.dtype} "
-                         f"{tuple(images.shape)} on {images.device}")  # fmt: skip
-    if not images.isfinite().all():
-        raise InputError("images contain NaN or infinite values")
 
 
 class Scene:
