@@ -25,7 +25,7 @@ from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError, SkippedError
 
 STDIN = "-"
-PHOTOS_PER_WORKER = 8  # at least; making workers ready takes as long as about eight photos
+PHOTOS_PER_WORKER = 8  # at least, because it takes seconds to make the workers ready
 NAMED = 5  # largest number of phrases without a known word that are listed
 
 
