@@ -52,7 +52,7 @@ class Grounder:
 
     def __reduce__(self) -> tuple[Callable[..., "Grounder"], tuple[object, ...]]:
         # without the recorded network, which contains functions; the copy records it again
-        return _of_own_tagger, (self.tagger, self.proposer, self.settings)
+        return _of_own_tagger, (self.tagger, self.proposer, self.settings, type(self))
 
     @classmethod
     def load(
@@ -146,8 +146,8 @@ class Grounder:
             progress: whether to show a progress bar in a terminal.
             keep_images: whether the answers contain their image, so that a notebook can show them. This takes the
                 memory of all images whose answers are kept.
-            workers: the number of processes that answer, each with one thread; 0 to answer in this process. Each takes
-                about 0.6 GB, and all together 1 GB more (docs/scale.md). A script that uses them needs
+            workers: the number of processes that answer, each with one thread; 0 to answer in this process. Count
+                1 GB, and 0.7 GB more for each (docs/scale.md). A script that uses them needs
                 ``if __name__ == "__main__":``.
             batch: the largest number of images that go through the network together, see ``grounding.batch.together``.
                 None for 8 on a GPU, and for 1 on a CPU, where more do not help. At most 4 times as many images wait

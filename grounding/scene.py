@@ -289,7 +289,7 @@ class GroundingScene:
         with self._likely_lock, torch.inference_mode(False):
             if self._likely is None:
                 # at this size the maps of the coarse target have too few cells
-                topdown = self._topdown.at(self._tagger.target)
+                topdown = self._topdown if self._settings.target else self._topdown.at(self._tagger.target)
                 scene = topdown.look(self._tagger.prepare(self.image, [224, 224]), "c-mwp")
                 tags = scene.score_maps[0].flatten(1).mean(1).argsort(descending=True)[:LIKELY].tolist()
                 self._likely = tags, scene.attend(tags, "c-mwp")[0]

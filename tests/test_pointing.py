@@ -282,7 +282,7 @@ def test_step_writes_metrics_and_prints_a_table(root, grounder, tmp_path, capsys
     assert json.loads(json.dumps(metrics)) == json.loads((tmp_path / "out/metrics.json").read_text())
     assert (metrics["photos"], metrics["skipped_images"]) == (2, ["sized", "broken"])
     assert metrics["unknown_classes"] == {"rocket": 1}
-    assert (metrics["method"], metrics["target"], metrics["side"]) == ("c-mwp-partial", "pool2", 224)
+    assert (metrics["method"], metrics["target"], metrics["side"]) == ("c-mwp-partial", "pool3", 224)
     # the flag is difficult; the rocket has no tag; both halves of the photo hold more than a quarter of it
     assert sorted(metrics["all"]["method"]["by_class"]) == ["cup", "diningtable", "person"]
     assert metrics["all"]["unknown_missed"]["by_class"]["rocket"] == {"accuracy": 0, "cues": 1}

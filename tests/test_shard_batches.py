@@ -124,3 +124,10 @@ def test_wrong_settings_are_refused_before_a_folder_is_made(grounder, tar, tmp_p
     with pytest.raises(InputError, match="batch=-1 must be a whole number, 1 or more"):
         ground(grounder, "photo.jpg", ["a cup"], str(tmp_path / "out"), batch=-1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("setting", ["workers", "batch"])
+def test_a_setting_for_photos_is_refused_for_tars(tiny_grounder, tmp_path, setting):
+    (tmp_path / "a.tar").write_bytes(b"")
+    with pytest.raises(InputError, match="set step.shards.batch= or step.shards.workers= for them"):
+        ground(tiny_grounder, str(tmp_path / "a.tar"), ["a cup"], str(tmp_path / "out"), **{setting: 1})

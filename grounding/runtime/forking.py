@@ -7,6 +7,7 @@ are forked from it: they start at once, and share the memory that none of them c
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -18,15 +19,16 @@ from typing import Any
 from grounding.runtime.prepared import MESSAGE
 
 PREPARED = "grounding.runtime.prepared"
+_starting = threading.Lock()
 
 
 @contextmanager
 def ready_context(message: bytes) -> Iterator[BaseContext]:
     """A context whose processes are forked from one that is ready, or are started on their own.
 
-    They are started on their own on other systems than Linux, where libraries may have threads of their own; if this
-    process uses a GPU, which a forked process cannot use; and if a process of ``multiprocessing`` to fork from runs
-    already, which has other modules and settings.
+    They are started on their own on other systems than Linux, where libraries may have threads of their own; if there
+    is a GPU, because PyTorch then has threads that a forked process lacks; and if a process of ``multiprocessing`` to
+    fork from runs already, for example that of another pool: it has other modules and settings.
 
     Args:
         message: a function or None, its arguments, and another function or None, pickled. The process that is forked
@@ -35,18 +37,24 @@ def ready_context(message: bytes) -> Iterator[BaseContext]:
     Yields:
         The context. The environment variables are those of its beginning.
     """
-    if sys.platform != "linux" or _uses_gpu() or (server := _server())._forkserver_pid is not None:
+    if sys.platform != "linux" or _sees_gpu():
         yield get_context("spawn")
         return
-    file = os.memfd_create("workers")
+    server, file = _server(), os.memfd_create("workers")
     try:
         with open(file, "wb", closefd=False) as stream:
             stream.write(ForkingPickler.dumps((sys.path, message)))
-        _start(server, f"/proc/{os.getpid()}/fd/{file}")
-        yield get_context("forkserver")
+        with _starting:  # two pools must not take the same process for their own
+            own = server._forkserver_pid is None
+            if own:
+                _start(server, f"/proc/{os.getpid()}/fd/{file}")
+        try:
+            yield get_context("forkserver" if own else "spawn")
+        finally:
+            if own:
+                _stop(server)
     finally:
         os.close(file)
-        _stop(server)
 
 
 def _start(server: Any, path: str) -> None:
@@ -78,5 +86,5 @@ def _server() -> Any:
     return forkserver._forkserver
 
 
-def _uses_gpu() -> bool:
-    return "torch" in sys.modules and bool(sys.modules["torch"].cuda.is_initialized())
+def _sees_gpu() -> bool:
+    return "torch" in sys.modules and bool(sys.modules["torch"].cuda.device_count())

@@ -75,6 +75,8 @@ def ground(
     if not image:
         raise InputError("no image: set image=PHOTO, image=FOLDER, or image=- for the standard input")
     if (tars := find_shards(image)) is not None:
+        if batch is not None or workers is not None:
+            raise InputError("image= has tar files: set step.shards.batch= or step.shards.workers= for them")
         _check("jsonl", boxes, None)
         texts = read_phrases(phrases) if phrases else []
         ground_shards(grounder, tars, texts, output, form, boxes, maps, shards)

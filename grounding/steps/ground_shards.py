@@ -166,7 +166,7 @@ def _share(
     cache = ShardCache(options.fetch)
     size, workers = batch_size(options.batch, grounder.topdown, options.workers), options.workers
     if workers is None:
-        workers = 0 if size > 1 else fitting_workers(cores())
+        workers = 0 if size > 1 or grounder.topdown.together else fitting_workers(cores())
     question = ShardQuestion(grounder, tuple(phrases), options.field, options.tags, boxes or BOXES, maps)
     folder = OutputFolder(output, "groundings", suffix, _identity(question))
     ready = partial(rehearse, grounder.ground, question.phrases or [grounder.tagger.vocabulary[0]])

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from grounding.attention.methods import METHODS
-from grounding.attention.topdown import TopDown
 from grounding.draw import captioned, heated, scaled_size
 from grounding.images import read_image
 from grounding.maps import blur
@@ -79,7 +78,7 @@ def methods(
 def phrase_maps(
     tagger: TagClassifier, pixels: NDArray[np.uint8], phrases: Sequence[Phrase], method: str, side: int
 ) -> NDArray[np.float64]:
-    """The map of each phrase by one method, at the method's own layer.
+    """The map of each phrase by one method, at the layer at which a grounder with this method reads it.
 
     Args:
         tagger: the network.
@@ -92,7 +91,7 @@ def phrase_maps(
         ``(P, h, w)``; signed if the method's maps are.
     """
     tags, shares = tag_shares(phrases)
-    scene = TopDown(tagger).look(tagger.prepare(pixels, [side]), method)
+    scene = Settings(method=method, side=side).top_down(tagger).look(tagger.prepare(pixels, [side]), method)
     maps = scene.attend([tagger.vocabulary.index(tag) for tag in tags], method)
     assert isinstance(maps, Tensor)  # of one layer
     if METHODS[method].blurred:

@@ -90,7 +90,7 @@ class ResponseNorm(nn.LocalResponseNorm):
         channels, reach = self._channels or x.shape[1], self.size // 2
         band = x.new_ones(channels, channels).tril(reach).triu(-reach)
         sums = nn.functional.conv2d(x.square(), band[:, :, None, None])
-        if sums.requires_grad:
+        if sums.requires_grad or torch.is_autocast_enabled():  # autocast computes the root in float32
             root = torch.rsqrt(self.k + self.alpha / self.size * sums)
             return root * root.sqrt()
         # the same in place: otherwise this layer takes the most memory of a forward pass
@@ -107,7 +107,8 @@ class ResponseNorm(nn.LocalResponseNorm):
             ``(N, C, h, w)``.
         """
         factor = self.factor(x)
-        return x * factor if factor.requires_grad or x.requires_grad else factor.mul_(x)
+        kept = factor.requires_grad or x.requires_grad or factor.dtype != x.dtype
+        return x * factor if kept else factor.mul_(x)
 
 
 @rule(ResponseNorm)

@@ -69,7 +69,8 @@ class Arena:
 
 def _from_system(size: int) -> np.ndarray:
     """A block of the system, in large pages if it allows them: it clears one of these faster than many small ones."""
-    block = mmap.mmap(-1, size)
+    private = {"flags": mmap.MAP_PRIVATE} if hasattr(mmap, "MAP_PRIVATE") else {}  # not shared with forked processes
+    block = mmap.mmap(-1, size, **private)
     if hasattr(mmap, "MADV_HUGEPAGE"):  # on Linux
         with suppress(OSError):  # a kernel without large pages
             block.madvise(mmap.MADV_HUGEPAGE)
