@@ -129,5 +129,5 @@ def test_wrong_settings_are_refused_before_a_folder_is_made(grounder, tar, tmp_p
 @pytest.mark.parametrize("setting", ["workers", "batch"])
 def test_a_setting_for_photos_is_refused_for_tars(tiny_grounder, tmp_path, setting):
     (tmp_path / "a.tar").write_bytes(b"")
-    with pytest.raises(InputError, match="set step.shards.batch= or step.shards.workers= for them"):
+    with pytest.raises(InputError, match=r"set step\.shards\.batch= or step\.shards\.workers= for them"):
         ground(tiny_grounder, str(tmp_path / "a.tar"), ["a cup"], str(tmp_path / "out"), **{setting: 1})
