@@ -25,7 +25,7 @@ from proposals.ranking import greedy_coverage, pairwise_iou
 # A box wins none of the probability of a proposal whose IoU with it is at most MIN_IOU, and all of it if the IoU is
 # FULL_IOU or more. The evaluation counts a box as correct at an IoU of 0.5.
 MIN_IOU, FULL_IOU = 0.4, 0.8
-EXPONENTS = {  # and what a message adds about them
+EXPONENTS = {  # the exponents of a ranking; an error message ends with the text
     "gamma": "the paper uses 0 to 1",
     "prior": "the paper uses 0",
     "vote": "0 uses nms, as in the paper",
@@ -145,7 +145,7 @@ def winning(scores: Floats, sharpness: float) -> Floats:
         InputError: sharpness is not a finite number > 0.
     """
     if not 0 < sharpness < np.inf:
-        raise InputError(f"vote={sharpness} must be a number >= 0; 0 uses nms, as in the paper")
+        raise InputError(f"vote={sharpness} must be a number >= 0; {EXPONENTS['vote']}")
     best = scores.max(-1, keepdims=True)
     mass = np.where(best > 0, scores / np.where(best > 0, best, 1), 1) ** sharpness
     shares: Floats = mass / mass.sum(-1, keepdims=True)

@@ -10,6 +10,7 @@ from grounding.page.limits import Limits
 from grounding.page.memory import MemoryTrimmer
 from grounding.page.scenes import LazyScene, SceneCache
 from grounding.page.store import PhotoStore
+from grounding.runtime import memory
 
 
 def test_activations_are_kept_for_the_last_photos_only():
@@ -51,15 +52,15 @@ def test_the_scores_of_a_photo_are_not_kept():
     assert not any(isinstance(value, np.ndarray) and value.size == 3 for value in vars(photo).values())
 
 
-def test_unused_memory_is_given_back_at_most_once_a_second():
+def test_unused_memory_is_given_back_at_most_once_a_second(monkeypatch):
     now, calls = [0.0], []
     trimmer = MemoryTrimmer(lambda: now[0])
-    trimmer._trim = calls.append
+    monkeypatch.setattr(memory, "_malloc_trim", lambda: calls.append)
     done = []
     for now[0] in (0.5, 1.2, 1.5, 2.1, 2.3):
         done.append(trimmer())
     assert done == [False, True, False, False, True] and calls == [0, 0]
-    trimmer._trim = None  # a system without malloc_trim
+    monkeypatch.setattr(memory, "_malloc_trim", lambda: None)  # a system without it
     now[0] = 9
     assert not trimmer()
 

@@ -263,8 +263,8 @@ class Scene:
         with torch.inference_mode(False), torch.autocast(self._images.device.type, enabled=False):
             signals = self._signals(units)
             maps = self._maps(signals, chosen)
-            asks = chosen.rules is ExcitationBackprop and bool(signals.reshape(-1, signals.shape[-1])[0].any())
-            if asks and not self._topdown.warned:
+            # after the first warning nothing is asked of the signals, because a GPU would have to wait for the answer
+            if chosen.rules is ExcitationBackprop and not self._topdown.warned and signals[0, 0].any():
                 self._topdown.warned = True
                 self._warn(signals)
         return maps if self._topdown.several and chosen.target != AVERAGED else maps[0]

@@ -23,10 +23,11 @@ def grouped(
     """
     waiting: dict[Hashable, list[Numbered[Item]]] = {}  # the group with the oldest item first
     for number, item in enumerate(items):
-        group = waiting.setdefault(kind(item), [])
+        key = kind(item)
+        group = waiting.setdefault(key, [])
         group.append((number, item))
         if len(group) == size:
-            yield waiting.pop(kind(item))
+            yield waiting.pop(key)
         oldest = next(iter(waiting), None)
         if waiting and waiting[oldest][0][0] <= number - window:
             yield waiting.pop(oldest)

@@ -28,7 +28,7 @@ from grounding.scene import GroundingScene
 from proposals.errors import InputError
 
 ON_A_GPU = 8  # photos in a pass by default; a guess, because no GPU was available
-WAITING = 4  # times the photos of a pass: so many later photos come in while a photo waits for others of its size
+WAITING = 4  # a photo waits for others of its size until WAITING * size later photos have been read
 AHEAD = 2  # photos in the queue of each thread
 Item = TypeVar("Item")
 Result = TypeVar("Result")

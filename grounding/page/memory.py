@@ -4,11 +4,11 @@ The C library keeps freed memory for later. The activations and maps of a photo 
 it: without this, a server that grounds photos has about 600 MB more after some of them.
 """
 
-import ctypes
-import sys
 import threading
 import time
 from collections.abc import Callable
+
+from grounding.runtime.memory import give_back
 
 SECONDS = 1.0  # between two calls; one takes about 15 ms
 
@@ -22,7 +22,6 @@ class MemoryTrimmer:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._last = clock, clock()
-        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
         self._lock = threading.Lock()
 
     def __call__(self) -> bool:
@@ -31,11 +30,11 @@ class MemoryTrimmer:
         Returns:
             Whether it did.
         """
-        if self._trim is None or self._clock() - self._last < SECONDS or not self._lock.acquire(blocking=False):
+        if self._clock() - self._last < SECONDS or not self._lock.acquire(blocking=False):
             return False
         try:
-            self._trim(0)
+            done = give_back()
             self._last = self._clock()
         finally:
             self._lock.release()
-        return True
+        return done

@@ -54,7 +54,7 @@ class ShardOptions:
         tags: instead of phrases, ask for this number of most probable tags of each photo, each on its own; None to ask
             for phrases. With ``form="parquet"`` the answers are an index of what is where in the photos.
         workers: the number of processes that answer; 0 for this process; None for one per core, as far as they fit
-            into the free memory, and 0 if photos go through the network together.
+            into the free memory, and for 0 on a GPU or if photos go through the network together.
         batch: the largest number of photos that go through the network together, see ``grounding.batch.together``; None
             for 8 on a GPU, and for 1 on a CPU.
         lease: seconds after which the shard of a process that has died is taken over.
@@ -265,6 +265,7 @@ def _identity(question: ShardQuestion) -> dict[str, object]:
         "grounding": VERSION,
         "tagger": grounder.tagger.digest(),
         "settings": asdict(grounder.settings),
+        "target": grounder.settings.target or grounder.topdown.default_target,
         "proposer": settings_of(grounder.proposer),
         "phrases": question.phrases,
         "field": question.field,
