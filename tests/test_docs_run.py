@@ -48,6 +48,7 @@ STANDS_FOR = {
     "00127": "00003",
     r"--nproc-per-node \d+": "--nproc-per-node 2",
     "captions=FILE": "captions=captions.txt",
+    "device=cuda": "device=cpu",
     "init=FILE": "init=small.safetensors",
     "tagger.path=FILE": "tagger.path=own.safetensors",
     r"(classes=own) tagger.path=runs/train\S+": r"\1 tagger.path=own.safetensors",  # runs/train may have other tags
@@ -70,6 +71,7 @@ SHORT = {
     "lexicon": ["tagger.path=own.safetensors"],
 }
 BENCHMARKS = {
+    "batches": ["benchmark.photos=2", "benchmark.batches=[1,2]"],
     "serve": ["benchmark.clients=1", "benchmark.seconds=1", "benchmark.rounds=1"],
     "proposals": ["benchmark.limit=1", "benchmark.splits=[val2017]", "benchmark.counts=[100]"],
     "networks": ["benchmark.networks=[torchvision/squeezenet1_1]", "benchmark.rounds=1"],
@@ -257,6 +259,10 @@ def test_the_recipes_of_a_page_run(page, monkeypatch):
             if "grounder" in code and "grounder" not in names:
                 names["grounder"] = Grounder.load()
             exec(compile(code, f"{page}, block {number}", "exec"), names)
+
+
+def test_each_line_has_settings_that_make_it_short():
+    assert all(short(shlex.split(filled(command))) for before, command in LINES if not reason(before, command))
 
 
 def test_what_is_not_run_is_still_shown():
