@@ -5,6 +5,8 @@ grounding step=benchmark benchmark=memory
 
 from collections.abc import Sequence
 from multiprocessing import get_context
+from resource import RUSAGE_SELF, getrusage
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -28,8 +30,8 @@ def measure(photos: int = 50, shown: Sequence[int] = (1, 10, 50)) -> tuple[list[
         shown: after which photos the memory is measured.
 
     Returns:
-        For each of these photos, and before the first one, the resident MB of the process, its growth since the 10th
-        photo as a share, and the MB that one scene keeps (the photo and its maps).
+        For each of these photos, and before the first one, the resident MB of the process, the most that it had until
+        then, its growth since the 10th photo as a share, and the MB that a kept scene takes (the photo and its maps).
 
     Raises:
         InputError: ``photos`` is below 1.
@@ -40,8 +42,9 @@ def measure(photos: int = 50, shown: Sequence[int] = (1, 10, 50)) -> tuple[list[
     rows: list[Row] = [
         {
             "photo": str(number),
-            "MB": memory[number],
-            "growth since the 10th": memory[number] / memory[10] - 1 if number >= 10 else None,
+            "MB": memory[number].resident,
+            "MB at most": memory[number].most,
+            "growth since the 10th": memory[number].resident / memory[10].resident - 1 if number >= 10 else None,
             "MB of a scene": kept if number else None,
         }
         for number in (0, *(n for n in shown if n <= photos))
@@ -49,21 +52,38 @@ def measure(photos: int = 50, shown: Sequence[int] = (1, 10, 50)) -> tuple[list[
     return rows, {"phrases": PHRASES, "photos": photos}
 
 
-def grow(photos: int) -> tuple[list[float], float]:
+class ProcessMemory(NamedTuple):
+    """The memory of a process in MB.
+
+    Attributes:
+        resident: its resident memory.
+        most: the most that it had so far.
+    """
+
+    resident: float
+    most: float
+
+    @classmethod
+    def now(cls) -> "ProcessMemory":
+        """That of this process."""
+        return cls(resident(), getrusage(RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def grow(photos: int) -> tuple[list[ProcessMemory], float]:
     """Grounds photos in this process.
 
     Args:
         photos: how many.
 
     Returns:
-        The resident MB before the first photo and after each one, and the MB that the last scene keeps.
+        The memory before the first photo and after each one, and the MB that a kept scene takes.
     """
-    grounder, memory, kept = Grounder.load(), [], 0.0
+    grounder = Grounder.load()
     photo = np.asarray(Image.fromarray(data.astronaut()).resize(SIZE))
-    memory.append(resident())
+    memory = [ProcessMemory.now()]
     for number in range(photos):
-        scene = grounder.look(np.roll(photo, 13 * number, (0, 1)))
-        scene.ground(PHRASES)
-        memory.append(resident())
-        kept = scene.nbytes / MB
-    return memory, kept
+        grounder.ground(np.roll(photo, 13 * number, (0, 1)), PHRASES)
+        memory.append(ProcessMemory.now())
+    scene = grounder.look(photo)
+    scene.ground(PHRASES)
+    return memory, scene.nbytes / MB

@@ -13,6 +13,7 @@ from grounding.batch.together import answer_together, batch_size
 from grounding.images import Photo
 from grounding.pictures.groundings import Groundings
 from grounding.runtime.device import checked_device
+from grounding.runtime.memory import MemoryTrimmer
 from grounding.scene import GroundingScene
 from grounding.settings import Settings
 from grounding.tagger.tagger import TagClassifier
@@ -49,6 +50,7 @@ class Grounder:
             raise InputError(f"proposer={proposer!r} must be an object such as proposals.SegmentProposer()")
         self.proposer = proposer or SegmentProposer()
         self.topdown = self.settings.top_down(tagger)
+        self._trim = MemoryTrimmer()
 
     def __reduce__(self) -> tuple[Callable[..., "Grounder"], tuple[object, ...]]:
         # without the recorded network, which contains functions; the copy records it again
@@ -102,6 +104,8 @@ class Grounder:
     ) -> Groundings:
         """Answers phrases about one image. Equals ``look(image).ground(phrases)``.
 
+        Memory that is free afterwards goes back to the system, at most once a second.
+
         Args:
             image: see :meth:`look`.
             phrases: what to find.
@@ -124,7 +128,9 @@ class Grounder:
         given: dict[str, Any] = {"gamma": gamma, "prior": prior, "nms": nms, "vote": vote}
         given |= {"presence": presence, "rivalry": rivalry}
         self.settings.changed(**given)
-        return self.look(image).ground(phrases, **given)
+        answers = self.look(image).ground(phrases, **given)
+        self._trim()  # the scene and its activations are gone
+        return answers
 
     def ground_batch(
         self,

@@ -111,12 +111,14 @@ def test_memory_of_many_photos(monkeypatch):
     class Grounds(_Here):
         def apply(self, work, arguments):
             assert (work, arguments) == (benchmark_memory.grow, (12,))
-            return [500.0, 900.0] + [1000.0] * 10 + [1010.0], 2.5
+            sizes = [500.0, 900.0] + [1000.0] * 10 + [1010.0]
+            return [benchmark_memory.ProcessMemory(size, size + 200) for size in sizes], 2.5
 
     monkeypatch.setattr(benchmark_memory, "get_context", lambda _: _HereWith(Grounds()))
     rows, common = benchmark_memory.measure(12, [1, 10, 12, 50])
     assert [row["photo"] for row in rows] == ["0", "1", "10", "12"]
     assert [row["MB"] for row in rows] == [500, 900, 1000, 1010]
+    assert [row["MB at most"] for row in rows] == [700, 1100, 1200, 1210]
     assert [row["growth since the 10th"] for row in rows] == [None, None, 0, pytest.approx(0.01)]
     assert common["photos"] == 12
     with pytest.raises(InputError, match="photos=0 must be a whole number"):

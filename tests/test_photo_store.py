@@ -7,10 +7,10 @@ import pytest
 from page_server import LIMITS
 
 from grounding.page.limits import Limits
-from grounding.page.memory import MemoryTrimmer
 from grounding.page.scenes import LazyScene, SceneCache
 from grounding.page.store import PhotoStore
 from grounding.runtime import memory
+from grounding.runtime.memory import MemoryTrimmer
 
 
 def test_activations_are_kept_for_the_last_photos_only():

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from grounding.page.memory import MemoryTrimmer
+from grounding.runtime.memory import MemoryTrimmer
 
 Result = TypeVar("Result")
 
