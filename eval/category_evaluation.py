@@ -74,7 +74,8 @@ def evaluate_categories(
     metrics |= {"pointed_by_boxes": sum(image.by_boxes for image in images)}
     if predictions is None:
         results, presence, unread = _answer(grounder, images, names, cache, ledger)
-        metrics |= asdict(grounder.settings) | {"proposals": type(grounder.proposer).__name__, "skipped_images": unread}
+        metrics |= asdict(grounder.settings) | {"target": grounder.target, "skipped_images": unread}
+        metrics |= {"proposals": type(grounder.proposer).__name__}
         write_predictions(Path(output, "predictions.jsonl"), _lines(results, presence))
         points = True
     else:

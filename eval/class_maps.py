@@ -24,10 +24,8 @@ def describe_maps(grounder: Grounder, photos: AnnotatedPhotos) -> dict:
     Returns:
         ``method``, ``target`` (the layer of the maps) and ``data`` (its ``root`` and ``split``).
     """
-    method = grounder.settings.method
-    default_target = METHODS[method].target or grounder.topdown.default_target
     data = {"root": str(getattr(photos, "root", "")), "split": getattr(photos, "split", "")}
-    return {"method": method, "target": grounder.settings.target or default_target, "data": data}
+    return {"method": grounder.settings.method, "target": grounder.target, "data": data}
 
 
 def known_tags(

@@ -69,7 +69,8 @@ def report(
     """
     check_counts(0, examples=examples)
     metrics, phrases = read_run(run)
-    different = {k: v for k, v in vars(grounder.settings).items() if metrics.get(k) != v}
+    here = vars(grounder.settings) | {"target": grounder.target}
+    different = {k: v for k, v in here.items() if metrics.get(k) != v}
     if different:
         pairs = ", ".join(f"{k}={metrics.get(k)} there, {v} here" for k, v in different.items())
         raise InputError(f"{run} has other settings ({pairs}): run step=report with the settings of the evaluation")

@@ -152,7 +152,7 @@ class Cache:
         key = {
             "tagger": weights_digest(self.grounder.tagger),
             "method": settings.method,
-            "target": settings.target or self.grounder.topdown.default_target,
+            "target": self.grounder.target,
         }
         return self._folder(f"maps-{settings.method}", key | {"side": settings.side, "code": code_of(MODULES)})
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from grounding.attention.methods import METHODS
 from grounding.batch.images import GroundingBatch, ImageWork, Phrases
 from grounding.batch.looking import Looker
 from grounding.batch.together import answer_together, batch_size
@@ -199,6 +200,14 @@ class Grounder:
         """
         photo = self.looker.read(image, name)
         return self.looker.scene(photo, self.topdown.look(photo.prepared, self.settings.method))
+
+    @property
+    def target(self) -> str | None:
+        """The layer at which maps are read: that of the settings, else of the method, else of the network.
+
+        None if none of them names one, because the network's architecture is not known.
+        """
+        return self.settings.target or METHODS[self.settings.method].target or self.topdown.default_target
 
     @property
     def looker(self) -> Looker:

@@ -56,6 +56,7 @@ class KnownGrounder:
     present: dict[str, float] | None = None
     settings: Settings = field(default_factory=lambda: Settings(presence=0.5))
     proposer: object = None
+    target: str = "pool3"
 
     def look(self, path) -> SimpleNamespace:
         name = Path(path).stem

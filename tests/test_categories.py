@@ -76,6 +76,7 @@ def test_a_file_of_our_own_answers_gives_the_same_metrics(root, tmp_path, presen
     own = run(root, grounder, tmp_path / "a")
     file = run(root, grounder, tmp_path / "b", predictions=str(tmp_path / "a/predictions.jsonl"))
     assert own["skipped_images"] == ["2"]
+    assert own["method"] == "c-mwp-partial" and own["target"] == "pool3"  # not null, the setting
     keys = ["recall", "recall_union", "pointing", "pointing_on_pixel", "own_box", "difficult", "by_area", "by_class"]
     for key in (*keys, "presence_of_names", "baselines"):
         assert file[key] == own[key], key

@@ -281,7 +281,9 @@ def test_what_is_refused_costs_no_look_at_the_image(tiny_grounder, phrases, sett
 def test_the_default_reads_maps_at_the_coarse_target_and_the_paper_at_its_own():
     grounder = Grounder.load()
     assert grounder.topdown.default_target == "pool3" == pickle.loads(pickle.dumps(grounder)).topdown.default_target  # noqa: S301  what this test made
-    assert Grounder(grounder.tagger, settings=Settings.paper()).topdown.default_target == "pool2"
+    paper = Grounder(grounder.tagger, settings=Settings.paper())
+    assert (grounder.target, paper.target, paper.topdown.default_target) == ("pool3", "pool2", "pool2")
+    assert Grounder(grounder.tagger, settings=Settings(method="cam")).target == "averaged"
     photo = np.zeros((224, 224, 3), np.uint8)
     scene = grounder.topdown.look(grounder.tagger.prepare(photo, [224]), "c-mwp-partial")
     maps = [scene.attend([0], method).shape[2:] for method in ("c-mwp-partial", "c-mwp", "mwp")]
@@ -290,6 +292,7 @@ def test_the_default_reads_maps_at_the_coarse_target_and_the_paper_at_its_own():
 
 def test_a_target_that_is_given_replaces_the_default():
     grounder = Grounder.load(target="pool2")
+    assert grounder.target == "pool2"
     scene = grounder.topdown.look(grounder.tagger.prepare(np.zeros((224, 224, 3), np.uint8), [224]), "c-mwp-partial")
     assert scene.attend([0], "c-mwp-partial").shape[2:] == (28, 28)
 

@@ -265,7 +265,7 @@ def _identity(question: ShardQuestion) -> dict[str, object]:
         "grounding": VERSION,
         "tagger": grounder.tagger.digest(),
         "settings": asdict(grounder.settings),
-        "target": grounder.settings.target or grounder.topdown.default_target,
+        "target": grounder.target,
         "proposer": settings_of(grounder.proposer),
         "phrases": question.phrases,
         "field": question.field,
