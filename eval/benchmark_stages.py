@@ -1,5 +1,7 @@
 """The time of each stage from a photo of 640 x 480 pixels to its boxes, in units of the tagger's plain forward pass."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from PIL import Image
@@ -17,13 +19,14 @@ SIZE = (640, 480)
 FORWARD = "plain forward pass"
 
 
-def stages(grounder: Grounder, photo: np.ndarray, rounds: int) -> list[Row]:
+def stages(grounder: Grounder, photo: np.ndarray, rounds: int, peers: Mapping[str, Work]) -> list[Row]:
     """Measures the stages in turns, so that their ratios hold on a busy machine, too.
 
     Args:
         grounder: the settings to measure.
         photo: ``(H, W, 3)`` uint8 RGB; it is resized to ``SIZE``.
         rounds: number of measurements; the median counts.
+        peers: other programs, measured in turns with the stages.
 
     Returns:
         For each stage its seconds and the ratio to a plain forward pass at the size that the network sees. The last
@@ -45,6 +48,7 @@ def stages(grounder: Grounder, photo: np.ndarray, rounds: int) -> list[Row]:
         "look, attend and rank, 5 phrases": lambda: answer(PHRASES),
         "all, 5 phrases": lambda: grounder.ground(pixels, PHRASES),
         "all, 15 phrases": lambda: grounder.ground(pixels, PHRASES + OTHER_PHRASES),
+        **peers,
     }
     seconds = interleaved(works, rounds)
     parsed = [Phrase.parse(text, tagger.vocabulary) for text in PHRASES]

@@ -6,7 +6,14 @@ import time
 
 import pytest
 
-from eval import benchmark_attention, benchmark_folder, benchmark_grounding, benchmark_memory, benchmark_stages
+from eval import (
+    benchmark_attention,
+    benchmark_folder,
+    benchmark_grounding,
+    benchmark_memory,
+    benchmark_stages,
+    detector_peers,
+)
 from eval.benchmark import benchmark
 from eval.benchmark_table import table
 from eval.connections import multiply_adds, winning_connections
@@ -96,7 +103,7 @@ def test_our_settings_beside_the_papers(monkeypatch):
     monkeypatch.setattr(benchmark_grounding, "interleaved", lambda works, _: {n: len(w()) for n, w in works.items()})
     monkeypatch.setattr(benchmark_stages, "interleaved", lambda works, rounds: dict.fromkeys(works, 0.5))
     monkeypatch.setattr(benchmark_stages, "matrix_rate", lambda: 1e9)
-    measured, common = benchmark_grounding.measure(1)
+    measured, common = benchmark_grounding.measure(1, [])
     rows, stages = measured[:5], measured[5:]
     assert [stage["stage"] for stage in stages][::3] == ["plain forward pass", "look, attend and rank, 5 phrases",
                                                         "floor of the top-down pass, 5 phrases"]  # fmt: skip
@@ -105,6 +112,21 @@ def test_our_settings_beside_the_papers(monkeypatch):
     assert all(row["times paper's"] == 1 for row in rows) and common == {"phrases": ["a woman"]}
     with pytest.raises(InputError, match="rounds=0 must be a whole number"):
         benchmark_grounding.measure(0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "outputs"), [("owlvit", (576, 2)), ("grounding_dino", (900, 256))])
+def test_a_detector_is_asked_all_phrases(name, outputs, monkeypatch):
+    monkeypatch.setattr(detector_peers, "DINO_SIDE", 256)
+    answer = detector_peers.DETECTORS[name]((64, 48), ["a man", "a red car"])()
+    assert answer.logits.shape == (1, *outputs) and answer.pred_boxes.shape == (1, outputs[0], 4)
+
+
+def test_detectors_are_known_and_installed(monkeypatch, caplog):
+    with pytest.raises(InputError, match="unknown detector 'yolo': choose one of owlvit, grounding_dino"):
+        benchmark_grounding.measure(1, ["yolo"])
+    monkeypatch.setattr(benchmark_grounding, "find_spec", lambda _: None)
+    assert not benchmark_grounding._peers(["owlvit"]) and "pip install -e '.[bench]'" in caplog.text
 
 
 def test_memory_of_many_photos(monkeypatch):
