@@ -22,10 +22,11 @@ from torch import Tensor
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-# A multiply-add between two winners takes about as long as 36 dense ones, for any number of words up to 16 (measured
-# on two cores with AVX-512). A share s of winners leaves a share s^2 of the connections. So the sparse form is slower
-# where words < 36 * s^2.
-CROSSING = 36
+# A multiply-add between two winners takes about as long as 16 dense ones, for any number of words up to 16. A share s
+# of winners leaves a share s^2 of the connections. So the sparse form is slower where words < 16 * s^2. Measured with
+# AVX-512 on GoogLeNet and VGG16, 224 to 512 pixels: 8 to 23 with one thread, 11 to 30 with two, and more only where a
+# pass takes less than 20 ms.
+CROSSING = 16
 # The number of rows per thread below which another thread costs more time than it saves: LIGHT for one multiplication
 # per row, HEAVY for the product with a layer's weights.
 LIGHT, HEAVY = 4096, 64
