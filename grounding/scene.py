@@ -167,6 +167,21 @@ class GroundingScene:
         if self._tagger.presence is not None:
             self._estimate()
 
+    def needs_pass(self, phrases: Sequence[str], method: str | None = None) -> bool:
+        """Whether :meth:`ground` has to run the network for these phrases. Otherwise it takes some milliseconds.
+
+        Args:
+            phrases: what would be asked.
+            method: see :class:`Settings`; None for the scene's setting.
+
+        Raises:
+            InputError: a phrase is empty, or the method is unknown.
+        """
+        settings = self._settings.changed(method=method)
+        words = _all_words([Phrase.parse(text, self._tagger.vocabulary) for text in listed(phrases)])
+        known = self._probabilities is not None or self._tagger.presence is None
+        return not known or any((name, word) not in self._maps for name in settings.methods for word in words)
+
     def _attend_all(self, phrases: Sequence[Phrase], settings: Settings) -> None:
         """Computes the maps of all words of phrases, for each method that ranks boxes."""
         for method in settings.methods:

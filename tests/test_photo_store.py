@@ -110,3 +110,15 @@ def test_photos_are_bounded_in_number_bytes_and_time():
     with pytest.raises(KeyError):
         photos.get(last)
     assert len({photos.add("g", scene(1)).token for _ in range(100)}) == 100
+
+
+def test_a_file_that_is_processed_twice_at_the_same_time_has_one_scene():
+    photos = PhotoStore(Limits(**LIMITS), public=[b"sample"])
+    first, second = scene(1), scene(1)
+    tokens = {photos.add("a", first, b"own", "one").token, photos.add("a", second, b"own", "one").token}
+    assert len(tokens) == 1 and photos.scene_of(b"own", "one") is first
+    for client in ("one", "two"):
+        for computed in (scene(1), scene(1)):
+            photos.add("a", computed, b"sample", client)
+    assert len(photos) == 3  # one of the file, and one of the sample for each client
+    assert photos.add("a", second, b"own", "two").scene is second  # never that of another client

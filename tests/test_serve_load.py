@@ -77,6 +77,26 @@ def test_requests_beyond_the_queue_are_refused(site):
     assert ask(site, "POST", "/api/ground?phrase=a+cup", photo).status == 200
 
 
+def test_answers_without_a_pass_do_not_wait_for_the_others(site, coffee, monkeypatch):
+    token = ask(site, "POST", "/api/photos", coffee.read_bytes()).json["token"]
+    known, new = {"phrases": ["a cup"], "gamma": 0.3}, {"phrases": ["a cup", "a dog"]}
+    assert ask(site, "POST", f"/api/photos/{token}/ground", known).status == 200
+    wait = threading.Event()
+    monkeypatch.setattr("grounding.page.decoder.PhotoDecoder.decode", lambda *_: wait.wait(20) and None)
+    count = site.limits.workers + site.limits.queue + 1
+    with ThreadPoolExecutor(count) as clients:
+        uploads = [clients.submit(ask, site, "POST", "/api/photos", b"%d" % number) for number in range(count)]
+        try:
+            assert settled(lambda: any(upload.done() for upload in uploads))  # refused: the queue is full
+            assert ask(site, "POST", f"/api/photos/{token}/ground", new).status == 503
+            for gamma in (0.2, 0.5, 0.8):
+                assert ask(site, "POST", f"/api/photos/{token}/ground", known | {"gamma": gamma}).status == 200
+            assert ask(site, "GET", f"/api/photos/{token}/heat.png?phrase=a+cup").status == 200
+        finally:
+            wait.set()
+        assert sum(upload.result().status == 503 for upload in uploads) == 1
+
+
 def test_a_request_that_leaves_the_queue_is_not_processed(site, coffee, monkeypatch):
     decoded, wait = [], threading.Event()
     monkeypatch.setattr(

@@ -101,6 +101,8 @@ class Api:
         self._photos, self._workers = PhotoStore(limits, public=public), WorkerPool(limits.workers, limits.queue)
         # words of boxes take seconds, so they have one thread of their own, and never hold up phrases
         self._word_workers = WorkerPool(1, limits.queue)
+        # answers without a pass of the network take milliseconds, so each connection may wait for one
+        self._ready_workers = WorkerPool(1, limits.connections)
         self._scenes, self._decoder = SceneCache(grounder, limits.scenes), PhotoDecoder(limits)
         if samples:
             sample = next(iter(self._samples.values()))
@@ -124,8 +126,8 @@ class Api:
         yield
         eviction.cancel()
         self._decoder.close()
-        self._workers.close()
-        self._word_workers.close()
+        for workers in (self._workers, self._word_workers, self._ready_workers):
+            workers.close()
 
     async def _evict_regularly(self) -> None:
         while True:
@@ -196,7 +198,8 @@ class Api:
     async def ground(self, token: str, question: Question) -> Reply:
         """Finds phrases in a photo. Repeating the request with another gamma needs no further pass of the network."""
         photo = self._photo(token)
-        return self._reply(photo, question, await self._run(lambda: self._ground(photo.scene, question)))
+        workers = self._workers_for(photo.scene, question)
+        return self._reply(photo, question, await self._run(lambda: self._ground(photo.scene, question), workers))
 
     async def upload_and_ground(
         self,
@@ -235,7 +238,8 @@ class Api:
                 raise RequestRefused(404, "the phrase has no heat map: none of its words is in the vocabulary")
             return heat_png(answer.map)
 
-        return Response(await self._run(work), media_type="image/png", headers=CACHED)
+        content = await self._run(work, self._workers_for(photo.scene, question))
+        return Response(content, media_type="image/png", headers=CACHED)
 
     async def words(self, token: str, region: Region) -> Words:
         """Returns the words whose attention is most concentrated in a box. The first request for a photo takes a few
@@ -255,6 +259,13 @@ class Api:
         stem = photo.name.rpartition(".")[0] or photo.name
         disposition = f"attachment; filename*=UTF-8''{quote(f'{stem}.{kind}', safe='')}"
         return Response(content, media_type=download.media_type, headers={"content-disposition": disposition})
+
+    def _workers_for(self, scene: GroundingScene, question: Question) -> WorkerPool:
+        """The threads for a question: those for quick answers if the maps of all words are known."""
+        if not question.phrases or question.method not in (None, *self._methods):
+            return self._workers  # a caption is parsed there, and a wrong method refused
+        phrases = phrases_of(question, self._limits)
+        return self._workers if scene.needs_pass(phrases, question.method) else self._ready_workers
 
     async def _run(self, work: Callable[[], Result], workers: WorkerPool | None = None) -> Result:
         try:

@@ -74,6 +74,8 @@ class PhotoStore:
     def add(self, name: str, scene: GroundingScene, data: bytes = b"", client: str = "") -> StoredPhoto:
         """Stores a photo under a new random token of 128 bits, unless this client has stored it under this name.
 
+        If two requests with the same file were processed at the same time, the scene of the first is kept for both.
+
         Args:
             name: file name that the client gave.
             scene: the photo.
@@ -84,8 +86,9 @@ class PhotoStore:
             The stored photo.
         """
         token, public = secrets.token_urlsafe(TOKEN_BYTES), data in self._public
-        photo = StoredPhoto(token, client, name, scene, data, public, self._clock())
         with self._lock:
+            scene = (self._scene_of(data, client) if data else None) or scene
+            photo = StoredPhoto(token, client, name, scene, data, public, self._clock())
             holders = [known for known in self._photos.values() if known.scene is scene]
             for known in holders:
                 photo.data = known.data  # equal, and in memory once
@@ -109,8 +112,10 @@ class PhotoStore:
             The scene; None if the file must be processed.
         """
         with self._lock:
-            photos = list(self._photos.values())
-        allowed = (photo for photo in photos if photo.client == client or photo.public)
+            return self._scene_of(data, client)
+
+    def _scene_of(self, data: bytes, client: str) -> GroundingScene | None:
+        allowed = (photo for photo in self._photos.values() if photo.client == client or photo.public)
         return next((photo.scene for photo in allowed if photo.data == data), None)
 
     def get(self, token: str) -> StoredPhoto:
