@@ -105,7 +105,7 @@ class Grounder:
     ) -> Groundings:
         """Answers phrases about one image. Equals ``look(image).ground(phrases)``.
 
-        Memory that is free afterwards goes back to the system, at most once a second.
+        Memory that is free afterwards goes back to the system, at most twice a second.
 
         Args:
             image: see :meth:`look`.

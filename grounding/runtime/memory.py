@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 
-SECONDS = 1.0  # between two calls; one takes about 15 ms, and the next photo takes the memory from the system again
+SECONDS = 0.5  # between two calls; one takes about 15 ms, and the next photo takes the memory from the system again
 
 
 class MemoryTrimmer:
