@@ -247,12 +247,13 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _report(error: BaseException) -> int:
     """Prints the message of an exception and returns the exit code."""
-    refused = _system_error(error)
+    # before the output is closed, after which it has no reader that has ended
+    refused, message, code = _system_error(error), _message(error), _code(error)
     if refused:
         _close_output()
     if refused is None or refused.errno != errno.EPIPE:  # after an early end of the reader, no message is needed
-        print(f"grounding: {_message(error)}", file=sys.stderr)
-    return _code(error)
+        print(f"grounding: {message}", file=sys.stderr)
+    return code
 
 
 def _code(error: BaseException) -> int:

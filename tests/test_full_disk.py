@@ -36,7 +36,8 @@ def full() -> None:
 def grounding(folder: Path, *arguments: str, prepare=None, output=subprocess.PIPE) -> tuple[int, str]:
     """The exit code of a command, and what it prints as an error."""
     environment = os.environ | {"PYTHONPATH": str(TESTS.parent)}
-    environment.pop("HYDRA_FULL_ERROR", None)  # other tests call main(), which sets it
+    for name in ("HYDRA_FULL_ERROR", "PYTHONUNBUFFERED"):  # other tests call main(), which sets the first
+        environment.pop(name, None)
     command = [sys.executable, "-m", "grounding", *arguments]
     done = subprocess.run(
         command, cwd=folder, env=environment, stdout=output, stderr=subprocess.PIPE, text=True, preexec_fn=prepare
