@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from grounding.attention.methods import METHODS
+from grounding.attention.methods import AVERAGED, METHODS
 from grounding.batch.images import GroundingBatch, ImageWork, Phrases
 from grounding.batch.looking import Looker
 from grounding.batch.together import answer_together, batch_size
 from grounding.images import Photo
 from grounding.pictures.groundings import Groundings
+from grounding.runtime import memory
 from grounding.runtime.device import checked_device
-from grounding.runtime.memory import MemoryTrimmer
 from grounding.scene import GroundingScene
 from grounding.settings import Settings
 from grounding.tagger.tagger import TagClassifier
@@ -51,7 +51,6 @@ class Grounder:
             raise InputError(f"proposer={proposer!r} must be an object such as proposals.SegmentProposer()")
         self.proposer = proposer or SegmentProposer()
         self.topdown = self.settings.top_down(tagger)
-        self._trim = MemoryTrimmer()
 
     def __reduce__(self) -> tuple[Callable[..., "Grounder"], tuple[object, ...]]:
         # without the recorded network, which contains functions; the copy records it again
@@ -130,7 +129,7 @@ class Grounder:
         given |= {"presence": presence, "rivalry": rivalry}
         self.settings.changed(**given)
         answers = self.look(image).ground(phrases, **given)
-        self._trim()  # the scene and its activations are gone
+        memory.trim()  # the scene and its activations are gone
         return answers
 
     def ground_batch(
@@ -203,11 +202,14 @@ class Grounder:
 
     @property
     def target(self) -> str | None:
-        """The layer at which maps are read: that of the settings, else of the method, else of the network.
+        """The layer at which maps are read: ``AVERAGED`` for CAM, else that of the settings, the method or the network.
 
         None if none of them names one, because the network's architecture is not known.
         """
-        return self.settings.target or METHODS[self.settings.method].target or self.topdown.default_target
+        own = METHODS[self.settings.method].target
+        if own == AVERAGED:  # part of CAM's definition
+            return own
+        return self.settings.target or own or self.topdown.default_target
 
     @property
     def looker(self) -> Looker:

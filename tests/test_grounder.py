@@ -283,7 +283,8 @@ def test_the_default_reads_maps_at_the_coarse_target_and_the_paper_at_its_own():
     assert grounder.topdown.default_target == "pool3" == pickle.loads(pickle.dumps(grounder)).topdown.default_target  # noqa: S301  what this test made
     paper = Grounder(grounder.tagger, settings=Settings.paper())
     assert (grounder.target, paper.target, paper.topdown.default_target) == ("pool3", "pool2", "pool2")
-    assert Grounder(grounder.tagger, settings=Settings(method="cam")).target == "averaged"
+    for target in (None, "pool2"):
+        assert Grounder(grounder.tagger, settings=Settings(method="cam", target=target)).target == "averaged"
     photo = np.zeros((224, 224, 3), np.uint8)
     scene = grounder.topdown.look(grounder.tagger.prepare(photo, [224]), "c-mwp-partial")
     maps = [scene.attend([0], method).shape[2:] for method in ("c-mwp-partial", "c-mwp", "mwp")]

@@ -198,7 +198,7 @@ class Api:
     async def ground(self, token: str, question: Question) -> Reply:
         """Finds phrases in a photo. Repeating the request with another gamma needs no further pass of the network."""
         photo = self._photo(token)
-        workers = self._workers_for(photo.scene, question)
+        workers = await self._workers_for(photo.scene, question)
         return self._reply(photo, question, await self._run(lambda: self._ground(photo.scene, question), workers))
 
     async def upload_and_ground(
@@ -238,7 +238,7 @@ class Api:
                 raise RequestRefused(404, "the phrase has no heat map: none of its words is in the vocabulary")
             return heat_png(answer.map)
 
-        content = await self._run(work, self._workers_for(photo.scene, question))
+        content = await self._run(work, await self._workers_for(photo.scene, question))
         return Response(content, media_type="image/png", headers=CACHED)
 
     async def words(self, token: str, region: Region) -> Words:
@@ -260,12 +260,14 @@ class Api:
         disposition = f"attachment; filename*=UTF-8''{quote(f'{stem}.{kind}', safe='')}"
         return Response(content, media_type=download.media_type, headers={"content-disposition": disposition})
 
-    def _workers_for(self, scene: GroundingScene, question: Question) -> WorkerPool:
+    async def _workers_for(self, scene: GroundingScene, question: Question) -> WorkerPool:
         """The threads for a question: those for quick answers if the maps of all words are known."""
         if not question.phrases or question.method not in (None, *self._methods):
             return self._workers  # a caption is parsed there, and a wrong method refused
         phrases = phrases_of(question, self._limits)
-        return self._workers if scene.needs_pass(phrases, question.method) else self._ready_workers
+        # not in the thread of the connections: parsing 20 long phrases takes 50 ms
+        new = await self._run(lambda: scene.needs_pass(phrases, question.method), self._ready_workers)
+        return self._workers if new else self._ready_workers
 
     async def _run(self, work: Callable[[], Result], workers: WorkerPool | None = None) -> Result:
         try:

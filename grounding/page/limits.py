@@ -21,8 +21,10 @@ class Limits:
         words: number of different known words in a request.
         slow_words: the same for methods that propagate down to the image, such as Grad.
         boxes: number of boxes for each phrase in a response.
-        workers: number of requests that are processed at the same time.
-        queue: number of requests that wait. Further requests are refused with status 503.
+        workers: number of requests that are processed at the same time. Answers from known maps, and the words of
+            boxes, have one more thread each.
+        queue: number of requests that wait. Further requests are refused with status 503. Each connection may wait for
+            an answer from known maps.
         client_requests: number of requests of a client within a minute, without the files of the page.
         retry_seconds: seconds after which a refused client may try again.
         connections: number of open connections.

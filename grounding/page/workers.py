@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from grounding.runtime.memory import MemoryTrimmer
+from grounding.runtime import memory
 
 Result = TypeVar("Result")
 
@@ -30,7 +30,6 @@ class WorkerPool:
 
     def __init__(self, workers: int, queue: int) -> None:
         self._pool = ThreadPoolExecutor(workers, "worker", partial(torch.set_num_threads, 1))
-        self._trim = MemoryTrimmer()
         self._workers, self._free = workers, workers + queue
 
     def warm_up(self, work: Callable[[], object]) -> None:
@@ -70,7 +69,7 @@ class WorkerPool:
     def _on_done(self, loop: asyncio.AbstractEventLoop, _: Future[Any]) -> None:
         with suppress(RuntimeError):  # the loop may already be closed
             loop.call_soon_threadsafe(self._release)
-        self._trim()  # in the worker's thread, when the result is already on its way
+        memory.trim()  # in the worker's thread, when the result is already on its way
 
     def _release(self) -> None:
         self._free += 1

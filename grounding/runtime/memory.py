@@ -31,14 +31,18 @@ class MemoryTrimmer:
         Returns:
             Whether it did.
         """
-        if self._clock() - self._last < SECONDS or not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(blocking=False):
             return False
         try:
-            done = give_back()
-            self._last = self._clock()
+            due = self._clock() - self._last >= SECONDS
+            done = due and give_back()
+            self._last = self._clock() if due else self._last
         finally:
             self._lock.release()
         return done
+
+
+trim = MemoryTrimmer()  # of this process: a grounder and the server's threads share it
 
 
 def give_back() -> bool:
@@ -47,10 +51,10 @@ def give_back() -> bool:
     Returns:
         Whether the C library can; only glibc has ``malloc_trim``.
     """
-    trim = _malloc_trim()
-    if trim is not None:
-        trim(0)
-    return trim is not None
+    release = _malloc_trim()
+    if release is not None:
+        release(0)
+    return release is not None
 
 
 @cache
