@@ -5,7 +5,7 @@ grounding step=benchmark benchmark=memory
 
 from collections.abc import Sequence
 from multiprocessing import get_context
-from resource import RUSAGE_SELF, getrusage
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -66,7 +66,9 @@ class ProcessMemory(NamedTuple):
     @classmethod
     def now(cls) -> "ProcessMemory":
         """That of this process."""
-        return cls(resident(), getrusage(RUSAGE_SELF).ru_maxrss / 1024)
+        status = Path("/proc/self/status").read_text("ascii")
+        peak = status.partition("VmHWM:")[2].split()[0]  # ru_maxrss would be the parent's, if that is larger
+        return cls(resident(), int(peak) / 1024)
 
 
 def grow(photos: int) -> tuple[list[ProcessMemory], float]:

@@ -29,9 +29,9 @@ def stages(grounder: Grounder, photo: np.ndarray, rounds: int, peers: Mapping[st
         peers: other programs, measured in turns with the stages.
 
     Returns:
-        For each stage its seconds and the ratio to a plain forward pass at the size that the network sees. The last
-        row is the lower bound of the top-down pass of 5 phrases: the multiply-adds between winners, for the units and
-        the duals of all words, at the machine's best rate.
+        For each stage and peer its seconds and the ratio to a plain forward pass at the size that the network sees. The
+        last row is the lower bound of the top-down pass of 5 phrases: the multiply-adds between winners, for the units
+        and the duals of all words, at the machine's best rate.
     """
     tagger, topdown, settings = grounder.tagger, grounder.topdown, grounder.settings
     pixels = np.asarray(Image.fromarray(photo).resize(SIZE))
