@@ -122,15 +122,18 @@ class Grounder:
         Raises:
             InputError: see :meth:`look` and :meth:`GroundingScene.ground`.
         """
+        given: dict[str, Any] = {"gamma": gamma, "prior": prior, "nms": nms, "vote": vote}
+        answers = self._answers(image, phrases, **given, presence=presence, rivalry=rivalry)
+        memory.trim()  # the scene and its activations are gone
+        return answers
+
+    def _answers(self, image: Photo, phrases: Sequence[str], **given: Any) -> Groundings:
+        """The answers of :meth:`ground`, after which free memory is kept for the next image."""
         phrases = at_least_one(phrases)
         for text in phrases:  # and the settings: what is refused costs no look at the image
             Phrase.parse(text, self.tagger.vocabulary)
-        given: dict[str, Any] = {"gamma": gamma, "prior": prior, "nms": nms, "vote": vote}
-        given |= {"presence": presence, "rivalry": rivalry}
         self.settings.changed(**given)
-        answers = self.look(image).ground(phrases, **given)
-        memory.trim()  # the scene and its activations are gone
-        return answers
+        return self.look(image).ground(phrases, **given)
 
     def ground_batch(
         self,
@@ -170,7 +173,7 @@ class Grounder:
         size = batch_size(batch, self.topdown, workers)
         together = partial(answer_together, ImageWork(self.looker, keep_images), size=size) if size > 1 else None
         return GroundingBatch(
-            self.ground,
+            self._answers if workers else self.ground,  # the memory of a worker does not grow, and time counts
             self.tagger.vocabulary,
             images,
             phrases,
