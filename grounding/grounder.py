@@ -122,8 +122,9 @@ class Grounder:
         Raises:
             InputError: see :meth:`look` and :meth:`GroundingScene.ground`.
         """
-        given: dict[str, Any] = {"gamma": gamma, "prior": prior, "nms": nms, "vote": vote}
-        answers = self._answers(image, phrases, **given, presence=presence, rivalry=rivalry)
+        answers = self._answers(
+            image, phrases, gamma=gamma, prior=prior, nms=nms, vote=vote, presence=presence, rivalry=rivalry
+        )
         memory.trim()  # the scene and its activations are gone
         return answers
 

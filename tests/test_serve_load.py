@@ -1,5 +1,6 @@
 """The page's server under load, and with clients that are slow or disconnect."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -7,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from page_server import ask, encoded, settled
+
+from grounding.page.workers import WorkerPool
 
 
 def raw(site, sent: bytes, wait: float = 3) -> bytes:
@@ -95,6 +98,22 @@ def test_answers_without_a_pass_do_not_wait_for_the_others(site, coffee, monkeyp
         finally:
             wait.set()
         assert sum(upload.result().status == 503 for upload in uploads) == 1
+
+
+def test_a_result_does_not_wait_until_memory_is_given_back(monkeypatch):
+    work, given_back = threading.Event(), threading.Event()
+    monkeypatch.setattr("grounding.runtime.memory.trim", lambda: given_back.wait(20))
+    pool = WorkerPool(1, 0)
+
+    async def ask_twice() -> list[bool]:
+        asyncio.get_running_loop().call_later(0.1, work.set)  # after the callbacks were added
+        return [await asyncio.wait_for(pool.run(lambda: work.wait(20)), 10), pool._free == 1]
+
+    try:
+        assert asyncio.run(ask_twice()) == [True, True]
+    finally:
+        given_back.set()
+        pool.close()
 
 
 def test_a_request_that_leaves_the_queue_is_not_processed(site, coffee, monkeypatch):

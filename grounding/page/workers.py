@@ -59,8 +59,11 @@ class WorkerPool:
             raise QueueFull
         self._free -= 1
         future = self._pool.submit(work)
+        # in this order: the place is free before the caller has its result, and memory is given back after that
         future.add_done_callback(partial(self._on_done, asyncio.get_running_loop()))
-        return await asyncio.wrap_future(future)
+        result = asyncio.wrap_future(future)
+        future.add_done_callback(lambda _: memory.trim())
+        return await result
 
     def close(self) -> None:
         """Drops the work in the queue. Work that has started is finished."""
@@ -69,7 +72,6 @@ class WorkerPool:
     def _on_done(self, loop: asyncio.AbstractEventLoop, _: Future[Any]) -> None:
         with suppress(RuntimeError):  # the loop may already be closed
             loop.call_soon_threadsafe(self._release)
-        memory.trim()  # in the worker's thread, when the result is already on its way
 
     def _release(self) -> None:
         self._free += 1

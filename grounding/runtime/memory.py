@@ -34,12 +34,13 @@ class MemoryTrimmer:
         if not self._lock.acquire(blocking=False):
             return False
         try:
-            due = self._clock() - self._last >= SECONDS
-            done = due and give_back()
-            self._last = self._clock() if due else self._last
+            if self._clock() - self._last < SECONDS:
+                return False
+            done = give_back()
+            self._last = self._clock()
+            return done
         finally:
             self._lock.release()
-        return done
 
 
 trim = MemoryTrimmer()  # of this process: a grounder and the server's threads share it
