@@ -3,15 +3,15 @@
 The paper's score of a region R is f(R) = S_R / A_R^gamma (Zhang et al. 2016, Sec. 4.3): S_R is the mass of the map
 inside R, A_R its area. Then non-maximum suppression removes near-duplicates.
 
-Three extensions are ours and can be switched off:
+Four extensions are ours and can be switched off:
 
 - The proposer's own score b_R is a prior: f(R) = b_R^prior * S_R / A_R^gamma. The paper has no prior: prior = 0.
 - A vote replaces non-maximum suppression. f becomes a probability that R is the object, p(R) = f(R)^vote / sum. A box
   wins the probability of all proposals that nearly coincide with it, so a box among many good ones is ranked before a
   single box with a slightly better score. The next box wins only the probability that is left.
-- The first box may be chosen with a second, more contrastive map, and by what is asked besides: phrases of one photo
-  usually name different things, so a phrase prefers boxes that are less probable for the others
-  (:func:`contest`).
+- p(R) may be the mean over several methods, whose maps have different mistakes.
+- The first box may be chosen by what is asked besides: phrases of one photo usually name different things, so a phrase
+  prefers boxes that are less probable for the others (:func:`contest`).
 """
 
 import numpy as np
@@ -198,9 +198,9 @@ def first_box(overlaps: sparse.csr_array, probabilities: Floats) -> int:
 
 
 def vote(
-    overlaps: sparse.csr_array, scores: Floats, sharpness: float, first: int | None = None
+    overlaps: sparse.csr_array, probabilities: Floats, first: int | None = None
 ) -> tuple[NDArray[np.int64], Floats]:
-    """Ranks boxes by maximum coverage of the probability p(R) = f(R)^sharpness / sum.
+    """Ranks boxes by maximum coverage of the probability p(R).
 
     A box wins a share of p(R') of each box R' that overlaps it. The share grows linearly from 0 at an IoU of
     ``MIN_IOU`` to 1 at ``FULL_IOU``. Probability that one box has won cannot be won again by a later box. Boxes are
@@ -208,19 +208,14 @@ def vote(
 
     Args:
         overlaps: ``(N, N)`` sparse, from :func:`vote_overlaps`.
-        scores: ``(N,)``, >= 0, f(R).
-        sharpness: > 0; the larger it is, the more the best scores dominate.
+        probabilities: ``(N,)``, p(R), see :func:`winning`.
         first: index of a box that is the first whatever it wins; None for the box that wins the most.
 
     Returns:
         ``(K,)`` the indices of at most ``MAX_BOXES`` boxes in the order of choice, and ``(K,)`` the probability that
-        each wins, non-increasing: a given first box has at least the score of the second. If all scores are 0, every
-        box has p = 1/N.
-
-    Raises:
-        InputError: sharpness is not a finite number > 0.
+        each wins, non-increasing: a given first box has at least the score of the second.
     """
-    mass, count = winning(scores, sharpness), min(MAX_BOXES, len(scores))
+    mass, count = probabilities, min(MAX_BOXES, len(probabilities))
     if first is None:
         order, won = greedy_coverage(overlaps, mass, count, MIN_IOU, FULL_IOU)
         return order, won

@@ -25,7 +25,7 @@ from grounding.tagger.tagger import TagClassifier
 from grounding.text.phrases import Phrase, at_least_one, listed
 from proposals import Proposals
 
-FOCUS_GAMMA = 0.8  # the exponent of the area for the focus, as a share of gamma; chosen with the default settings
+BESIDE_GAMMA = 0.8  # the exponent of the area for the focus and the partner, as a share of gamma
 LIKELY = 128  # tags that may name a box
 CACHED_PHRASES = 256  # phrases of a scene whose masses are kept; the masses of a phrase take 4 KB for 500 proposals
 
@@ -80,7 +80,8 @@ class GroundingScene:
         self._likely_lock = threading.Lock()  # one lock a scene; cached_property of Python 3.11 has one for all scenes
         maps = self._maps  # not self: a scene that its own cache refers to stays until the garbage collector runs
         self._masses = lru_cache(CACHED_PHRASES)(
-            lambda method, words: proposals.integrate(_average(maps, method, words)[None])
+            # the mass of an empty box is rounded, also to less than 0
+            lambda method, words: proposals.integrate(_average(maps, method, words)[None]).clip(min=0)
         )
 
     @property
@@ -180,11 +181,13 @@ class GroundingScene:
         settings = self._settings.changed(method=method)
         words = _all_words([Phrase.parse(text, self._tagger.vocabulary) for text in listed(phrases)])
         known = self._probabilities is not None or self._tagger.presence is None
-        return not known or any((name, word) not in self._maps for name in settings.methods for word in words)
+        return not known or any(
+            (name, word) not in self._maps for name in settings.methods(self._tagger) for word in words
+        )
 
     def _attend_all(self, phrases: Sequence[Phrase], settings: Settings) -> None:
         """Computes the maps of all words of phrases, for each method that ranks boxes."""
-        for method in settings.methods:
+        for method in settings.methods(self._tagger):
             self._attend(_all_words(phrases), method)
 
     def presence(self, phrases: Sequence[str]) -> list[float | None]:
@@ -321,35 +324,36 @@ class GroundingScene:
         """Ranks the boxes for each of several questions: different words of one photo, with their presence."""
         boxes, overlaps = self.proposals.boxes, self._overlaps
         words = list(questions)
-        scores = self._scores(words, settings.method, settings.gamma, settings.prior)
+        names = settings.methods(self._tagger)
+        scores = [self._scores(words, name, settings) for name in names]
         if not settings.vote:
-            kept = [suppress(boxes, row, settings.nms) for row in scores]
-            return [Ranked(order, row[order]) for order, row in zip(kept, scores, strict=True)]
-        probabilities = winning(scores, settings.vote)
-        points: list[tuple[float, float] | None] = [None] * len(words)
-        if settings.focus:
-            focused = self._scores(words, settings.focus, FOCUS_GAMMA * settings.gamma, settings.prior)
-            probabilities = (probabilities + winning(focused, settings.vote)) / 2
-            points = [self._point(asked, row, settings) for asked, row in zip(words, focused, strict=True)]
-        contested = contest(probabilities, np.array(list(questions.values())), settings.rivalry)
+            kept = [suppress(boxes, row, settings.nms) for row in scores[0]]
+            return [Ranked(order, row[order]) for order, row in zip(kept, scores[0], strict=True)]
+        probabilities = {name: winning(each, settings.vote) for name, each in zip(names, scores, strict=True)}
+        mean = np.mean(list(probabilities.values()), 0)
+        contested = contest(mean, np.array(list(questions.values())), settings.rivalry)
         firsts = [first_box(overlaps, row) for row in contested]
-        votes = [vote(overlaps, row, settings.vote, first) for row, first in zip(scores, firsts, strict=True)]
+        votes = [vote(overlaps, row, first) for row, first in zip(mean, firsts, strict=True)]
+        focus = settings.focus
+        points = self._points(words, focus, probabilities[focus]) if focus else [None] * len(words)
         return [Ranked(*ranked, point) for ranked, point in zip(votes, points, strict=True)]
 
-    def _scores(
-        self, questions: Sequence[tuple[Word, ...]], method: str, gamma: float, prior: float
-    ) -> NDArray[np.float64]:
-        """f(R) of each question and proposal, ``(Q, N)``."""
+    def _scores(self, questions: Sequence[tuple[Word, ...]], method: str, settings: Settings) -> NDArray[np.float64]:
+        """f(R) of each question and proposal by one of the methods, ``(Q, N)``."""
         masses = np.concatenate([self._masses(method, words) for words in questions])
-        return rescore(masses, self.proposals.areas, gamma, self.proposals.scores, prior)
+        gamma = settings.gamma if method == settings.method else BESIDE_GAMMA * settings.gamma
+        return rescore(masses, self.proposals.areas, gamma, self.proposals.scores, settings.prior)
 
-    def _point(
-        self, words: tuple[Word, ...], scores: NDArray[np.float64], settings: Settings
-    ) -> tuple[float, float] | None:
-        """The point of the focus: where its map is largest, among the cells that its best boxes cover."""
-        order, won = vote(self._overlaps, scores, settings.vote)
-        attention = _average(self._maps, cast(str, settings.focus), words)
-        return likely_point(attention, self.proposals.boxes[order], won, self.image.shape[:2])
+    def _points(
+        self, questions: Sequence[tuple[Word, ...]], focus: str, probabilities: NDArray[np.float64]
+    ) -> list[tuple[float, float] | None]:
+        """The point of each question: where the map of the focus is largest, in the area of its own best boxes."""
+        size = self.image.shape[:2]
+        points: list[tuple[float, float] | None] = []
+        for words, row in zip(questions, probabilities, strict=True):
+            order, won = vote(self._overlaps, row)
+            points.append(likely_point(_average(self._maps, focus, words), self.proposals.boxes[order], won, size))
+        return points
 
     def _answer(self, phrase: Phrase, presence: float | None, ranked: Ranked | None, settings: Settings) -> Grounding:
         size = self.image.shape[:2]

@@ -3,12 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from grounding.attention.methods import METHODS
+from grounding.attention.methods import AVERAGED, METHODS, method_of
 from grounding.attention.topdown import TopDown
 from grounding.rescoring import EXPONENTS, check_exponent, check_overlap
 from grounding.runtime.value_types import check_fields
 from grounding.tagger.tagger import TagClassifier
 from proposals.errors import InputError
+
+NO_PARTNER = "none"
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,9 @@ class Settings:
         method: a name in ``grounding.attention.methods.METHODS``.
         target: the layer at which maps are read. None: for c-mwp-partial the tagger's ``coarse_target``, for each other
             method its own, the paper's.
+        partner: a method that ranks the boxes beside the first one in a vote. None: the method's own, which is "cam"
+            for c-mwp-partial; "none" for no other method. "cam" is left out for a network whose classifier does not
+            read an average.
         side: pixels of the shorter side of the image as the network receives it; 300 in the paper.
         gamma: exponent of the area in S_R / A_R^gamma, >= 0.
         prior: exponent of the proposer's own score, >= 0; 0 in the paper.
@@ -33,6 +38,7 @@ class Settings:
 
     method: str = "c-mwp-partial"
     target: str | None = None
+    partner: str | None = None
     side: int = 512
     gamma: float = 0.5
     prior: float = 0.1
@@ -48,8 +54,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.method not in METHODS:
-            raise InputError(f"there is no attention method {self.method!r}; choose one of {', '.join(METHODS)}")
+        method_of(self.method)
+        if self.partner not in (None, NO_PARTNER):
+            method_of(self.partner)
         if not 0 <= self.presence <= 1:
             raise InputError(f"presence={self.presence} must be in 0..1; 0 counts every answer as present")
         check_overlap(self.nms)
@@ -83,10 +90,18 @@ class Settings:
 
     @property
     def focus(self) -> str | None:
-        """The method of the first box and of the point in a vote (``Method.focus``); None without one."""
+        """The method of the point in a vote, and of the map that is shown (``Method.focus``); None without one."""
         return METHODS[self.method].focus if self.vote else None
 
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The methods whose maps rank the boxes: the method and its focus."""
-        return (self.method, self.focus) if self.focus else (self.method,)
+    def methods(self, tagger: TagClassifier) -> tuple[str, ...]:
+        """The methods whose maps rank the boxes: the method, and in a vote its focus and its partner.
+
+        Args:
+            tagger: the network; CAM is left out if its classifier does not read an average.
+        """
+        partner = METHODS[self.method].partner if self.partner is None else self.partner
+        if not self.vote or partner == NO_PARTNER:
+            partner = None
+        if partner and METHODS[partner].target == AVERAGED and not tagger.averages:
+            partner = None
+        return tuple(dict.fromkeys((self.method, self.focus or self.method, partner or self.method)))

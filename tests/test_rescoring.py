@@ -7,7 +7,7 @@ import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grounding.rescoring import FULL_IOU, MAX_BOXES, MIN_IOU, rescore, suppress, vote, vote_overlaps
+from grounding.rescoring import FULL_IOU, MAX_BOXES, MIN_IOU, rescore, suppress, vote, vote_overlaps, winning
 from proposals.errors import InputError
 
 
@@ -58,7 +58,7 @@ def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
 def test_vote_equals_its_definition(count, seed, sharpness):
     rng = np.random.default_rng(seed)
     boxes, scores = random_boxes(rng, count), rng.random(count) + 0.01
-    order, mass = vote(vote_overlaps(boxes), scores, sharpness)
+    order, mass = vote(vote_overlaps(boxes), winning(scores, sharpness))
     _, wins = vote_slowly(boxes, scores, sharpness, count)
     # of two boxes that win the same mass, either may come first
     np.testing.assert_allclose(mass, wins, atol=1e-6)
@@ -69,7 +69,7 @@ def test_vote_equals_its_definition(count, seed, sharpness):
 def test_a_vote_distributes_probability(count, seed, sharpness):
     rng = np.random.default_rng(seed)
     boxes, scores = random_boxes(rng, count), rng.integers(0, 4, count) / 3
-    order, mass = vote(vote_overlaps(boxes), scores, sharpness)
+    order, mass = vote(vote_overlaps(boxes), winning(scores, sharpness))
     assert len(order) == len(set(order.tolist())) == min(count, MAX_BOXES)
     assert (np.diff(mass) <= 1e-7).all() and (mass >= 0).all()
     assert mass.sum() <= 1 + 1e-6
@@ -81,14 +81,14 @@ def test_many_good_boxes_outvote_one_slightly_better_box():
     boxes = np.array([[0.0, 0, 10, 10], [50, 50, 60, 60], [51, 50, 61, 60], [50, 51, 60, 61], [80, 80, 90, 90]])
     scores = np.array([1.0, 0.9, 0.9, 0.9, 0.1])
     overlaps = vote_overlaps(boxes)
-    order, mass = vote(overlaps, scores, 1)
+    order, mass = vote(overlaps, winning(scores, 1))
     assert order[0] == 1 and order[1] == 0
     assert mass[0] == pytest.approx(2.7 / 3.8)
-    assert vote(overlaps, scores, 30)[0][0] == 0  # a sharp vote ranks by the scores alone
+    assert vote(overlaps, winning(scores, 30))[0][0] == 0  # a sharp vote ranks by the scores alone
 
 
 def test_without_mass_all_boxes_are_equal():
-    order, mass = vote(vote_overlaps(np.array([[0.0, 0, 1, 1], [5, 5, 6, 6]])), np.zeros(2), 3)
+    order, mass = vote(vote_overlaps(np.array([[0.0, 0, 1, 1], [5, 5, 6, 6]])), winning(np.zeros(2), 3))
     np.testing.assert_allclose(mass, [0.5, 0.5])
     assert sorted(order.tolist()) == [0, 1]
 
@@ -96,7 +96,7 @@ def test_without_mass_all_boxes_are_equal():
 @pytest.mark.parametrize("sharpness", [-1, float("nan"), float("inf")])
 def test_invalid_vote_is_refused(sharpness):
     with pytest.raises(InputError, match=r"vote=.* must be a number >= 0; 0 uses nms"):
-        vote(vote_overlaps(np.array([[0.0, 0, 1, 1]])), np.ones(1), sharpness)
+        winning(np.ones(1), sharpness)
 
 
 def test_scores_are_mass_over_area_to_the_power_of_gamma():

@@ -71,14 +71,14 @@ def test_probabilities_sum_to_one_and_follow_the_scores():
 
 
 def test_a_given_first_box_comes_first_and_the_others_share_what_is_left():
-    overlaps, scores = vote_overlaps(BOXES), np.array([5.0, 4.9, 3, 2.9, 1])
-    plain, _ = vote(overlaps, scores, 1)
-    assert plain[0] == first_box(overlaps, winning(scores, 1)) == 0
-    order, won = vote(overlaps, scores, 1, first=2)
+    overlaps, p = vote_overlaps(BOXES), winning(np.array([5.0, 4.9, 3, 2.9, 1]), 1)
+    plain, _ = vote(overlaps, p)
+    assert plain[0] == first_box(overlaps, p) == 0
+    order, won = vote(overlaps, p, first=2)
     assert order.tolist()[:2] == [2, 0]
     assert sorted(order.tolist()) == sorted(plain.tolist())
     assert (np.diff(won) <= 1e-12).all()
-    same, shares = vote(overlaps, scores, 1, first=0)
+    same, shares = vote(overlaps, p, first=0)
     assert same.tolist() == plain.tolist()
     assert shares.sum() <= 1 + 1e-6
 

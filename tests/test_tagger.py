@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from grounding import TagClassifier, Vocabulary
+from grounding import TagClassifier, TopDown, Vocabulary
 from grounding.tagger.architectures import ARCHITECTURES
 from grounding.tagger.googlenet import googlenet
 from grounding.tagger.preprocessing import CAFFE, TENSORFLOW, TORCHVISION, Preprocessing
@@ -69,6 +69,17 @@ def test_one_position_at_224_and_one_more_for_each_32_pixels(name):
     tagger = TagClassifier(name, TAGS).eval()
     with torch.no_grad():
         assert tagger(torch.zeros(1, 3, 224, 288)).shape == (1, 3, 1, 3)
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - {"vgg16"}))
+def test_cam_is_defined_where_the_tag_layer_reads_an_average(name):
+    tagger = TagClassifier(name, TAGS).eval()
+    scene = TopDown(tagger).look(torch.rand(1, 3, 224, 224))
+    if tagger.averages:
+        assert scene.attend([0], "cam").ndim == 4
+    else:
+        with pytest.raises(InputError, match="CAM needs a classifier over averaged features"):
+            scene.attend([0], "cam")
 
 
 @pytest.mark.parametrize("name", ["googlenet", "resnet50"])

@@ -246,6 +246,24 @@ def test_googlenet_conserves_mass_at_any_size():
     torch.testing.assert_close(maps.sum((2, 3)), torch.ones(1, 2, dtype=torch.float64), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("images", [1, 3])
+def test_cam_takes_the_values_of_a_pass_by_other_rules(images, monkeypatch):
+    net, passes = random_net(4), []
+    x = torch.randn(images, 3, 16, 24, dtype=torch.float64)
+    first = TopDown.forward
+    monkeypatch.setattr(TopDown, "forward", lambda *arguments: passes.append(1) or first(*arguments))
+    scene = TopDown(net, "relu1", "classifier").look(x, "c-mwp")
+    scene.attend([2, 0], "c-mwp")
+    maps = scene.attend([2, 0], "cam")
+    assert len(passes) == 1
+    plain = torch.einsum("tc,nchw->nthw", net.classifier.weight[[2, 0], :, 0, 0], net[:8](x))
+    torch.testing.assert_close(maps, plain)
+    torch.testing.assert_close(TopDown(net, "relu1", "classifier").look(x, "cam").attend([2, 0], "cam"), plain)
+    above = TopDown(net, "average", "classifier").look(x, "mwp")  # CAM's layer is below this target: a pass of its own
+    torch.testing.assert_close(above.attend([2, 0], "cam"), plain)
+    assert len(passes) == 4
+
+
 def test_googlenet_is_captured_once_for_all_sizes():
     torch.manual_seed(0)
     topdown = TopDown(nn.Sequential(*googlenet(), nn.Conv2d(1024, 5, 1)), "6", "19")

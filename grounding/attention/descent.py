@@ -78,18 +78,18 @@ class TopDownPass:
         return [signal.abs().amax(1).unflatten(0, (self.forward.images, -1)) for signal in arrived]
 
     def weigh(self, signals: Tensor, used: Tensor) -> list[Tensor]:
-        """The sum over a target's channels with the classifier's weights: ``(N, W, h, w)`` for each target.
+        """The sum over the channels of the averaged layer with the classifier's weights: one map, ``(N, W, h, w)``.
 
         Raises:
-            InputError: the target has another number of channels than the classifier has inputs.
+            InputError: the layer has another number of channels than the classifier has inputs.
         """
-        values = [self.forward.neurons[node].value for node in self.forward.targets]
+        x = self.forward.averaged
+        assert x is not None  # the target of CAM
         weights = self._of_each(signals) @ self.forward.net.weight[used]
-        for x in values:
-            if x.shape[1] != weights.shape[2]:
-                inputs = f"{weights.shape[2]} inputs for {x.shape[1]} channels"
-                raise InputError(f"CAM needs a classifier over averaged features; this one has {inputs}")
-        return [torch.einsum("nvc,nchw->nvhw", weights, x) for x in values]
+        if x.shape[1] != weights.shape[2]:
+            inputs = f"{weights.shape[2]} inputs for {x.shape[1]} channels"
+            raise InputError(f"CAM needs a classifier over averaged features; this one has {inputs}")
+        return [torch.einsum("nvc,nchw->nvhw", weights, x)]
 
     def _descend(self, g: Signal) -> list[tuple[Node, Signal]]:
         """Sends g down from the classifier's inputs, and returns what arrives at each target."""

@@ -35,12 +35,15 @@ class ForwardPass:
             ``descend``.
         neurons: the neurons of each target.
         features: the neurons of the classifier's inputs.
+        averaged: ``(N, C, h, w)``, the values of ``net.average``; None if there is no such layer, or if it is below the
+            targets.
         scores: ``(N, tags, h', w')``, the classifier's scores at each of its positions.
         logits: ``(N, tags)``, the output of the model.
         density: the share of the neurons above the targets that a signal visits; 0 if the engine always visits all.
         densifies: whether a top-down pass has to turn sparse signals into dense ones; None before the first pass.
     """
 
+    averaged: Tensor | None = None
     densifies: bool | None = None
 
     def __init__(self, net: Network, rules: RuleSet, targets: tuple[Node, ...], images: Tensor, keep: bool = False):
@@ -69,6 +72,8 @@ class ForwardPass:
         if node in self.targets:
             value = self.rules.target(value) if isinstance(value, Neurons) else self.rules.source(_tensor(value))
             self.neurons[node] = value
+        if node is self.net.average:
+            self.averaged = _tensor(value)
         if node is self.net.features:
             self.features = value if isinstance(value, Neurons) else self.rules.source(_tensor(value))
         if isinstance(value, Neurons):

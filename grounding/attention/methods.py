@@ -32,8 +32,10 @@ class Method:
         target: the layer at which the maps are read by default. None: the layer that the paper uses for the
             architecture. ``IMAGE``: the input. ``AVERAGED``: the layer whose average the classifier reads, which is
             part of CAM's definition.
-        focus: the method whose map helps to choose the first box of a phrase in a vote, and chooses the point; None:
-            the method itself.
+        focus: the method whose map chooses the point of a phrase in a vote, is shown, and helps to rank the boxes;
+            None: the method itself.
+        partner: another method that helps to rank the boxes in a vote; None for none. ``Settings.partner`` can replace
+            it.
         part: of a contrastive method, the share of the dual's map that is subtracted before the truncation.
         lanes: the number of signals that a word takes in a pass.
         coarse: whether a grounder reads the maps of this method, and of others beside it, at the coarse target of its
@@ -48,6 +50,7 @@ class Method:
     target: str | None = None
     blurred: bool = False
     focus: str | None = None
+    partner: str | None = None
     part: float | None = None
     lanes: int = 1
     coarse: bool = False
@@ -137,6 +140,7 @@ METHODS: dict[str, Method] = {
         f"max(MWP(t) - {PART} MWP(dual of t), 0)",
         "ours",
         focus="c-mwp",
+        partner="cam",
         part=PART,
         coarse=True,
     ),

@@ -297,13 +297,22 @@ class Network:
         Raises:
             InputError: the classifier's input is not an average over positions.
         """
+        node = self.average
+        if node is None:
+            raise InputError(
+                f"CAM needs a classifier over averaged features; {self.head.name} reads {self.features.name}"
+            )
+        return node
+
+    @functools.cached_property
+    def average(self) -> Node | None:
+        """See :meth:`averaged`; None if the classifier's input is not an average over positions."""
         node, averages = self.features, False
         while self.kind(node) in (*AVERAGES, *SHAPES):
             averages |= self.kind(node) in AVERAGES
             node = node.all_input_nodes[0]
-        if not averages and not any(self.kind(n) in AVERAGES for n in self.nodes[self._places[self.head] :]):
-            raise InputError(f"CAM needs a classifier over averaged features; {self.head.name} reads {node.name}")
-        return node
+        later = self.nodes[self._places[self.head] :]
+        return node if averages or any(self.kind(n) in AVERAGES for n in later) else None
 
     def _split(self, targets: tuple[Node, ...], gates: bool = False) -> Split:
         """The network in two parts: the stem, which no signal passes, and the rest."""

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from grounding.attention.atlas import Atlas
 from grounding.attention.capture.copying import private_copy
-from grounding.attention.descent import Passes
+from grounding.attention.descent import Passes, TopDownPass
 from grounding.attention.engine.dense import DenseEngine
 from grounding.attention.engine.kernels import LANES
-from grounding.attention.engine.runs import CROSSING
+from grounding.attention.engine.runs import CROSSING, Run
 from grounding.attention.engine.sparse import SparseEngine
 from grounding.attention.forward import ForwardPass, rule_of
 from grounding.attention.mass import Kept, LostMassWarning, account
@@ -185,6 +185,12 @@ class TopDown:
         """
         counts = [forward.images for forward in forwards]
         each = signals.expand(sum(counts), *signals.shape[-2:]).split(counts)
+        if method.target == AVERAGED:  # no signal goes down
+            weighed = [
+                method.maps(TopDownPass(forward, Run()), *_in_use(own))
+                for forward, own in zip(forwards, each, strict=True)
+            ]
+            return [torch.cat(parts) for parts in zip(*weighed, strict=True)]
         most = LANES[-1] if forwards[0].density else method.lanes * signals.shape[-2]
         words = max(1, min(self._chunk // counts[0], most) // method.lanes)
         jobs = [(forward, part) for forward, own in zip(forwards, each, strict=True) for part in own.split(words, 1)]
@@ -345,8 +351,15 @@ class Scene:
 
     @torch.no_grad()
     def forward(self, method: Method) -> list[ForwardPass]:
-        """The forward passes by a method's rules; each is computed once."""
+        """The forward passes by a method's rules; each is computed once.
+
+        CAM needs only values of the averaged layer, which most passes keep, whatever their rules.
+        """
         key = (method.rules, self._topdown.targets(self._network, method))
+        if method.target == AVERAGED:
+            for known in list(self._forwards.values()):  # a copy, because another thread may add one
+                if known[0].averaged is not None:
+                    return known
         if key not in self._forwards:
             self._forwards[key] = self._topdown.forward(self._network, self._images, method)
         return self._forwards[key]

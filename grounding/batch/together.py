@@ -216,7 +216,7 @@ def _seen(work: PhotoWork[Item, Result], items: Sequence[Item], photos: Sequence
     ]
     scenes = map(looker.scene, photos, sources)
     asked, signals = zip(*map(partial(_question, work), items, scenes), strict=True)
-    for method in looker.settings.methods:
+    for method in looker.settings.methods(looker.tagger):
         keep_maps(together, sources, signals, method)
     return list(asked)
 

@@ -81,6 +81,11 @@ class TagClassifier(nn.Module):
         if self.classifier.bias is not None:
             nn.init.zeros_(self.classifier.bias)
 
+    @property
+    def averages(self) -> bool:
+        """Whether the tag layer reads an average over positions, as CAM requires."""
+        return isinstance(self.trunk[-1], nn.AvgPool2d)
+
     def forward(self, images: Tensor) -> Tensor:
         """Computes the logits.
 
