@@ -36,7 +36,7 @@ class Grounding:
         image: ``(H, W, 3)`` uint8 RGB, the photo; None in the answers of ``Grounder.ground_batch``, unless its
             ``keep_images`` is set.
         voted: whether the scores come from a vote.
-        focus: the most probable point, if the map of another method than that of the scores determined it.
+        focus: the point of the method's focus in a vote; None without one.
         presence: probability in 0..1 that the photo shows what the phrase names; None if it is unknown: the tagger has
             no presence model, or the phrase is not groundable. The boxes and scores do not depend on it.
         present: whether ``presence`` reaches the threshold (``Settings.presence``); None if ``presence`` is None.

@@ -3,13 +3,13 @@
 The paper's score of a region R is f(R) = S_R / A_R^gamma (Zhang et al. 2016, Sec. 4.3): S_R is the mass of the map
 inside R, A_R its area. Then non-maximum suppression removes near-duplicates.
 
-Four extensions are ours and can be switched off:
+Four extensions are ours and can be switched off (the mean with ``partner="none"`` and a method without a focus):
 
 - The proposer's own score b_R is a prior: f(R) = b_R^prior * S_R / A_R^gamma. The paper has no prior: prior = 0.
 - A vote replaces non-maximum suppression. f becomes a probability that R is the object, p(R) = f(R)^vote / sum. A box
   wins the probability of all proposals that nearly coincide with it, so a box among many good ones is ranked before a
   single box with a slightly better score. The next box wins only the probability that is left.
-- p(R) may be the mean over several methods, whose maps have different mistakes.
+- p(R) may be the mean over several methods, whose maps have different mistakes (:func:`mean_probability`).
 - The first box may be chosen by what is asked besides: phrases of one photo usually name different things, so a phrase
   prefers boxes that are less probable for the others (:func:`contest`).
 """
@@ -150,6 +150,25 @@ def winning(scores: Floats, sharpness: float) -> Floats:
     mass = np.where(best > 0, scores / np.where(best > 0, best, 1), 1) ** sharpness
     shares: Floats = mass / mass.sum(-1, keepdims=True)
     return shares
+
+
+def mean_probability(scores: Floats, sharpness: float) -> Floats:
+    """The mean of p(R) over methods. A method that has no mass for a phrase has no say in it.
+
+    Args:
+        scores: ``(methods, Q, N)``, >= 0, f(R) of Q phrases by each method.
+        sharpness: see :func:`winning`.
+
+    Returns:
+        ``(Q, N)``, each row with the sum 1; 1/N if no method has any mass.
+
+    Raises:
+        InputError: see :func:`winning`.
+    """
+    found = scores.max(2) > 0
+    found[0] |= ~found.any(0)
+    mean: Floats = np.einsum("mqn,mq->qn", winning(scores, sharpness), found) / found.sum(0)[:, None]
+    return mean
 
 
 def contest(probabilities: Floats, presences: Floats, rivalry: float) -> Floats:

@@ -14,20 +14,20 @@ from torch import Tensor
 
 from grounding.answers import Grounding, likely_point
 from grounding.attention.atlas import check_box, concentration, most_fitting
-from grounding.attention.methods import METHODS
+from grounding.attention.methods import AVERAGED, METHODS
 from grounding.attention.topdown import TopDown
 from grounding.maps import MapSource, blur, resize_mass
 from grounding.pictures.groundings import Groundings
-from grounding.rescoring import contest, first_box, rescore, suppress, vote, vote_overlaps, winning
+from grounding.rescoring import contest, first_box, mean_probability, rescore, suppress, vote, vote_overlaps, winning
 from grounding.settings import Settings
 from grounding.tagger.presence import phrase_presence, word_presence
 from grounding.tagger.tagger import TagClassifier
 from grounding.text.phrases import Phrase, at_least_one, listed
 from proposals import Proposals
 
-BESIDE_GAMMA = 0.8  # the exponent of the area for the focus and the partner, as a share of gamma
+OTHER_GAMMA = 0.8  # the exponent of the area for the focus and the partner, as a share of gamma; chosen on the judge
 LIKELY = 128  # tags that may name a box
-CACHED_PHRASES = 256  # phrases of a scene whose masses are kept; the masses of a phrase take 4 KB for 500 proposals
+CACHED_MASSES = 768  # phrases, times methods, of a scene whose masses are kept; 4 KB each for 500 proposals
 
 Map = NDArray[np.float64]
 Word = tuple[tuple[str, ...], tuple[float, ...]]  # the tags of a word and their prior weights
@@ -79,9 +79,9 @@ class GroundingScene:
         self._likely: tuple[list[int], Tensor] | None = None  # tags and their maps, for the words of a box
         self._likely_lock = threading.Lock()  # one lock a scene; cached_property of Python 3.11 has one for all scenes
         maps = self._maps  # not self: a scene that its own cache refers to stays until the garbage collector runs
-        self._masses = lru_cache(CACHED_PHRASES)(
+        self._masses = lru_cache(CACHED_MASSES)(
             # the mass of an empty box is rounded, also to less than 0
-            lambda method, words: proposals.integrate(_average(maps, method, words)[None]).clip(min=0)
+            lambda method, words, even: proposals.integrate(_average(maps, method, words, even)[None]).clip(min=0)
         )
 
     @property
@@ -325,35 +325,37 @@ class GroundingScene:
         boxes, overlaps = self.proposals.boxes, self._overlaps
         words = list(questions)
         names = settings.methods(self._tagger)
-        scores = [self._scores(words, name, settings) for name in names]
+        scores = np.stack([self._scores(words, name, settings) for name in names])
         if not settings.vote:
             kept = [suppress(boxes, row, settings.nms) for row in scores[0]]
             return [Ranked(order, row[order]) for order, row in zip(kept, scores[0], strict=True)]
-        probabilities = {name: winning(each, settings.vote) for name, each in zip(names, scores, strict=True)}
-        mean = np.mean(list(probabilities.values()), 0)
+        mean = mean_probability(scores, settings.vote)
         contested = contest(mean, np.array(list(questions.values())), settings.rivalry)
         firsts = [first_box(overlaps, row) for row in contested]
         votes = [vote(overlaps, row, first) for row, first in zip(mean, firsts, strict=True)]
         focus = settings.focus
-        points = self._points(words, focus, probabilities[focus]) if focus else [None] * len(words)
+        if focus is None:
+            return [Ranked(*ranked) for ranked in votes]
+        focused = winning(scores[names.index(focus)], settings.vote)
+        points = [self._point(asked, row, focus) for asked, row in zip(words, focused, strict=True)]
         return [Ranked(*ranked, point) for ranked, point in zip(votes, points, strict=True)]
 
     def _scores(self, questions: Sequence[tuple[Word, ...]], method: str, settings: Settings) -> NDArray[np.float64]:
         """f(R) of each question and proposal by one of the methods, ``(Q, N)``."""
-        masses = np.concatenate([self._masses(method, words) for words in questions])
-        gamma = settings.gamma if method == settings.method else BESIDE_GAMMA * settings.gamma
+        first = method == settings.method
+        # a map of CAM sums to a score, not to 1, and each word of a phrase counts the same
+        even = METHODS[method].target == AVERAGED and not first
+        masses = np.concatenate([self._masses(method, words, even) for words in questions])
+        gamma = settings.gamma if first else OTHER_GAMMA * settings.gamma
         return rescore(masses, self.proposals.areas, gamma, self.proposals.scores, settings.prior)
 
-    def _points(
-        self, questions: Sequence[tuple[Word, ...]], focus: str, probabilities: NDArray[np.float64]
-    ) -> list[tuple[float, float] | None]:
-        """The point of each question: where the map of the focus is largest, in the area of its own best boxes."""
-        size = self.image.shape[:2]
-        points: list[tuple[float, float] | None] = []
-        for words, row in zip(questions, probabilities, strict=True):
-            order, won = vote(self._overlaps, row)
-            points.append(likely_point(_average(self._maps, focus, words), self.proposals.boxes[order], won, size))
-        return points
+    def _point(
+        self, words: tuple[Word, ...], probabilities: NDArray[np.float64], focus: str
+    ) -> tuple[float, float] | None:
+        """The point of a question: where the map of the focus is largest, in the area of its own best boxes."""
+        order, won = vote(self._overlaps, probabilities)
+        attention = _average(self._maps, focus, words)
+        return likely_point(attention, self.proposals.boxes[order], won, self.image.shape[:2])
 
     def _answer(self, phrase: Phrase, presence: float | None, ranked: Ranked | None, settings: Settings) -> Grounding:
         size = self.image.shape[:2]
@@ -383,7 +385,14 @@ def _all_words(phrases: Sequence[Phrase]) -> list[Word]:
     return list(dict.fromkeys(word for phrase in phrases for word in _words(phrase)))
 
 
-def _average(maps: Mapping[tuple[str, Word], Map], method: str, words: Sequence[Word]) -> Map:
-    """Returns the map of a phrase, ``(h, w)``: "we simply average the word attention maps" (Zhang et al., Sec. 4.3)."""
-    average: Map = np.mean([maps[method, word] for word in words], axis=0)
+def _average(maps: Mapping[tuple[str, Word], Map], method: str, words: Sequence[Word], even: bool = False) -> Map:
+    """The map of a phrase, ``(h, w)``: "we simply average the word attention maps" (Zhang et al. 2016, Sec. 4.3).
+
+    With ``even``, each map is divided by its mass before.
+    """
+    of_words = np.stack([maps[method, word] for word in words])
+    if even:
+        mass = of_words.sum((1, 2), keepdims=True)
+        of_words = np.divide(of_words, mass, out=np.zeros_like(of_words), where=mass > 0)
+    average: Map = of_words.mean(0)
     return average

@@ -21,9 +21,8 @@ class Settings:
         method: a name in ``grounding.attention.methods.METHODS``.
         target: the layer at which maps are read. None: for c-mwp-partial the tagger's ``coarse_target``, for each other
             method its own, the paper's.
-        partner: a method that ranks the boxes beside the first one in a vote. None: the method's own, which is "cam"
-            for c-mwp-partial; "none" for no other method. "cam" is left out for a network whose classifier does not
-            read an average.
+        partner: another method that ranks the boxes, too, in a vote. None: the method's own, which is "cam" for
+            c-mwp-partial if the network's classifier reads an average; "none" for no other method.
         side: pixels of the shorter side of the image as the network receives it; 300 in the paper.
         gamma: exponent of the area in S_R / A_R^gamma, >= 0.
         prior: exponent of the proposer's own score, >= 0; 0 in the paper.
@@ -55,8 +54,11 @@ class Settings:
     def __post_init__(self) -> None:
         check_fields(self)
         method_of(self.method)
-        if self.partner not in (None, NO_PARTNER):
-            method_of(self.partner)
+        if self.partner not in (None, NO_PARTNER, *METHODS):
+            names = ", ".join(METHODS)
+            raise InputError(
+                f"partner={self.partner!r} must be a method ({names}), or {NO_PARTNER!r} for no other method"
+            )
         if not 0 <= self.presence <= 1:
             raise InputError(f"presence={self.presence} must be in 0..1; 0 counts every answer as present")
         check_overlap(self.nms)
@@ -97,11 +99,12 @@ class Settings:
         """The methods whose maps rank the boxes: the method, and in a vote its focus and its partner.
 
         Args:
-            tagger: the network; CAM is left out if its classifier does not read an average.
+            tagger: the network; if its classifier does not read an average, CAM is left out, unless it was asked for.
         """
-        partner = METHODS[self.method].partner if self.partner is None else self.partner
+        own = METHODS[self.method].partner
+        if own and METHODS[own].target == AVERAGED and not tagger.averages:
+            own = None
+        partner = self.partner or own
         if not self.vote or partner == NO_PARTNER:
-            partner = None
-        if partner and METHODS[partner].target == AVERAGED and not tagger.averages:
             partner = None
         return tuple(dict.fromkeys((self.method, self.focus or self.method, partner or self.method)))

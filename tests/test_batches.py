@@ -105,7 +105,7 @@ def test_answers_are_those_of_one_photo_at_a_time(tiny, together, batch):
 
 @FORMS
 def test_answers_of_the_embedded_tagger_are_those_of_one_photo_at_a_time(astronaut, coffee, together):
-    """With the default method and its focus, presence, and words with several tags, which each photo weighs."""
+    """With the default methods, presence, and words with several tags, which each photo weighs."""
     grounder = Grounder.load(proposer=SegmentProposer(count=60, side=100), side=224)
     astronaut, coffee = (np.asarray(Image.open(path).convert("RGB").resize((96, 80))) for path in (astronaut, coffee))
     images, phrases = [astronaut, coffee, coffee[:, ::-1]], [["a person"], ["a bottle", "a cup", "a zorg"], ["a drink"]]

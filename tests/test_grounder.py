@@ -13,6 +13,7 @@ from PIL import Image
 from grounding import Grounder, TopDown
 from grounding.maps import resize_mass
 from grounding.rescoring import first_box, rescore, vote, vote_overlaps, winning
+from grounding.scene import GroundingScene
 from grounding.settings import Settings
 from grounding.steps.ground import ground
 from grounding.tagger.tagger import TagClassifier
@@ -168,11 +169,11 @@ def test_another_method_shares_the_proposals_and_equals_a_fresh_scene(scene, ast
 def test_the_boxes_are_ranked_by_the_mean_of_three_methods(scene):
     settings, phrase = Settings(rivalry=0), "a woman"
     scene.ground([phrase])
-    words, proposals = scene._masses.__wrapped__, scene.proposals
+    masses, proposals = scene._masses.__wrapped__, scene.proposals
     parsed = tuple((r.tags, r.weights) for r in Phrase.parse(phrase, scene._tagger.vocabulary).readings)
     chances = []
     for method, gamma in (("c-mwp-partial", 0.5), ("c-mwp", 0.4), ("cam", 0.4)):
-        scores = rescore(words(method, parsed), proposals.areas, gamma, proposals.scores, settings.prior)
+        scores = rescore(masses(method, parsed, False), proposals.areas, gamma, proposals.scores, settings.prior)
         chances.append(winning(scores, settings.vote)[0])
     overlaps, mean = vote_overlaps(proposals.boxes), np.mean(chances, 0)
     order, won = vote(overlaps, mean, first_box(overlaps, mean))
@@ -181,24 +182,68 @@ def test_the_boxes_are_ranked_by_the_mean_of_three_methods(scene):
     np.testing.assert_allclose(answer.scores, won)
 
 
-def test_without_a_partner_the_contrasts_rank_the_boxes(grounder, astronaut, monkeypatch):
+def test_each_word_of_a_phrase_has_the_same_mass_in_the_partners_map(scene):
+    scene.ground(["an orange suit"])
+    words = tuple((r.tags, r.weights) for r in Phrase.parse("an orange suit", scene._tagger.vocabulary).readings)
+    masses = scene._masses.__wrapped__
+    alone = [masses("cam", (word,), True) for word in words]
+    assert len(words) == 2
+    np.testing.assert_allclose(masses("cam", words, True), np.mean(alone, 0))
+    sums = [masses("cam", (word,), False).sum() for word in words]
+    assert max(sums) > 10 * min(sums)  # otherwise one word decides
+
+
+def test_a_method_without_mass_has_no_say(scene):
+    phrase = "a dog"  # no cell of this photo has a positive value for it
+    parsed = Phrase.parse(phrase, scene._tagger.vocabulary)
+    alone = scene.ground([phrase], rivalry=0)[0]
+    assert not scene._masses.__wrapped__("cam", tuple((r.tags, r.weights) for r in parsed.readings), True).any()
+    contrasts = GroundingScene(
+        scene.image, scene.proposals, scene._source, scene._tagger, scene._topdown, Settings(side=224, partner="none")
+    )
+    np.testing.assert_array_equal(alone.boxes, contrasts.ground([phrase], rivalry=0)[0].boxes)
+
+
+def test_a_fractional_vote_accepts_boxes_whose_mass_is_rounded_below_zero(scene, monkeypatch):
+    integrate = scene.proposals.integrate
+    monkeypatch.setattr(scene.proposals, "integrate", lambda maps: integrate(maps) - 1e-12)
+    (answer,) = scene.ground(["a red helmet"], vote=2.5)
+    assert np.isfinite(answer.scores).all()
+
+
+def test_the_methods_that_rank_the_boxes(grounder):
+    tagger, other = grounder.tagger, TagClassifier("cnn_s", grounder.tagger.vocabulary)
+    assert Settings().methods(tagger) == ("c-mwp-partial", "c-mwp", "cam")
+    assert Settings(partner="none").methods(tagger) == Settings().methods(other) == ("c-mwp-partial", "c-mwp")
+    assert Settings(vote=0).methods(tagger) == ("c-mwp-partial",)
+    assert Settings(method="c-mwp", partner="mwp").methods(tagger) == ("c-mwp", "mwp")
+    assert Settings(method="c-mwp", partner="c-mwp").methods(tagger) == ("c-mwp",)
+    assert "cam" in Settings(partner="cam").methods(other)  # it was asked for, and will be refused
+    for name in ("magic", "", "None"):
+        with pytest.raises(InputError, match=r"partner=.* must be a method .* or 'none' for no other method"):
+            Settings(partner=name)
+
+
+def test_a_network_without_cam_answers_with_the_contrasts(grounder, astronaut):
+    tagger = TagClassifier("cnn_s", grounder.tagger.vocabulary).eval()
+    (answer,) = Grounder(tagger, settings=Settings(side=224)).ground(astronaut, ["a woman"])
+    assert len(answer.boxes) and np.isfinite(answer.scores).all()
+    with pytest.raises(InputError, match="CAM needs a classifier over averaged features"):
+        Grounder(tagger, settings=Settings(side=224, partner="cam")).ground(astronaut, ["a woman"])
+
+
+@pytest.mark.parametrize("partner", ["none", "mwp", "grad", "lrp"])
+def test_another_partner(grounder, astronaut, monkeypatch, partner):
     both = grounder.look(astronaut).ground(["a woman"])[0]
-    alone = Settings(side=224, partner="none")
-    assert Settings().methods(grounder.tagger) == ("c-mwp-partial", "c-mwp", "cam")
-    assert Settings(vote=0).methods(grounder.tagger) == ("c-mwp-partial",)
-    assert Settings(method="c-mwp", partner="mwp").methods(grounder.tagger) == ("c-mwp", "mwp")
-    assert Settings().methods(TagClassifier("cnn_s", grounder.tagger.vocabulary)) == ("c-mwp-partial", "c-mwp")
-    monkeypatch.setattr(grounder, "settings", alone)
+    monkeypatch.setattr(grounder, "settings", Settings(side=224, partner=partner))
     scene = grounder.look(astronaut)
     asked, attend = [], scene._source.attend
     monkeypatch.setattr(
         scene._source, "attend", lambda signals, method: asked.append(method) or attend(signals, method)
     )
     answer = scene.ground(["a woman"])[0]
-    assert asked == ["c-mwp-partial", "c-mwp"]
+    assert asked == ["c-mwp-partial", "c-mwp"] + [partner] * (partner != "none")
     assert not np.array_equal(answer.scores, both.scores)
-    with pytest.raises(InputError, match="no attention method 'magic'"):
-        Settings(partner="magic")
 
 
 def test_settings_out_of_range_are_refused(scene):

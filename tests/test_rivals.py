@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from grounding.cache import Cache
 from grounding.maps import map_key
-from grounding.rescoring import RIVAL_NORM, contest, first_box, vote, vote_overlaps, winning
+from grounding.rescoring import RIVAL_NORM, contest, first_box, mean_probability, vote, vote_overlaps, winning
 from proposals.errors import InputError
 
 BOXES = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 40, 40], [21, 20, 40, 40], [0, 0, 50, 50]], float)
@@ -68,6 +68,13 @@ def test_a_rivalry_out_of_range_is_refused(rivalry):
 def test_probabilities_sum_to_one_and_follow_the_scores():
     p = winning(np.array([[1.0, 2, 4], [0, 0, 0]]), 2)
     np.testing.assert_allclose(p, [[1 / 21, 4 / 21, 16 / 21], [1 / 3, 1 / 3, 1 / 3]])
+
+
+def test_the_mean_over_methods_leaves_out_those_without_mass():
+    scores = np.array([[[1.0, 2], [0, 0], [3, 1]], [[4, 4], [1, 3], [0, 0]]])
+    mean = mean_probability(scores, 1)
+    np.testing.assert_allclose(mean, [[(1 / 3 + 1 / 2) / 2, (2 / 3 + 1 / 2) / 2], [1 / 4, 3 / 4], [3 / 4, 1 / 4]])
+    np.testing.assert_allclose(mean_probability(np.zeros((2, 1, 4)), 3), np.full((1, 4), 0.25))
 
 
 def test_a_given_first_box_comes_first_and_the_others_share_what_is_left():

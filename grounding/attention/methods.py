@@ -34,8 +34,7 @@ class Method:
             part of CAM's definition.
         focus: the method whose map chooses the point of a phrase in a vote, is shown, and helps to rank the boxes;
             None: the method itself.
-        partner: another method that helps to rank the boxes in a vote; None for none. ``Settings.partner`` can replace
-            it.
+        partner: another method that helps to rank the boxes in a vote; None for none. ``Settings.partner`` replaces it.
         part: of a contrastive method, the share of the dual's map that is subtracted before the truncation.
         lanes: the number of signals that a word takes in a pass.
         coarse: whether a grounder reads the maps of this method, and of others beside it, at the coarse target of its

@@ -185,7 +185,8 @@ class TopDown:
         """
         counts = [forward.images for forward in forwards]
         each = signals.expand(sum(counts), *signals.shape[-2:]).split(counts)
-        if method.target == AVERAGED:  # no signal goes down
+        if method.target == AVERAGED:
+            # No signal goes down. So this says nothing of which form of signals is faster in a pass (``densifies``).
             weighed = [
                 method.maps(TopDownPass(forward, Run()), *_in_use(own))
                 for forward, own in zip(forwards, each, strict=True)
