@@ -14,7 +14,7 @@ from torch import Tensor
 
 from grounding.answers import Grounding, likely_point
 from grounding.attention.atlas import check_box, concentration, most_fitting
-from grounding.attention.methods import AVERAGED, METHODS
+from grounding.attention.methods import METHODS
 from grounding.attention.topdown import TopDown
 from grounding.maps import MapSource, blur, resize_mass
 from grounding.pictures.groundings import Groundings
@@ -25,7 +25,8 @@ from grounding.tagger.tagger import TagClassifier
 from grounding.text.phrases import Phrase, at_least_one, listed
 from proposals import Proposals
 
-OTHER_GAMMA = 0.8  # the exponent of the area for the focus and the partner, as a share of gamma; chosen on the judge
+# the exponent of the area for the focus and the partner, as a share of gamma; chosen on the photos of step=judge
+OTHER_GAMMA = 0.8
 LIKELY = 128  # tags that may name a box
 CACHED_MASSES = 768  # phrases, times methods, of a scene whose masses are kept; 4 KB each for 500 proposals
 
@@ -342,11 +343,10 @@ class GroundingScene:
 
     def _scores(self, questions: Sequence[tuple[Word, ...]], method: str, settings: Settings) -> NDArray[np.float64]:
         """f(R) of each question and proposal by one of the methods, ``(Q, N)``."""
-        first = method == settings.method
-        # a map of CAM sums to a score, not to 1, and each word of a phrase counts the same
-        even = METHODS[method].target == AVERAGED and not first
+        own = method == settings.method
+        even = method not in (settings.method, settings.focus)  # the maps of a partner need not sum to 1
         masses = np.concatenate([self._masses(method, words, even) for words in questions])
-        gamma = settings.gamma if first else OTHER_GAMMA * settings.gamma
+        gamma = settings.gamma if own else OTHER_GAMMA * settings.gamma
         return rescore(masses, self.proposals.areas, gamma, self.proposals.scores, settings.prior)
 
     def _point(
@@ -388,7 +388,7 @@ def _all_words(phrases: Sequence[Phrase]) -> list[Word]:
 def _average(maps: Mapping[tuple[str, Word], Map], method: str, words: Sequence[Word], even: bool = False) -> Map:
     """The map of a phrase, ``(h, w)``: "we simply average the word attention maps" (Zhang et al. 2016, Sec. 4.3).
 
-    With ``even``, each map is divided by its mass before.
+    With ``even``, each map is first divided by its mass, if it has any, so that each word counts the same.
     """
     of_words = np.stack([maps[method, word] for word in words])
     if even:

@@ -107,4 +107,4 @@ class Settings:
         partner = self.partner or own
         if not self.vote or partner == NO_PARTNER:
             partner = None
-        return tuple(dict.fromkeys((self.method, self.focus or self.method, partner or self.method)))
+        return tuple(dict.fromkeys(name for name in (self.method, self.focus, partner) if name))

@@ -186,7 +186,7 @@ class TopDown:
         counts = [forward.images for forward in forwards]
         each = signals.expand(sum(counts), *signals.shape[-2:]).split(counts)
         if method.target == AVERAGED:
-            # No signal goes down. So this says nothing of which form of signals is faster in a pass (``densifies``).
+            # no signal goes down, so ``passes``, which also measures ``densifies``, is not used
             weighed = [
                 method.maps(TopDownPass(forward, Run()), *_in_use(own))
                 for forward, own in zip(forwards, each, strict=True)
@@ -354,7 +354,8 @@ class Scene:
     def forward(self, method: Method) -> list[ForwardPass]:
         """The forward passes by a method's rules; each is computed once.
 
-        CAM needs only values of the averaged layer, which most passes keep, whatever their rules.
+        CAM needs only values of the averaged layer, which most passes keep, whatever their rules. So a map of CAM may
+        differ by rounding with the methods that were asked before.
         """
         key = (method.rules, self._topdown.targets(self._network, method))
         if method.target == AVERAGED:
