@@ -3,15 +3,16 @@
 The paper's score of a region R is f(R) = S_R / A_R^gamma (Zhang et al. 2016, Sec. 4.3): S_R is the mass of the map
 inside R, A_R its area. Then non-maximum suppression removes near-duplicates.
 
-Four extensions are ours and can be switched off (the mean with ``partner="none"`` and a method without a focus):
+Four extensions are ours and can be switched off:
 
 - The proposer's own score b_R is a prior: f(R) = b_R^prior * S_R / A_R^gamma. The paper has no prior: prior = 0.
 - A vote replaces non-maximum suppression. f becomes a probability that R is the object, p(R) = f(R)^vote / sum. A box
   wins the probability of all proposals that nearly coincide with it, so a box among many good ones is ranked before a
   single box with a slightly better score. The next box wins only the probability that is left.
-- p(R) may be the mean over several methods, whose maps have different mistakes (:func:`mean_probability`).
-- The first box may be chosen by what is asked besides: phrases of one photo usually name different things, so a phrase
-  prefers boxes that are less probable for the others (:func:`contest`).
+- p(R) may be the mean over several methods, whose maps have different mistakes (:func:`mean_probability`). It is
+  p(R) of one method with ``partner="none"`` and a method without a focus, such as ``method="c-mwp"``.
+- The first box may depend on the other phrases that are asked: phrases of one photo usually name different things, so a
+  phrase prefers boxes that are less probable for the others (:func:`contest`).
 """
 
 import numpy as np
@@ -153,7 +154,7 @@ def winning(scores: Floats, sharpness: float) -> Floats:
 
 
 def mean_probability(scores: Floats, sharpness: float) -> Floats:
-    """The mean of p(R) over methods. A method that has no mass for a phrase has no say in it.
+    """The mean of p(R) over methods. A method that has no mass for a phrase is left out for it.
 
     Args:
         scores: ``(methods, Q, N)``, >= 0, f(R) of Q phrases by each method.
@@ -234,13 +235,13 @@ def vote(
         ``(K,)`` the indices of at most ``MAX_BOXES`` boxes in the order of choice, and ``(K,)`` the probability that
         each wins, non-increasing: a given first box has at least the score of the second.
     """
-    mass, count = probabilities, min(MAX_BOXES, len(probabilities))
+    count = min(MAX_BOXES, len(probabilities))
     if first is None:
-        order, won = greedy_coverage(overlaps, mass, count, MIN_IOU, FULL_IOU)
+        order, won = greedy_coverage(overlaps, probabilities, count, MIN_IOU, FULL_IOU)
         return order, won
     covered = ((overlaps[[first]].toarray()[0] - MIN_IOU) / (FULL_IOU - MIN_IOU)).clip(0, 1)
-    order, won = greedy_coverage(overlaps, mass * (1 - covered), count, MIN_IOU, FULL_IOU)
+    order, won = greedy_coverage(overlaps, probabilities * (1 - covered), count, MIN_IOU, FULL_IOU)
     others = order != first
     order, won = order[others][: count - 1], won[others][: count - 1]
-    own = max(float(mass @ covered), *won[:1], 0.0)
+    own = max(float(probabilities @ covered), *won[:1], 0.0)
     return np.concatenate([[first], order]), np.concatenate([[own], won])
