@@ -1,14 +1,11 @@
 """Several folders of shards as one."""
 
-import random
-
 import numpy as np
 import pytest
 from made_shards import ALL, make_shards
-from PIL import Image
 
 from proposals.errors import InputError
-from training.dataset import PADDED, ShardDataset, crop
+from training.dataset import ShardDataset
 from training.merged_shards import MergedShards, open_shards
 from training.order import PhotoPosition, count_photos, epoch_order
 from training.shards import Shards
@@ -69,21 +66,3 @@ def test_repeat_needs_a_number_for_each_folder(roots, repeat):
 def test_a_folder_is_not_given_twice(roots):
     with pytest.raises(InputError, match=r"given twice: give it once, and set step\.repeat="):
         open_shards([roots[0], str(roots[0])])
-
-
-def test_random_crops_have_the_given_share_of_the_area():
-    row, column = np.mgrid[:PADDED, :PADDED]
-    image = Image.fromarray(np.stack([column, row, np.zeros_like(row)], -1).astype(np.uint8))
-    for seed in range(50):
-        cut = crop(image, random.Random(seed), (0.25, 0.5)).numpy().astype(float)
-        width, height = (np.ptp(cut[axis]) + 1 for axis in (0, 1))
-        assert 0.22 < width * height / PADDED**2 < 0.53
-        assert 0.7 < width / height < 1.4
-
-
-def test_a_crop_without_a_scale_is_not_resized():
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (PADDED, PADDED, 3)).astype(np.uint8))
-    whole = np.array(image)
-    cut = crop(image, random.Random(1)).permute(1, 2, 0).numpy()
-    windows = (whole[y : y + 224, x : x + 224] for y in range(33) for x in range(33))
-    assert any((cut == window).all() or (cut[:, ::-1] == window).all() for window in windows)

@@ -1,15 +1,11 @@
-"""The order of the photos, the share of each rank, cropping and dropout."""
+"""The order of the photos, the share of each rank, and dropout."""
 
-import random
-
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training import order
-from training.dataset import crop, pad_to_square
 from training.dropout import KeyedDropout
 from training.order import epoch_order, training_positions, validation_positions
 from training.shards import Shard
@@ -69,30 +65,6 @@ def test_a_validation_reads_each_photo_once(window, photos, ranks, most):
     ]
     assert sorted(place[:2] for place in seen) == [(shard.name, i) for shard in shards for i in range(shard.photos)]
     assert all(place.crop_seed is None for place in seen)
-
-
-@settings(deadline=None, max_examples=20)
-@given(st.integers(1, 30), st.integers(1, 30))
-def test_padding_makes_any_photo_square(window, height, width):
-    image = np.random.default_rng(height).integers(0, 255, (height, width, 3), np.uint8)
-    assert pad_to_square(image).size == (256, 256)
-
-
-def test_padding_mirrors():
-    image = np.zeros((2, 4, 3), np.uint8)
-    image[0], image[1] = 50, 200
-    padded = np.asarray(pad_to_square(image, 4))[:, 0, 0]
-    np.testing.assert_array_equal(padded, [50, 50, 200, 200])
-
-
-def test_crops_are_central_or_random():
-    image = pad_to_square(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8))
-    centre = crop(image, None)
-    assert centre.shape == (3, 224, 224)
-    np.testing.assert_array_equal(centre.permute(1, 2, 0).numpy(), np.asarray(image)[16:240, 16:240])
-    drawn = {crop(image, random.Random(str(i))).numpy().tobytes() for i in range(20)}
-    assert len(drawn) == 20
-    assert torch.equal(crop(image, random.Random("0/1")), crop(image, random.Random("0/1")))
 
 
 def test_dropout_depends_on_the_step_and_the_place():

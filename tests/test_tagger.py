@@ -16,7 +16,7 @@ from grounding.tagger.googlenet import googlenet
 from grounding.tagger.preprocessing import CAFFE, TENSORFLOW, TORCHVISION, Preprocessing
 from grounding.tagger.tagger import load_vocabulary
 from proposals.errors import InputError
-from training.dataset import crop, pad_to_square
+from training.crops import crop
 from training.initialization import initial_tagger
 
 TAGS = Vocabulary(["dog", "cat", "hot dog"])
@@ -172,6 +172,6 @@ def test_the_published_network_keeps_its_accuracy(data):
             image = np.asarray(Image.open(BytesIO(tar.extractfile(members[name]).read())).convert("RGB"))
             label = int(tar.extractfile(members[name.replace(".jpg", ".cls")]).read())
             with torch.no_grad():
-                logits = network(network.preprocessing(crop(pad_to_square(image), None)[None]))
+                logits = network(network.preprocessing(crop(image, None)[None]))
             hits.append(int(logits.argmax()) == label)
     assert sum(hits) / len(hits) > 0.68

@@ -174,7 +174,16 @@ def test_an_output_folder_that_cannot_be_written_is_refused(shards, tmp_path):
 
 
 def test_settings_out_of_range_are_refused():
-    wrong = {"batch": 0, "tags_per_image": 0, "tag_lr": -1, "seed": -1, "ema_decay": 1, "lr_factor": 0}
+    wrong = {
+        "batch": 0,
+        "tags_per_image": 0,
+        "tag_lr": -1,
+        "seed": -1,
+        "ema_decay": 1,
+        "lr_factor": 0,
+        "crop": 223,
+        "pooling": -1,
+    }
     wrong |= {"precision": "float16"}
     for name, value in wrong.items():
         with pytest.raises(InputError, match=f"step.{name}={value}"):

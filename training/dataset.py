@@ -1,6 +1,5 @@
 """The training data: photos and their tags, read from shards into batches."""
 
-import math
 import random
 from collections.abc import Sequence
 from io import BytesIO
@@ -8,16 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from grounding.images import read_image
 from proposals.errors import InputError
+from training.crops import PAPER, Cropping, crop
 from training.merged_shards import MergedShards
 from training.order import PhotoPosition
 from training.shards import ShardIndex, Shards
 
-PADDED, CROP = 256, 224  # pixels, Sec. 4.3
 TRIES = 16  # photos in a row that may be broken
 
 
@@ -25,7 +23,7 @@ class TrainingBatch(NamedTuple):
     """Photos and their tags.
 
     Attributes:
-        images: ``(n, 3, 224, 224)`` uint8 RGB.
+        images: ``(n, 3, side, side)`` uint8 RGB.
         rows: ``(P,)`` int64, the photo of each positive pair.
         columns: ``(P,)`` int64, the tag of each positive pair.
         skipped: a line for each broken photo; another photo of its shard replaces it.
@@ -50,7 +48,7 @@ class ShardDataset(torch.utils.data.Dataset):
         shards: the shards to read.
         tags_per_image: use only the first N tags of a photo. None: all.
         count_unknown: whether tags outside the vocabulary count among the first N.
-        crop_scale: smallest and largest share of a random crop of the photo's area. None: 224 of 256 pixels.
+        cropping: how the photos are cropped.
     """
 
     def __init__(
@@ -58,9 +56,9 @@ class ShardDataset(torch.utils.data.Dataset):
         shards: Shards | MergedShards,
         tags_per_image: int | None = None,
         count_unknown: bool = False,
-        crop_scale: tuple[float, float] | None = None,
+        cropping: Cropping = PAPER,
     ):
-        self.shards, self.crop_scale = shards, crop_scale
+        self.shards, self.cropping = shards, cropping
         self.tags_per_image, self.count_unknown = tags_per_image, count_unknown
 
     def __getitem__(self, positions: Sequence[PhotoPosition]) -> TrainingBatch:
@@ -72,7 +70,7 @@ class ShardDataset(torch.utils.data.Dataset):
         return make_batch(samples, skipped)
 
     def _sample(self, position: PhotoPosition, skipped: list[str]) -> tuple[Tensor, np.ndarray]:
-        """A crop ``(3, 224, 224)`` and the tags of a photo.
+        """A crop ``(3, side, side)`` and the tags of a photo.
 
         A broken photo is replaced by the next photo of its shard that can be read. So the order of the other photos
         does not change, and every batch has its full size.
@@ -83,7 +81,7 @@ class ShardDataset(torch.utils.data.Dataset):
             row %= len(index)
             data = self.shards.read(position.shard, row)
             try:
-                return crop(pad_to_square(read_image(BytesIO(data))), rng, self.crop_scale), self._tags(index, row)
+                return crop(read_image(BytesIO(data)), rng, self.cropping), self._tags(index, row)
             except InputError as error:
                 skipped.append(f"photo {row} of {position.shard}: {error}")
         raise InputError(f"{position.shard} has {TRIES} broken photos in a row: make the shards again")
@@ -125,55 +123,4 @@ def failed_batch(skipped: Sequence[str], error: str, place: tuple[int, int, int]
         The batch.
     """
     none = torch.zeros(0, dtype=torch.long)
-    return TrainingBatch(torch.zeros(0, 3, CROP, CROP, dtype=torch.uint8), none, none, tuple(skipped), error, place)
-
-
-def pad_to_square(image: np.ndarray, side: int = PADDED) -> Image.Image:
-    """Pads a photo to a square by mirroring, then resizes it (Sec. 4.3).
-
-    Args:
-        image: ``(H, W, 3)`` uint8 RGB.
-        side: side of the result, in pixels.
-
-    Returns:
-        An RGB image of ``side`` x ``side`` pixels.
-    """
-    height, width = image.shape[:2]
-    longest = max(height, width)
-    missing = [(longest - n) // 2 for n in (height, width)]
-    pads = [(before, longest - n - before) for before, n in zip(missing, (height, width), strict=True)]
-    padded = np.pad(image, (*pads, (0, 0)), mode="symmetric")
-    return Image.fromarray(padded).resize((side, side), Image.Resampling.BILINEAR)
-
-
-def crop(image: Image.Image, rng: random.Random | None, scale: tuple[float, float] | None = None) -> Tensor:
-    """Cuts 224 x 224 pixels out of a square photo.
-
-    Args:
-        image: an RGB image of 256 x 256 pixels.
-        rng: chooses the place and whether to flip. None: the centre, not flipped.
-        scale: smallest and largest share of the area that is cut out, and resized to 224 x 224 pixels; its width is
-            3/4 to 4/3 of its height. None: 224 x 224 pixels, not resized.
-
-    Returns:
-        ``(3, 224, 224)`` uint8.
-    """
-    if rng is None or scale is None:
-        spare = PADDED - CROP
-        x, y, flip = (
-            (rng.randint(0, spare), rng.randint(0, spare), rng.random() < 0.5) if rng else (spare // 2,) * 2 + (0,)
-        )
-        pixels = np.array(image)[y : y + CROP, x : x + CROP]
-    else:
-        box, flip = _random_box(rng, scale), rng.random() < 0.5
-        pixels = np.array(image.resize((CROP, CROP), Image.Resampling.BILINEAR, box))
-    return torch.from_numpy((pixels[:, ::-1] if flip else pixels).copy()).permute(2, 0, 1)
-
-
-def _random_box(rng: random.Random, scale: tuple[float, float]) -> tuple[float, float, float, float]:
-    """A box (x1, y1, x2, y2) in the square photo, its area a uniform share of the photo's (Szegedy et al. 2015)."""
-    area = rng.uniform(*scale) * PADDED**2
-    aspect = math.exp(rng.uniform(-1, 1) * math.log(4 / 3))
-    width, height = min(math.sqrt(area * aspect), PADDED), min(math.sqrt(area / aspect), PADDED)
-    x, y = rng.uniform(0, PADDED - width), rng.uniform(0, PADDED - height)
-    return x, y, x + width, y + height
+    return TrainingBatch(torch.zeros(0, 3, 0, 0, dtype=torch.uint8), none, none, tuple(skipped), error, place)

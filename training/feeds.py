@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 
 from grounding.images import read_image
 from proposals.errors import InputError
-from training.dataset import ShardDataset, TrainingBatch, crop, failed_batch, make_batch, pad_to_square
+from training.crops import PAPER, Cropping, crop
+from training.dataset import ShardDataset, TrainingBatch, failed_batch, make_batch
 from training.distributed import RankGroup
 from training.loader import load_batches
 from training.merged_shards import MergedShards
@@ -102,7 +103,7 @@ class StoredPhotos(PhotoFeed):
         super().__init__(recipe, ranks)
         self.shards, self._steps = shards, count_photos(shards.train) // recipe.batch
         self.steps = self._steps
-        self.dataset = ShardDataset(shards, recipe.tags_per_image, recipe.count_unknown_tags, recipe.crop_scale)
+        self.dataset = ShardDataset(shards, recipe.tags_per_image, recipe.count_unknown_tags, recipe.cropping)
 
     def frequencies(self) -> Tensor:
         """The share of the training photos that have each tag."""
@@ -116,7 +117,7 @@ class StoredPhotos(PhotoFeed):
     def first(self, count: int, validation: bool = False) -> TrainingBatch:
         """The first photos, not cropped at random."""
         listed = self.shards.val if validation else self.shards.train
-        return ShardDataset(self.shards)[next(validation_positions(listed, 0, 1, count))]
+        return ShardDataset(self.shards, cropping=self.recipe.cropping)[next(validation_positions(listed, 0, 1, count))]
 
     def epoch(self, progress: Progress) -> Iterator[TrainingBatch]:
         """The rank's micro batches of the remaining steps of an epoch."""
@@ -157,22 +158,22 @@ class StreamDataset(Dataset[TrainingBatch]):
     """Decodes photos that were streamed. A broken photo is left out, so a batch may have fewer photos.
 
     Args:
-        crop_scale: see ``training.dataset.ShardDataset``.
+        cropping: how the photos are cropped.
     """
 
-    def __init__(self, crop_scale: tuple[float, float] | None = None):
-        self.crop_scale = crop_scale
+    def __init__(self, cropping: Cropping = PAPER):
+        self.cropping = cropping
 
     def __getitem__(self, requests: Sequence[_Request]) -> TrainingBatch:
         skipped, samples = list[str](), list[tuple[Tensor, np.ndarray]]()
         for photo, seed, _ in requests:
             try:
-                image = pad_to_square(read_image(BytesIO(photo.data)))
+                image = read_image(BytesIO(photo.data))
             except InputError as error:
                 skipped.append(f"{photo.name}: {error}")
                 continue
             rng = Random(seed) if seed else None
-            samples.append((crop(image, rng, self.crop_scale), np.array(photo.tags, np.int64)))
+            samples.append((crop(image, rng, self.cropping), np.array(photo.tags, np.int64)))
         if not samples:
             error = f"all {len(requests)} photos of a batch are broken, such as {skipped[0]}"
             return failed_batch(skipped, error, requests[-1].place)
@@ -193,7 +194,7 @@ class StreamedPhotos(PhotoFeed):
 
     def __init__(self, shards: StreamedShards, recipe: Recipe, ranks: RankGroup):
         super().__init__(recipe, ranks)
-        self.shards, self.dataset = shards, StreamDataset(recipe.crop_scale)
+        self.shards, self.dataset = shards, StreamDataset(recipe.cropping)
         if len(shards.train) < ranks.size:
             raise InputError(f"{shards.root} has {len(shards.train)} tars for {ranks.size} ranks: use fewer ranks")
         if shards.options.validation:

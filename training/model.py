@@ -9,10 +9,12 @@ from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from grounding.tagger.tagger import TagClassifier
+from proposals.errors import InputError
 from training.dataset import TrainingBatch
 from training.distributed import RankGroup
 from training.dropout import KeyedDropout
 from training.loss import distillation_loss, soft_tag_loss, tag_loss, tagged_loss
+from training.pooling import pool_scores
 from training.recipe import Recipe
 from training.teacher import FileTeacher, Teacher
 
@@ -44,9 +46,12 @@ class TrainableTagger:
         self.recipe, self.ranks, self.known = recipe, ranks, known
         self.share = recipe.share(ranks.size)
         tagger.trunk.requires_grad_(recipe.trunk_lr > 0)
+        self._frozen = frozen_layers(tagger.trunk, recipe.frozen)
+        for layer in self._frozen:
+            layer.requires_grad_(False)
         tagger.dropout = self.dropout = KeyedDropout(tagger.dropout.p, recipe.seed)
         self.tagger = tagger.to(ranks.device, memory_format=torch.channels_last)
-        self.guide = None if guide is None else FileTeacher(tagger, guide, known).to(ranks.device)
+        self.guide = None if guide is None else FileTeacher(tagger, guide, known, recipe.pooling).to(ranks.device)
         distilled = known < len(tagger.vocabulary) and recipe.trunk_lr > 0 and guide is None
         self.teacher = Teacher(tagger, known).to(ranks.device) if distilled else None
         self.average = None
@@ -62,9 +67,11 @@ class TrainableTagger:
         return self.tagger if self.average is None else self.average.module
 
     def train(self) -> None:
-        """Sets training mode, to be called before each step; a frozen trunk stays in evaluation mode."""
+        """Sets training mode, to be called before each step; what is frozen stays in evaluation mode."""
         self.tagger.train()
         self.tagger.trunk.train(self.recipe.trunk_lr > 0)
+        for layer in self._frozen:
+            layer.eval()
 
     def optimizer(self) -> SGD:
         """SGD with one learning rate for the trunk and one for the tag layer."""
@@ -141,10 +148,10 @@ class TrainableTagger:
         """Moves crops to the rank's device and normalises them.
 
         Args:
-            images: ``(n, 3, 224, 224)`` uint8 RGB.
+            images: ``(n, 3, side, side)`` uint8 RGB.
 
         Returns:
-            ``(n, 3, 224, 224)`` float32 in channels-last memory format.
+            ``(n, 3, side, side)`` float32 in channels-last memory format.
         """
         images = self.tagger.preprocessing(images.to(self.ranks.device, non_blocking=True))
         return images.contiguous(memory_format=torch.channels_last)
@@ -155,8 +162,30 @@ class TrainableTagger:
 
     def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
         with self._autocast():
-            return model(images).flatten(1).float()
+            scores = model(images)
+        return pool_scores(scores, self.recipe.pooling)
 
     def _autocast(self) -> torch.autocast:
         enabled = self.recipe.precision == "bfloat16"
         return torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=enabled)
+
+
+def frozen_layers(trunk: nn.Module, last: str | None) -> list[nn.Module]:
+    """The layers of a trunk that do not learn.
+
+    Args:
+        trunk: a network of layers in order.
+        last: name of the last layer that does not learn; None: all layers learn.
+
+    Returns:
+        The layers from the first one to ``last``.
+
+    Raises:
+        InputError: the trunk has no such layer.
+    """
+    layers = dict(trunk.named_children())
+    if last is None:
+        return []
+    if last not in layers:
+        raise InputError(f"step.frozen={last} is no layer of the trunk: use one of {', '.join(layers)}, or null")
+    return list(layers.values())[: list(layers).index(last) + 1]

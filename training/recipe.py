@@ -5,10 +5,15 @@ from dataclasses import asdict, dataclass, fields
 from grounding.runtime.renamed import new_names
 from grounding.runtime.value_types import check_fields
 from proposals.errors import InputError
+from training.crops import Cropping
 
 # These may change when a training is resumed. They do not change the weights, with two exceptions: another
 # ``micro_batch`` changes their rounding, and ``validate_every`` decides when the learning rates can fall.
 CHANGEABLE = ("epochs", "micro_batch", "workers", "validate_every", "save_minutes", "keep_checkpoints")
+RATES = ("trunk_lr", "tag_lr", "weight_decay", "distillation_weight")
+NOT_NEGATIVE = (*RATES, "pooling", "save_minutes", "workers", "seed")
+ADDED = ("count_unknown_tags", "crop", "pooling", "frozen")  # settings that earlier versions did not have
+MIN_CROP, MAX_CROP = 224, 2048  # pixels; the network has no position in less than 224
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,14 @@ class Recipe:
         tags_per_image: use only the first N tags of a photo. None: all.
         count_unknown_tags: whether tags outside the vocabulary count among the first N, as in the paper. A photo
             without a known tag among the first N then counts as a photo without tags.
+        crop: pixels of the side of a crop. More than the 224 of the paper shows small things, and the network has
+            several positions in a crop.
         crop_scale: smallest and largest share of a random crop of the photo's area, in (0, 1], for example (0.4, 1).
-            None: crops of 224 pixels from photos of 256 pixels, as in the paper.
+            None: crops with 7/8 of the side (224 of 256 pixels), as in the paper.
+        pooling: how the scores of the positions of a crop become one score of each tag. 0: their mean. r > 0:
+            log(mean(exp(r x))) / r, which is between the mean and the largest (Pinheiro and Collobert 2015).
+        frozen: name of a layer of the trunk, such as ``pool2``: it and the layers before it do not learn. None: all
+            layers learn.
         trunk_lr: learning rate of everything below the tag layer; 0 freezes it.
         tag_lr: learning rate of the tag layer.
         momentum: momentum of SGD.
@@ -51,7 +62,10 @@ class Recipe:
     micro_batch: int | None = None
     tags_per_image: int | None = None
     count_unknown_tags: bool = False
+    crop: int = 224
     crop_scale: tuple[float, float] | None = None
+    pooling: float = 0.0
+    frozen: str | None = None
     trunk_lr: float = 0.0003
     tag_lr: float = 0.005
     momentum: float = 0.9
@@ -72,12 +86,14 @@ class Recipe:
         for name in ("epochs", "batch", "micro_batch", "tags_per_image", "validate_every", "keep_checkpoints"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"step.{name}={getattr(self, name)} must be 1 or more")
-        for name in ("trunk_lr", "tag_lr", "weight_decay", "distillation_weight", "save_minutes", "workers", "seed"):
+        for name in NOT_NEGATIVE:
             if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise InputError(f"step.{name}={getattr(self, name)} must not be negative")
         for name in ("momentum", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"step.{name}={getattr(self, name)} must be at least 0 and below 1")
+        if not MIN_CROP <= self.crop <= MAX_CROP:
+            raise InputError(f"step.crop={self.crop} must be {MIN_CROP} to {MAX_CROP} pixels")
         self._check_scale()
         if not 0 < self.lr_factor <= 1:
             raise InputError(f"step.lr_factor={self.lr_factor} must be above 0 and at most 1")
@@ -94,6 +110,11 @@ class Recipe:
         if not 0 < scale[0] <= scale[1] <= 1:
             raise InputError(f"step.crop_scale={scale} must be two shares of the area in (0, 1], such as [0.4,1]")
         object.__setattr__(self, "crop_scale", (float(scale[0]), float(scale[1])))
+
+    @property
+    def cropping(self) -> Cropping:
+        """How the photos are cropped."""
+        return Cropping(self.crop, self.crop_scale)
 
     def share(self, ranks: int) -> int:
         """The number of photos per step and rank.
@@ -114,8 +135,9 @@ class Recipe:
     def identity(self) -> dict[str, object]:
         """The settings that two runs must share for one to continue the other."""
         kept = {name: value for name, value in asdict(self).items() if name not in CHANGEABLE}
-        if not self.count_unknown_tags:
-            del kept["count_unknown_tags"]  # so that trainings of earlier versions can be continued
+        for field in fields(self):
+            if field.name in ADDED and kept[field.name] == field.default:
+                del kept[field.name]  # so that trainings of earlier versions can be continued
         return kept
 
     @classmethod

@@ -95,7 +95,7 @@ def _calibrate(tagger: TagClassifier, feed: PhotoFeed, known: int) -> None:
     batch = feed.first(CALIBRATION_PHOTOS)
     if batch.error:
         raise InputError(batch.error)
-    calibrate(tagger, tagger.preprocessing(batch.images), known)
+    calibrate(tagger, tagger.preprocessing(batch.images), known, feed.recipe.pooling)
 
 
 def _describe(init: str, architecture: str) -> str:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from grounding.tagger.tagger import TagClassifier
 from proposals.errors import InputError
+from training.pooling import pool_scores
 
 
 class Teacher(nn.Module):
@@ -31,12 +32,12 @@ class Teacher(nn.Module):
         """The logits of the inherited tags.
 
         Args:
-            images: ``(n, 3, 224, 224)`` float, preprocessed.
+            images: ``(n, 3, H, W)`` float, preprocessed.
 
         Returns:
-            ``(n, inherited)`` float.
+            ``(n, inherited, h, w)`` float, one logit for each position.
         """
-        return self.classifier(self.trunk(images)).flatten(1)
+        return self.classifier(self.trunk(images))
 
 
 class FileTeacher(nn.Module):
@@ -46,6 +47,7 @@ class FileTeacher(nn.Module):
         student: the tagger to be trained.
         teacher: the tagger that teaches; it is changed.
         known: number of the student's tags that the training photos have. These come first; the others are inherited.
+        pooling: how the positions of a crop are pooled, see ``training.pooling.pool_scores``.
 
     Attributes:
         columns: ``(S,)`` int64, the student's tags below ``known`` that the teacher has.
@@ -58,7 +60,7 @@ class FileTeacher(nn.Module):
     columns: Tensor
     inherited: Tensor
 
-    def __init__(self, student: TagClassifier, teacher: TagClassifier, known: int):
+    def __init__(self, student: TagClassifier, teacher: TagClassifier, known: int, pooling: float = 0.0):
         super().__init__()
         tags, has = list(student.vocabulary), teacher.vocabulary
         missing = [tag for tag in tags[known:] if tag not in has]
@@ -73,7 +75,7 @@ class FileTeacher(nn.Module):
         own = torch.tensor([has.index(tags[row]) for row in shared])
         teacher.classifier.weight = nn.Parameter(teacher.classifier.weight.detach()[own])
         teacher.classifier.bias = nn.Parameter(teacher.classifier.bias.detach()[own])
-        self.tagger = teacher
+        self.tagger, self.pooling = teacher, pooling
         self.register_buffer("columns", torch.tensor([row for row in shared if row < known], dtype=torch.long))
         self.register_buffer("inherited", torch.tensor([row for row in shared if row >= known], dtype=torch.long))
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -83,18 +85,18 @@ class FileTeacher(nn.Module):
         """The teacher's logits of the shared tags.
 
         Args:
-            images: ``(n, 3, 224, 224)`` uint8 RGB.
+            images: ``(n, 3, H, W)`` uint8 RGB.
 
         Returns:
             ``(n, S)`` and ``(n, T)`` float.
         """
         prepared = self.tagger.preprocessing(images).contiguous(memory_format=torch.channels_last)
-        logits = self.tagger(prepared).flatten(1)
+        logits = pool_scores(self.tagger(prepared), self.pooling)
         return logits[:, : len(self.columns)], logits[:, len(self.columns) :]
 
 
 @torch.no_grad()
-def calibrate(tagger: TagClassifier, images: Tensor, known: int) -> None:
+def calibrate(tagger: TagClassifier, images: Tensor, known: int, pooling: float = 0.0) -> None:
     """Adds one constant to the biases of the inherited tags, so that a logit is about the log of its softmax.
 
     The inherited tags come from a softmax over classes, which does not change with such a constant. The other tags
@@ -102,8 +104,9 @@ def calibrate(tagger: TagClassifier, images: Tensor, known: int) -> None:
 
     Args:
         tagger: the tagger to change.
-        images: ``(n, 3, 224, 224)`` float, preprocessed; the constant is a mean over them.
+        images: ``(n, 3, H, W)`` float, preprocessed; the constant is a mean over them.
         known: number of tags that are not inherited; they come first.
+        pooling: how the positions of a crop are pooled, see ``training.pooling.pool_scores``.
     """
-    logits = tagger.eval()(images).flatten(1)[:, known:]
+    logits = pool_scores(tagger.eval()(images), pooling)[:, known:]
     tagger.classifier.bias[known:] -= logits.logsumexp(1).mean()
