@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
@@ -74,7 +73,7 @@ def evaluate_categories(
     metrics |= {"pointed_by_boxes": sum(image.by_boxes for image in images)}
     if predictions is None:
         results, presence, unread = _answer(grounder, images, names, cache, ledger)
-        metrics |= asdict(grounder.settings) | {"target": grounder.target, "skipped_images": unread}
+        metrics |= grounder.used_settings() | {"skipped_images": unread}
         metrics |= {"proposals": type(grounder.proposer).__name__}
         write_predictions(Path(output, "predictions.jsonl"), _lines(results, presence))
         points = True

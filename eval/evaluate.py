@@ -127,7 +127,7 @@ def evaluate(
                 grounder, images if twofold else others, gamma_candidates, cache, twofold, judged_by
             )
         results, unread = _answer(grounder, images, cache, selection, ledger, judged_by)
-        metrics |= asdict(grounder.settings) | {"target": grounder.target, "skipped_images": unread}
+        metrics |= grounder.used_settings() | {"skipped_images": unread}
         metrics |= {"proposals": type(grounder.proposer).__name__}
         metrics |= _selection_record(selection, gamma_split) if selection else {}
         write_predictions(Path(output, "predictions.jsonl"), (Prediction(r.place, r.boxes, r.scores) for r in results))

@@ -69,7 +69,7 @@ def report(
     """
     check_counts(0, examples=examples)
     metrics, phrases = read_run(run)
-    here = vars(grounder.settings) | {"target": grounder.target}
+    here = grounder.used_settings()
     different = {k: v for k, v in here.items() if metrics.get(k) != v}
     if different:
         pairs = ", ".join(f"{k}={metrics.get(k)} there, {v} here" for k, v in different.items())

@@ -1,6 +1,7 @@
 """Grounder: finds what phrases name in photos. The public class of the package."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,10 @@ class Grounder:
         if own == AVERAGED:  # part of CAM's definition
             return own
         return self.settings.target or own or self.topdown.default_target
+
+    def used_settings(self) -> dict[str, Any]:
+        """The settings as answers use them: with :attr:`target`, and ``ranked_by``, the methods that rank the boxes."""
+        return asdict(self.settings) | {"target": self.target, "ranked_by": list(self.settings.methods(self.tagger))}
 
     @property
     def looker(self) -> Looker:

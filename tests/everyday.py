@@ -1,7 +1,7 @@
 """A small folder in the format of COCO, and a grounder whose answers are known."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,6 +57,9 @@ class KnownGrounder:
     settings: Settings = field(default_factory=lambda: Settings(presence=0.5))
     proposer: object = None
     target: str = "pool3"
+
+    def used_settings(self) -> dict:
+        return asdict(self.settings) | {"target": self.target, "ranked_by": [self.settings.method]}
 
     def look(self, path) -> SimpleNamespace:
         name = Path(path).stem

@@ -30,6 +30,7 @@ def test_the_step_writes_metrics_and_predictions(two, grounder, tmp_path, capsys
     assert json.dumps(metrics) == json.dumps(json.loads((tmp_path / "out" / "metrics.json").read_text()))
     assert (metrics["images"], metrics["phrases"], metrics["skipped_images"]) == (2, 6, ["8"])
     assert metrics["method"] == "c-mwp-partial" and metrics["target"] == "pool3"  # not null, the setting
+    assert metrics["ranked_by"] == ["c-mwp-partial", "c-mwp", "cam"]
     predictions = list(read_predictions(tmp_path / "out" / "predictions.jsonl"))
     assert [p.place for p in predictions[:3]] == [("7", 0, 0), ("7", 1, 1), ("7", 1, 2)]
     assert all(not len(p.boxes) for p in predictions[3:])
