@@ -70,6 +70,8 @@ def report(
     check_counts(0, examples=examples)
     metrics, phrases = read_run(run)
     here = grounder.used_settings()
+    if missing := here.keys() - metrics.keys():
+        raise InputError(f"{run} is of an earlier version, without {', '.join(sorted(missing))}: evaluate it again")
     different = {k: v for k, v in here.items() if metrics.get(k) != v}
     if different:
         pairs = ", ".join(f"{k}={metrics.get(k)} there, {v} here" for k, v in different.items())

@@ -108,6 +108,14 @@ def test_other_settings_are_an_error(root, run, tmp_path):
         report(Grounder.load(side=224, gamma=0.25), str(root), "toy", str(run), str(tmp_path / "out"))
 
 
+def test_a_run_of_an_earlier_version_is_an_error(root, run, grounder, tmp_path):
+    metrics = json.loads((run / "metrics.json").read_text())
+    old = shutil.copytree(run, tmp_path / "old")
+    (old / "metrics.json").write_text(json.dumps({k: v for k, v in metrics.items() if k != "ranked_by"}))
+    with pytest.raises(InputError, match="is of an earlier version, without ranked_by: evaluate it again"):
+        report(grounder, str(root), "toy", str(old), str(tmp_path / "out"))
+
+
 def test_other_data_or_proposals_are_an_error(root, run, grounder, tmp_path):
     (root / "other.txt").write_text("7\n")
     with pytest.raises(InputError, match=r"is of split toy and SegmentProposer: set data.split, proposals"):

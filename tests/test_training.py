@@ -182,7 +182,7 @@ def test_settings_out_of_range_are_refused():
         "ema_decay": 1,
         "lr_factor": 0,
         "crop": 223,
-        "pooling": -1,
+        "pooling": 0.001,
     }
     wrong |= {"precision": "float16"}
     for name, value in wrong.items():

@@ -13,7 +13,8 @@ CHANGEABLE = ("epochs", "micro_batch", "workers", "validate_every", "save_minute
 RATES = ("trunk_lr", "tag_lr", "weight_decay", "distillation_weight")
 NOT_NEGATIVE = (*RATES, "pooling", "save_minutes", "workers", "seed")
 ADDED = ("count_unknown_tags", "crop", "pooling", "frozen")  # settings that earlier versions did not have
-MIN_CROP, MAX_CROP = 224, 2048  # pixels; the network has no position in less than 224
+MIN_CROP, MAX_CROP = 224, 1024  # pixels; the network has no position in less than 224
+POOLING = 0.01, 100.0  # range of a pooling above 0; float32 is not exact enough beyond it
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,15 @@ class Recipe:
         tags_per_image: use only the first N tags of a photo. None: all.
         count_unknown_tags: whether tags outside the vocabulary count among the first N, as in the paper. A photo
             without a known tag among the first N then counts as a photo without tags.
-        crop: pixels of the side of a crop. More than the 224 of the paper shows small things, and the network has
-            several positions in a crop.
+        crop: pixels of the side of a crop, for training and for validation. In crops larger than the paper's 224,
+            small things have more pixels, and the network has several positions.
         crop_scale: smallest and largest share of a random crop of the photo's area, in (0, 1], for example (0.4, 1).
             None: crops with 7/8 of the side (224 of 256 pixels), as in the paper.
         pooling: how the scores of the positions of a crop become one score of each tag. 0: their mean. r > 0:
-            log(mean(exp(r x))) / r, which is between the mean and the largest (Pinheiro and Collobert 2015).
-        frozen: name of a layer of the trunk, such as ``pool2``: it and the layers before it do not learn. None: all
-            layers learn.
+            log(mean(exp(r x))) / r, which is between the mean and the largest (Pinheiro and Collobert 2015). A crop of
+            224 pixels has one position, and nothing to pool.
+        frozen: name of a layer of the trunk, such as ``pool2`` of the embedded tagger: it and the layers before it do
+            not learn. None: all layers learn.
         trunk_lr: learning rate of everything below the tag layer; 0 freezes it.
         tag_lr: learning rate of the tag layer.
         momentum: momentum of SGD.
@@ -92,6 +94,8 @@ class Recipe:
         for name in ("momentum", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"step.{name}={getattr(self, name)} must be at least 0 and below 1")
+        if self.pooling and not POOLING[0] <= self.pooling <= POOLING[1]:
+            raise InputError(f"step.pooling={self.pooling} must be 0, or from {POOLING[0]} to {POOLING[1]:g}")
         if not MIN_CROP <= self.crop <= MAX_CROP:
             raise InputError(f"step.crop={self.crop} must be {MIN_CROP} to {MAX_CROP} pixels")
         self._check_scale()

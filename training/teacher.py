@@ -9,6 +9,8 @@ from grounding.tagger.tagger import TagClassifier
 from proposals.errors import InputError
 from training.pooling import pool_scores
 
+PART = 16  # photos that are calibrated at a time, so that large crops fit into memory
+
 
 class Teacher(nn.Module):
     """Predicts the inherited tags as the network did at the start of the training.
@@ -108,5 +110,6 @@ def calibrate(tagger: TagClassifier, images: Tensor, known: int, pooling: float 
         known: number of tags that are not inherited; they come first.
         pooling: how the positions of a crop are pooled, see ``training.pooling.pool_scores``.
     """
-    logits = pool_scores(tagger.eval()(images), pooling)[:, known:]
-    tagger.classifier.bias[known:] -= logits.logsumexp(1).mean()
+    tagger.eval()
+    parts = [pool_scores(tagger(part), pooling)[:, known:].logsumexp(1) for part in images.split(PART)]
+    tagger.classifier.bias[known:] -= torch.cat(parts).mean()
