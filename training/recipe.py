@@ -10,8 +10,6 @@ from training.crops import Cropping
 # These may change when a training is resumed. They do not change the weights, with two exceptions: another
 # ``micro_batch`` changes their rounding, and ``validate_every`` decides when the learning rates can fall.
 CHANGEABLE = ("epochs", "micro_batch", "workers", "validate_every", "save_minutes", "keep_checkpoints")
-RATES = ("trunk_lr", "tag_lr", "weight_decay", "distillation_weight")
-NOT_NEGATIVE = (*RATES, "pooling", "save_minutes", "workers", "seed")
 ADDED = ("count_unknown_tags", "crop", "pooling", "frozen")  # settings that earlier versions did not have
 MIN_CROP, MAX_CROP = 224, 1024  # pixels; the network has no position in less than 224
 POOLING = 0.01, 100.0  # range of a pooling above 0; float32 is not exact enough beyond it
@@ -88,7 +86,7 @@ class Recipe:
         for name in ("epochs", "batch", "micro_batch", "tags_per_image", "validate_every", "keep_checkpoints"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"step.{name}={getattr(self, name)} must be 1 or more")
-        for name in NOT_NEGATIVE:
+        for name in ("trunk_lr", "tag_lr", "weight_decay", "distillation_weight", "save_minutes", "workers", "seed"):
             if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise InputError(f"step.{name}={getattr(self, name)} must not be negative")
         for name in ("momentum", "ema_decay"):
@@ -139,9 +137,9 @@ class Recipe:
     def identity(self) -> dict[str, object]:
         """The settings that two runs must share for one to continue the other."""
         kept = {name: value for name, value in asdict(self).items() if name not in CHANGEABLE}
-        for field in fields(self):
-            if field.name in ADDED and kept[field.name] == field.default:
-                del kept[field.name]  # so that trainings of earlier versions can be continued
+        for name in ADDED:
+            if kept[name] == getattr(Recipe, name):  # the default
+                del kept[name]  # so that trainings of earlier versions can be continued
         return kept
 
     @classmethod
