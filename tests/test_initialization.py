@@ -140,6 +140,22 @@ def test_biases_are_log_odds():
     torch.testing.assert_close(tagger.classifier.bias.sigmoid(), torch.tensor([0.25, 1e-6]))
 
 
+def test_only_new_tags_begin_with_their_frequencies():
+    known = TagClassifier.load()
+    tagger = initial_tagger("embedded", Vocabulary(["zorgophone", "dog"]), frequencies=torch.tensor([0.25, 0.5]))
+    new, old = tagger.classifier.bias
+    torch.testing.assert_close(new.sigmoid(), torch.tensor(0.25))
+    assert old == known.classifier.bias[known.vocabulary.index("dog")]
+
+
+def test_the_tags_of_photos_begin_with_their_frequencies_beside_classes(data):
+    folder = data / "bvlc_googlenet"
+    weights, names = str(folder / "bvlc_googlenet.fp16.safetensors"), folder / "synset_words.txt"
+    vocabulary, frequencies = Vocabulary(["dog", "a man"]), torch.tensor([0.25, 0.5])
+    tagger = initial_tagger(weights, vocabulary, names=names, inherit=True, frequencies=frequencies)
+    torch.testing.assert_close(tagger.classifier.bias[:2].sigmoid(), frequencies)
+
+
 def test_the_teacher_does_not_change():
     tagger = initial_tagger("embedded", Vocabulary(["dog"]), inherit=True).eval()
     images = tagger.preprocessing(torch.randint(0, 255, (2, 3, 224, 224), generator=torch.Generator().manual_seed(0)))

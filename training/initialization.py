@@ -25,8 +25,9 @@ def initial_tagger(
     architecture: str = "googlenet",
     names: str | Path | None = None,
     inherit: bool = False,
+    frequencies: Tensor | None = None,
 ) -> TagClassifier:
-    """A tagger for a vocabulary, with the trunk of an existing network and its weights for the tags that it knows.
+    """A tagger for a vocabulary, with the trunk of an existing network, and its weights and biases of known tags.
 
     Args:
         init: ``"embedded"``: the tagger of this package. ``"torchvision"``: ImageNet weights that
@@ -37,6 +38,8 @@ def initial_tagger(
         names: for a network of ImageNet's classes: a file with their names, one class per line in the order of its
             outputs. Each line begins with the WordNet id (synset_words.txt) or with the number of the class from 0.
         inherit: whether to add the tags that ``init`` knows and the vocabulary lacks, with their weights.
+        frequencies: ``(tags,)`` in [0, 1], the share of photos that have each tag, see :func:`set_frequencies`. None:
+            the biases of tags that ``init`` does not know are 0.
 
     Returns:
         The tagger. Its tags are those of the vocabulary, then the inherited ones.
@@ -50,14 +53,15 @@ def initial_tagger(
             raise _nothing_to_inherit("the classes of init=torchvision have no names: use another init=")
         tagger = TagClassifier(architecture, vocabulary)
         tagger.trunk = ARCHITECTURES[architecture].trunk(pretrained=True)
-        return tagger
+        return _with_frequencies(tagger, frequencies)
     path = tagger_path(init)
     if read_tensors(path)[0].get("format") != FORMAT:
-        return _from_classifier(init, vocabulary, names, inherit)
+        return _with_frequencies(_from_classifier(init, vocabulary, names, inherit), frequencies)
     known = TagClassifier.load(path, presence=False, lexicon=False)
     inherited = [tag for tag in known.vocabulary if tag not in vocabulary] if inherit else []
     tagger = TagClassifier(known.architecture, Vocabulary((*vocabulary, *inherited)), known.preprocessing)
     tagger.trunk.load_state_dict(known.trunk.state_dict())
+    _with_frequencies(tagger, frequencies)
     shared = [tag for tag in tagger.vocabulary if tag in known.vocabulary]
     rows = [known.vocabulary.index(tag) for tag in shared]
     _set_tags(tagger, shared, known.classifier.weight[rows], known.classifier.bias[rows])
@@ -176,6 +180,12 @@ def _set_tags(tagger: TagClassifier, tags: list[str], weight: Tensor, bias: Tens
     with torch.no_grad():
         tagger.classifier.weight[rows] = weight
         tagger.classifier.bias[rows] = bias
+
+
+def _with_frequencies(tagger: TagClassifier, frequencies: Tensor | None) -> TagClassifier:
+    if frequencies is not None:
+        set_frequencies(tagger, frequencies)
+    return tagger
 
 
 def set_frequencies(tagger: TagClassifier, frequencies: Tensor) -> None:

@@ -13,7 +13,7 @@ from grounding.tagger.tagger import TagClassifier, tagger_path
 from proposals.errors import InputError
 from training.distributed import RankGroup
 from training.feeds import PhotoFeed, feed_of
-from training.initialization import initial_tagger, set_frequencies
+from training.initialization import initial_tagger
 from training.merged_shards import MergedShards
 from training.model import TrainableTagger
 from training.progress import Progress
@@ -71,10 +71,9 @@ def initial_state(
     if teacher and not recipe.distillation_weight:
         raise InputError("step.teacher= teaches nothing with step.distillation_weight=0: set it, for example to 1")
     torch.manual_seed(recipe.seed)
-    tagger = initial_tagger(init, shards.vocabulary, architecture, names, recipe.distillation_weight > 0)
-    known = len(shards.vocabulary)
-    feed = feed_of(shards, recipe, ranks)
-    set_frequencies(tagger, feed.frequencies())
+    known, feed = len(shards.vocabulary), feed_of(shards, recipe, ranks)
+    inherit = recipe.distillation_weight > 0
+    tagger = initial_tagger(init, shards.vocabulary, architecture, names, inherit, feed.frequencies())
     if known < len(tagger.vocabulary):
         _calibrate(tagger, feed, known)
     guide = TagClassifier.load(teacher, presence=False, lexicon=False) if teacher else None
