@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from training.crops import Cropping, crop, pad_to_square
+from training.crops import Cropping, crop, degrade, pad_to_square
 
 SIDES = [224, 352]
 
@@ -69,3 +70,32 @@ def test_a_crop_without_a_scale_is_not_resized():
     cut = crop(whole, random.Random(1)).permute(1, 2, 0).numpy()
     windows = (whole[y : y + 224, x : x + 224] for y in range(33) for x in range(33))
     assert any((cut == window).all() or (cut[:, ::-1] == window).all() for window in windows)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 95), st.integers(0, 10**6))
+def test_a_degraded_picture_keeps_its_size(width, height, quality, seed):
+    picture = Image.new("RGB", (width, height), (200, 30, 90))
+    degraded = degrade(picture, random.Random(seed), (quality, quality))
+    assert (degraded.size, degraded.mode) == (picture.size, "RGB")
+    if quality > 50:
+        np.testing.assert_allclose(np.asarray(degraded), np.asarray(picture), atol=16)  # one colour stays
+
+
+def test_a_lower_quality_loses_more(coffee):
+    picture = Image.open(coffee).convert("RGB").resize((300, 200))
+    lost = {}
+    for quality in (10, 50, 95):
+        degraded = degrade(picture, random.Random(0), (quality, quality))
+        lost[quality] = np.abs(np.asarray(degraded, float) - np.asarray(picture, float)).mean()
+    assert lost[10] > lost[50] > lost[95] > 0
+
+
+@pytest.mark.parametrize("scale", [None, (0.35, 1)])
+def test_a_compressed_crop_shows_the_same_part(coffee, scale):
+    image = np.asarray(Image.open(coffee).convert("RGB"))
+    for seed in range(5):
+        plain = crop(image, random.Random(seed), Cropping(scale=scale)).double()
+        compressed = crop(image, random.Random(seed), Cropping(scale=scale, quality=(90, 95))).double()
+        assert 0 < (plain - compressed).abs().mean() < 8
+    assert torch.equal(crop(image, None, Cropping(quality=(1, 1))), crop(image, None))

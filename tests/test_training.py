@@ -188,9 +188,13 @@ def test_settings_out_of_range_are_refused():
     for name, value in wrong.items():
         with pytest.raises(InputError, match=f"step.{name}={value}"):
             Recipe.of(**{name: value})
+    for quality in ([0, 95], [30, 96], [90, 30]):
+        message = f"step.jpeg_quality={quality} must be two qualities in 1..95, such as [30,95]"
+        with pytest.raises(InputError, match=re.escape(message)):
+            Recipe.of(jpeg_quality=quality)
     with pytest.raises(InputError, match=r"step\.count_unknown_tags=true needs step\.tags_per_image=, such as 5"):
         Recipe.of(count_unknown_tags=True)
-    assert "count_unknown_tags" not in Recipe().identity()
+    assert not {"count_unknown_tags", "jpeg_quality"} & Recipe().identity().keys()
     with pytest.raises(InputError, match="step=train has no setting speed"):
         Recipe.of(speed=1)
     with pytest.raises(InputError, match="decay was renamed: use weight_decay"):

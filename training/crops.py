@@ -2,6 +2,7 @@
 
 import math
 import random
+from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +19,13 @@ class Cropping(NamedTuple):
         scale: smallest and largest share of a random crop of the photo's area, in (0, 1]; its width is 3/4 to 4/3 of
             its height, and it is resized to a square. None: a random crop without resizing, with 7/8 of the side of
             the padded photo (224 of 256 pixels, Sec. 4.3).
+        quality: lowest and highest JPEG quality with which a random crop is compressed, in 1..95, see :func:`degrade`.
+            None: crops are not compressed.
     """
 
     side: int = 224
     scale: tuple[float, float] | None = None
+    quality: tuple[int, int] | None = None
 
     @property
     def padded(self) -> int:
@@ -30,6 +34,7 @@ class Cropping(NamedTuple):
 
 
 PAPER = Cropping()
+SHRINK = 0.4, 1.0  # range of the share of its side to which a crop is shrunk before it is compressed
 
 
 def crop(image: np.ndarray, rng: random.Random | None, cropping: Cropping = PAPER) -> Tensor:
@@ -49,11 +54,34 @@ def crop(image: np.ndarray, rng: random.Random | None, cropping: Cropping = PAPE
         x, y, flip = (
             (rng.randint(0, spare), rng.randint(0, spare), rng.random() < 0.5) if rng else (spare // 2,) * 2 + (0,)
         )
-        pixels = np.array(square)[y : y + side, x : x + side]
+        cut = square.crop((x, y, x + side, y + side))
     else:
         box, flip = _random_box(rng, cropping.scale, cropping.padded), rng.random() < 0.5
-        pixels = np.array(square.resize((side, side), Image.Resampling.BILINEAR, box))
+        cut = square.resize((side, side), Image.Resampling.BILINEAR, box)
+    if rng and cropping.quality:
+        cut = degrade(cut, rng, cropping.quality)
+    pixels = np.array(cut)
     return torch.from_numpy((pixels[:, ::-1] if flip else pixels).copy()).permute(2, 0, 1)
+
+
+def degrade(picture: Image.Image, rng: random.Random, quality: tuple[int, int]) -> Image.Image:
+    """Shrinks a picture by a random factor, compresses it as JPEG, and enlarges it again.
+
+    Sources of photos differ in their size and compression. A network that sees them as they are learns from these
+    traces which source a photo is from, and so which tags are frequent there.
+
+    Args:
+        picture: an RGB picture.
+        rng: chooses the factor, in ``SHRINK``, and the quality.
+        quality: lowest and highest JPEG quality, in 1..95.
+
+    Returns:
+        An RGB picture of the same size.
+    """
+    factor, file = rng.uniform(*SHRINK), BytesIO()
+    width, height = (max(1, round(n * factor)) for n in picture.size)
+    picture.resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=rng.randint(*quality))
+    return Image.open(file).resize(picture.size, Image.Resampling.BILINEAR)
 
 
 def pad_to_square(image: np.ndarray, side: int = PAPER.padded) -> Image.Image:

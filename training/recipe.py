@@ -10,7 +10,8 @@ from training.crops import Cropping
 # These may change when a training is resumed. They do not change the weights, with two exceptions: another
 # ``micro_batch`` changes their rounding, and ``validate_every`` decides when the learning rates can fall.
 CHANGEABLE = ("epochs", "micro_batch", "workers", "validate_every", "save_minutes", "keep_checkpoints")
-ADDED = ("count_unknown_tags", "crop", "pooling", "frozen")  # settings that earlier versions did not have
+# Settings that earlier versions did not have.
+ADDED = ("count_unknown_tags", "crop", "jpeg_quality", "pooling", "frozen")
 MIN_CROP, MAX_CROP = 224, 1024  # pixels; the network has no position in less than 224
 POOLING = 0.01, 100.0  # range of a pooling above 0; float32 is not exact enough beyond it
 
@@ -33,6 +34,9 @@ class Recipe:
             small things have more pixels, and the network has several positions.
         crop_scale: smallest and largest share of a random crop of the photo's area, in (0, 1], for example (0.4, 1).
             None: crops with 7/8 of the side (224 of 256 pixels), as in the paper.
+        jpeg_quality: lowest and highest JPEG quality, in 1..95, for example (30, 95): each crop is shrunk by a random
+            factor, compressed and enlarged again. Without it a tagger learns the compression of each source of photos.
+            None: crops stay as they are.
         pooling: how the scores of the positions of a crop become one score of each tag. 0: their mean. r > 0:
             log(mean(exp(r x))) / r, which is between the mean and the largest (Pinheiro and Collobert 2015). A crop of
             224 pixels has one position, and nothing to pool.
@@ -64,6 +68,7 @@ class Recipe:
     count_unknown_tags: bool = False
     crop: int = 224
     crop_scale: tuple[float, float] | None = None
+    jpeg_quality: tuple[int, int] | None = None
     pooling: float = 0.0
     frozen: str | None = None
     trunk_lr: float = 0.0003
@@ -97,6 +102,7 @@ class Recipe:
         if not MIN_CROP <= self.crop <= MAX_CROP:
             raise InputError(f"step.crop={self.crop} must be {MIN_CROP} to {MAX_CROP} pixels")
         self._check_scale()
+        self._check_quality()
         if not 0 < self.lr_factor <= 1:
             raise InputError(f"step.lr_factor={self.lr_factor} must be above 0 and at most 1")
         if self.count_unknown_tags and self.tags_per_image is None:
@@ -113,10 +119,18 @@ class Recipe:
             raise InputError(f"step.crop_scale={scale} must be two shares of the area in (0, 1], such as [0.4,1]")
         object.__setattr__(self, "crop_scale", (float(scale[0]), float(scale[1])))
 
+    def _check_quality(self) -> None:
+        quality = self.jpeg_quality
+        if quality is None:
+            return
+        if not 1 <= quality[0] <= quality[1] <= 95:
+            raise InputError(f"step.jpeg_quality={quality} must be two qualities in 1..95, such as [30,95]")
+        object.__setattr__(self, "jpeg_quality", tuple(quality))
+
     @property
     def cropping(self) -> Cropping:
         """How the photos are cropped."""
-        return Cropping(self.crop, self.crop_scale)
+        return Cropping(self.crop, self.crop_scale, self.jpeg_quality)
 
     def share(self, ranks: int) -> int:
         """The number of photos per step and rank.
