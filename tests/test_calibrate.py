@@ -1,6 +1,8 @@
 """The step calibrate: what captions name, the fit, its measures, and the step from photos to the file."""
 
+import itertools
 import json
+import math
 import tarfile
 from io import BytesIO
 
@@ -15,7 +17,7 @@ from grounding.tagger.presence import presence_path
 from grounding.text.lexicon import Lexicon, Meaning, digest
 from proposals.errors import InputError
 from training.calibrate import calibrate
-from training.presence_fit import CaptionCounts, fit_platt, principal_directions, sigmoid
+from training.presence_fit import CaptionCounts, fit_platt, principal_directions, shown_given_captions, sigmoid
 from training.presence_labels import CaptionLabels
 from training.presence_measures import area_under_roc, calibration_error, measure
 from training.sample_text import SampleText
@@ -106,6 +108,28 @@ def test_the_fit_finds_probabilities_although_captions_leave_things_out():
     assert abs(fit.shown(scores) - sigmoid(scores)).mean() < 0.1
     assert abs((fit.recall * fit.shown(scores)).mean() - captions.named.mean()) < 0.02
     assert (fit.slopes > 0).all() and (fit.recall > 0).all() and (fit.recall < 1).all()
+
+
+def test_captions_of_one_photo_that_disagree_have_a_low_recall():
+    random, recall = np.random.default_rng(3), np.tile([0.15, 0.5, 0.9], 4)
+    scores = random.normal(-1, 2, (3000, 12)).astype(np.float32)
+    shown = random.random(scores.shape) < sigmoid(scores)
+    named = random.binomial(5, recall * shown).astype(np.float32)
+    fit = fit_platt(scores, CaptionCounts(named, 5 - named))
+    np.testing.assert_allclose(fit.recall, recall, atol=0.05)
+    assert abs(fit.shown(scores) - sigmoid(scores)).mean() < 0.03
+
+
+@given(st.floats(0.01, 0.99), st.floats(0.01, 0.99), st.integers(0, 3), st.integers(0, 3))
+def test_what_captions_say_equals_its_definition(p, recall, named, unnamed):
+    """Of all ways to write the captions, those with these names: P(shown and captions) / P(captions)."""
+    ways = list(itertools.product([True, False], repeat=named + unnamed))
+    asked = [way for way in ways if sum(way) == named]
+    with_it = p * sum(math.prod(recall if name else 1 - recall for name in way) for way in asked)
+    without_it = (1 - p) * (named == 0)
+    captions = CaptionCounts(*(np.full((1, 1), n, np.float32) for n in (named, unnamed)))
+    found = shown_given_captions(np.full((1, 1), p), np.full(1, recall), captions)
+    assert found[0, 0] == pytest.approx(with_it / (with_it + without_it))
 
 
 def test_a_tag_that_no_caption_names_keeps_the_mean():

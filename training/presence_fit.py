@@ -60,12 +60,13 @@ def sigmoid(x: Floats) -> Floats:
 def fit_platt(scores: NDArray[np.float32], captions: CaptionCounts) -> PlattFit:
     """Fits a slope, an offset and the weights of the context for each tag.
 
-    A caption does not name everything that a photo shows, so P(named) = recall * sigmoid(slope * score + offset +
-    context) (Elkan and Noto, 2008). All are estimated by expectation maximisation: a caption that does not name a tag
-    counts as one of a photo that shows it, with the probability that the present fit gives. How often a tag is named
-    cannot tell a rare thing from one that captions leave out. So the slopes and offsets have a narrow Gaussian prior
-    around those of all tags, and the recall explains most of the difference between tags. A tag that no caption names
-    keeps the mean, without a context. The context is linear in the first principal components of the scores.
+    A caption does not name everything that a photo shows. Each caption of a photo that shows a tag names it with the
+    probability ``recall``; a caption of another photo never does. With P(shown) = sigmoid(slope * score + offset +
+    context), all are estimated by expectation maximisation, see :func:`shown_given_captions`. The captions of one photo
+    tell the recall: if one of five names a dog, the other four have left it out. With one caption, how often a tag is
+    named cannot tell a rare thing from one that captions leave out. So the slopes and offsets have a narrow Gaussian
+    prior around those of all tags, and the recall has a Beta prior. A tag that no caption names keeps the mean, without
+    a context. The context is linear in the first principal components of the scores.
 
     Args:
         scores: ``(photos, tags)`` float, logits.
@@ -75,18 +76,19 @@ def fit_platt(scores: NDArray[np.float32], captions: CaptionCounts) -> PlattFit:
         The slopes, offsets and recalls.
     """
     tags, count = scores.shape[1], captions.named.sum(0)
-    frequent = count >= min(MIN_NAMED, count.max())
+    total = captions.named + captions.unnamed
+    known, frequent = total > 0, count >= min(MIN_NAMED, count.max())
     directions = principal_directions(scores)
     components = (scores - scores.mean(0)) @ directions.astype(np.float32)
     a, b, recall = np.ones(tags, np.float32), np.zeros(tags, np.float32), np.full(tags, RECALL, np.float32)
     context = np.zeros((directions.shape[1], tags), np.float32)
-    total, mean = captions.named + captions.unnamed, (1.0, 0.0)
+    mean = 1.0, 0.0
     for _ in range(ITERATIONS):
         p = sigmoid(a * scores + b + components @ context)
-        hidden = captions.unnamed * p * (1 - recall) / (1 - recall * p)  # captions that leave out what is shown
+        shown = known * shown_given_captions(p, recall, captions)
         prior = RECALL * RECALL_CAPTIONS
-        recall = np.clip((count + prior) / (count + hidden.sum(0) + RECALL_CAPTIONS), 0.01, 0.99)
-        wrong, weight = total * p - captions.named - hidden, total * p * (1 - p)
+        recall = np.clip((count + prior) / ((shown * total).sum(0) + RECALL_CAPTIONS), 0.01, 0.99)
+        wrong, weight = known * p - shown, known * p * (1 - p)
         a, b = _newton(scores, wrong, weight, a, b, mean)
         change = (components.T @ wrong + context / CONTEXT_WIDTH**2) / ((components**2).T @ weight + CONTEXT_WIDTH**-2)
         context = (context - CONTEXT_STEP * np.clip(change, -MOST_CHANGE, MOST_CHANGE)) * (count > 0)
@@ -94,6 +96,21 @@ def fit_platt(scores: NDArray[np.float32], captions: CaptionCounts) -> PlattFit:
         a, b = np.where(count > 0, a, mean[0]), np.where(count > 0, b, mean[1])
     b = b - scores.mean(0) @ directions @ context  # the components have mean 0, the model's scores have not
     return PlattFit(*(part.astype(np.float64) for part in (a, b, recall, directions, context)))
+
+
+def shown_given_captions(p: Floats, recall: Floats, captions: CaptionCounts) -> Floats:
+    """The probability that each photo shows each tag, given what its captions name (Bayes' theorem).
+
+    Args:
+        p: ``(photos, tags)``, the probability without the captions.
+        recall: ``(tags,)`` in (0, 1), the probability that a caption of a photo that shows the tag names it.
+        captions: what the captions name.
+
+    Returns:
+        ``(photos, tags)``: 1 where a caption names the tag; elsewhere p q / (1 - p + p q), q = (1 - recall)^captions.
+    """
+    left_out = p * (1 - recall) ** captions.unnamed
+    return np.where(captions.named > 0, 1.0, left_out / (1 - p + left_out))
 
 
 def principal_directions(scores: NDArray[np.float32]) -> Floats:
