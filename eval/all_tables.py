@@ -33,7 +33,7 @@ def all_tables(commands: Mapping[str, Sequence[str]], tagger: str | None, output
 
     Args:
         commands: the settings of each command by name, as on the command line.
-        tagger: file of the tagger; None for the tagger that is part of the package.
+        tagger: file of the tagger, or the name of one of the package; None for its default one.
         output: the folder of ``tables.md``. The files of a command are in the folder ``NAME`` in it, what it printed
             is in ``NAME.txt``, and its messages are in ``NAME.log``.
 

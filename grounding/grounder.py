@@ -70,7 +70,8 @@ class Grounder:
         """Loads a tagger from a file and makes a grounder of it.
 
         Args:
-            path: the tagger's file; None for the tagger that comes with the package.
+            path: the tagger's file, or the name of a tagger of the package ("googlenet", "efficientnet"); None for
+                "googlenet".
             proposer: see :class:`Grounder`.
             device: where the network runs, as PyTorch names it ("cpu", "cuda", "cuda:1"); proposals are always computed
                 on the CPU.

@@ -30,6 +30,11 @@ def coffee() -> Path:
 
 
 @pytest.fixture(scope="session")
+def chelsea() -> Path:
+    return Path(str(files("skimage.data") / "chelsea.png"))
+
+
+@pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real data; tests that need it are skipped if GROUNDING_DATA does not name one."""
     folder = Path(os.environ.get("GROUNDING_DATA", ""))

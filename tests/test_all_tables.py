@@ -10,7 +10,7 @@ import pytest
 from command_line import run_here
 
 from eval.all_tables import all_tables
-from grounding.tagger.tagger import tagger_path
+from grounding.tagger.packaged import tagger_path
 from proposals.errors import InputError
 
 PHRASES = ["step=phrases", "captions=captions.txt"]

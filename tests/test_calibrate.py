@@ -132,6 +132,12 @@ def test_what_captions_say_equals_its_definition(p, recall, named, unnamed):
     assert found[0, 0] == pytest.approx(with_it / (with_it + without_it))
 
 
+def test_many_captions_that_leave_out_a_sure_thing_are_finite():
+    p, recall = np.ones((1, 1), np.float32), np.full(1, 0.99, np.float32)
+    captions = CaptionCounts(np.zeros((1, 1), np.float32), np.full((1, 1), 100, np.float32))
+    assert shown_given_captions(p, recall, captions) == 1
+
+
 def test_a_tag_that_no_caption_names_keeps_the_mean():
     scores, captions = drawn(1, 200)
     captions.named[:, 3] = 0

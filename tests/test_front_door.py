@@ -169,7 +169,7 @@ def test_a_mistake_is_answered_with_what_would_be_right(words, message):
 
 
 def test_an_experiment_with_its_step_is_read():
-    for name in ("embedded", "further", "stock6m"):
+    for name in ("embedded", "further", "stock6m", "efficientnet-tags", "efficientnet"):
         assert front_door.read(["train", f"experiment={name}"]).hydra == ("step=train", f"experiment={name}")
     assert front_door.read(["-m", "step=train,point", "experiment=further"]).config is None
     again = ["train", "experiment=stock6m", "step.validate_every=null"]  # null is the step's own value

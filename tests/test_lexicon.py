@@ -210,6 +210,12 @@ GLOSSES = {"kitten": "young domestic cat", "wife": "a married woman"}
 LICENCE = "  1 The licence of a small WordNet.  \n"
 
 
+def tagger_file(folder):
+    """A tagger's file, which is not read."""
+    (folder / "tagger.safetensors").touch()
+    return folder / "tagger.safetensors"
+
+
 def wordnet(folder: Path) -> Path:
     offsets = {name: len(LICENCE) + 200 * number for number, name in enumerate(NOUNS)}
     lines = []
@@ -229,8 +235,8 @@ def wordnet(folder: Path) -> Path:
 
 
 def test_a_small_wordnet_gives_the_words_of_a_tagger(tmp_path):
-    path = write_lexicon(Vocabulary(TAGS), tmp_path / "tagger.safetensors", wordnet(tmp_path))
-    assert path == lexicon_path(tmp_path / "tagger.safetensors")
+    path = write_lexicon(Vocabulary(TAGS), tagger_file(tmp_path), wordnet(tmp_path))
+    assert path == lexicon_path(tagger_file(tmp_path))
     meanings = load_lexicon(path).meanings
     assert meanings["elephant"] == Meaning(("african elephant", "indian elephant"), "narrower")
     assert meanings["grey"] == Meaning(("gray",), "spelling")
@@ -241,14 +247,14 @@ def test_a_small_wordnet_gives_the_words_of_a_tagger(tmp_path):
     assert "idea" not in meanings
     assert "licence of a small WordNet" in path.read_text("utf-8")
     before = path.read_bytes()
-    write_lexicon(Vocabulary(TAGS), tmp_path / "tagger.safetensors", tmp_path)
+    write_lexicon(Vocabulary(TAGS), tagger_file(tmp_path), tmp_path)
     assert path.read_bytes() == before
 
 
 def test_a_tag_is_read_with_its_plural_its_other_names_and_its_kinds(tmp_path):
     elephants = ("elephants", "elephant", "african elephant", "indian elephant", "loxodonta")
     tags = (*elephants, "gray", "grey", "woman", "wife")
-    path = write_lexicon(Vocabulary(tags), tmp_path / "tagger.safetensors", wordnet(tmp_path))
+    path = write_lexicon(Vocabulary(tags), tagger_file(tmp_path), wordnet(tmp_path))
     meanings = load_lexicon(path).meanings
     kinds = ("indian elephant", "loxodonta", "african elephant")
     assert set(meanings["elephant"].tags) == {"elephant", "elephants", *kinds}
@@ -264,13 +270,13 @@ def test_a_tag_is_read_with_its_plural_its_other_names_and_its_kinds(tmp_path):
 
 def test_nltk_may_not_read_other_folders_afterwards(tmp_path):
     before = list(nltk.data.path)
-    write_lexicon(Vocabulary(TAGS), tmp_path / "tagger.safetensors", wordnet(tmp_path))
+    write_lexicon(Vocabulary(TAGS), tagger_file(tmp_path), wordnet(tmp_path))
     assert nltk.data.path == before
 
 
 def test_a_folder_without_wordnet_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"has no WordNet .*apt-get install wordnet-base"):
-        write_lexicon(Vocabulary(TAGS), tmp_path / "tagger.safetensors", tmp_path)
+        write_lexicon(Vocabulary(TAGS), tagger_file(tmp_path), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["data.noun", "index.noun"])
@@ -278,4 +284,4 @@ def test_a_malformed_wordnet_is_refused(name, tmp_path):
     path = wordnet(tmp_path) / name
     path.write_text(path.read_text().replace("elephant", "elephant zz"))
     with pytest.raises(InputError, match=r"has no WordNet 3\.x that can be read .*: install it again"):
-        write_lexicon(Vocabulary(TAGS), tmp_path / "tagger.safetensors", tmp_path)
+        write_lexicon(Vocabulary(TAGS), tagger_file(tmp_path), tmp_path)

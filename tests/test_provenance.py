@@ -21,6 +21,7 @@ HARMLESS = {
     "grounding.runtime.terminal": "messages",
     "grounding.attention.atlas": "reads maps",
     "grounding.tagger.presence": "reads the scores, no map",
+    "grounding.tagger.packaged": "finds the tagger's file, and its weights are part of the key",
     "grounding.tagger.tensors": "reads and writes files, and the tagger's weights are part of the key",
     "grounding.text.lexicon": "maps are stored by the tag's index, whatever word asked for them",
     "grounding.text.vocabulary": "maps are stored by the tag's index, and the tagger's weights are part of the key",

@@ -22,8 +22,9 @@ from tqdm import tqdm
 from grounding.images import read_image
 from grounding.runtime.device import checked_device
 from grounding.runtime.ledger import Ledger
+from grounding.tagger.packaged import tagger_path
 from grounding.tagger.presence import PresenceModel, pool, presence_path
-from grounding.tagger.tagger import TagClassifier, tagger_path
+from grounding.tagger.tagger import TagClassifier
 from proposals.errors import InputError
 from training.presence_fit import CaptionCounts, fit_platt
 from training.presence_labels import CaptionLabels
@@ -65,7 +66,7 @@ def calibrate(
         roots: a source of photos with captions or tags, or several, see ``training.sources.find_source``; of a folder
             that ``step=shards`` wrote, the photos for validation are used.
         output: folder of ``skipped.jsonl``.
-        tagger: file of the tagger; None for the tagger that is part of the package.
+        tagger: file of the tagger, or the name of one of the package; None for its default one.
         side: pixels of the shorter side of a photo, as ``Settings.side`` of the grounder.
         held_out: fraction of the photos that ``step=shards`` held out of the training: one number, or one for each
             root; 1 uses all photos.

@@ -9,7 +9,8 @@ from torch import Tensor
 from grounding.tagger import efficientnet
 from grounding.tagger.architectures import ARCHITECTURES
 from grounding.tagger.googlenet import from_caffe
-from grounding.tagger.tagger import FORMAT, TagClassifier, tagger_path
+from grounding.tagger.packaged import tagger_path
+from grounding.tagger.tagger import FORMAT, TagClassifier
 from grounding.tagger.tensors import read_tensors
 from grounding.text.vocabulary import Vocabulary
 from grounding.text.words import normalize, words
@@ -30,9 +31,10 @@ def initial_tagger(
     """A tagger for a vocabulary, with the trunk of an existing network, and its weights and biases of known tags.
 
     Args:
-        init: ``"embedded"``: the tagger of this package. ``"torchvision"``: ImageNet weights that
-            torchvision downloads. Otherwise a file: one that ``step=train`` wrote, the BVLC GoogLeNet as safetensors
-            with Caffe's names, or EfficientNet-Lite 0, 1 or 2 as safetensors with its published PyTorch names.
+        init: the name of a tagger of the package (``grounding.tagger.packaged``), or ``"embedded"`` for its default
+            one. ``"torchvision"``: ImageNet weights that torchvision downloads. Otherwise a file: one that
+            ``step=train`` wrote, the BVLC GoogLeNet as safetensors with Caffe's names, or EfficientNet-Lite 0, 1 or 2
+            as safetensors with its published PyTorch names.
         vocabulary: the tags of the training photos.
         architecture: for ``init="torchvision"``: ``"googlenet"``, ``"vgg16"`` or ``"resnet50"``.
         names: for a network of ImageNet's classes: a file with their names, one class per line in the order of its

@@ -14,6 +14,7 @@ CONTEXT_WIDTH = 0.1  # standard deviation of the context's weights around 0, for
 CONTEXT_STEP, MOST_CHANGE = 0.7, 0.5  # damping of the context's steps, because its weights are fitted one by one
 RECALL, RECALL_CAPTIONS = 0.35, 2.0  # prior of the recall of one caption: its mean, and its weight in captions
 MIN_SLOPE = 0.05  # a probability must grow with its score
+SMALLEST = 1e-30  # of a probability, in float32, so that 0 / 0 does not occur
 MIN_NAMED = 5  # captions that name a tag whose parameters count for the mean of all tags
 
 
@@ -109,7 +110,7 @@ def shown_given_captions(p: Floats, recall: Floats, captions: CaptionCounts) -> 
     Returns:
         ``(photos, tags)``: 1 where a caption names the tag; elsewhere p q / (1 - p + p q), q = (1 - recall)^captions.
     """
-    left_out = p * (1 - recall) ** captions.unnamed
+    left_out = np.maximum(p * (1 - recall) ** captions.unnamed, SMALLEST)
     return np.where(captions.named > 0, 1.0, left_out / (1 - p + left_out))
 
 

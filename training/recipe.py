@@ -20,7 +20,7 @@ POOLING = 0.01, 100.0  # range of a pooling above 0; float32 is not exact enough
 class Recipe:
     """The settings of a training.
 
-    The defaults trained the embedded tagger; ``experiment=stock6m`` is the recipe of the paper (Sec. 4.3).
+    The defaults trained the tagger ``googlenet``; ``experiment=stock6m`` is the recipe of the paper (Sec. 4.3).
 
     Attributes:
         epochs: passes over the training photos.
@@ -40,7 +40,7 @@ class Recipe:
         pooling: how the scores of the positions of a crop become one score of each tag. 0: their mean. r > 0:
             log(mean(exp(r x))) / r, which is between the mean and the largest (Pinheiro and Collobert 2015). A crop of
             224 pixels has one position, and nothing to pool.
-        frozen: name of a layer of the trunk, such as ``pool2`` of the embedded tagger: it and the layers before it do
+        frozen: name of a layer of the trunk, such as ``pool2`` of a GoogLeNet: it and the layers before it do
             not learn. None: all layers learn.
         trunk_lr: learning rate of everything below the tag layer; 0 freezes it.
         tag_lr: learning rate of the tag layer.

@@ -9,7 +9,8 @@ import torch
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from grounding.tagger.tagger import TagClassifier, tagger_path
+from grounding.tagger.packaged import tagger_path
+from grounding.tagger.tagger import TagClassifier
 from proposals.errors import InputError
 from training.distributed import RankGroup
 from training.feeds import PhotoFeed, feed_of
@@ -60,7 +61,8 @@ def initial_state(
         init: what to start from, see ``initial_tagger``.
         architecture: see ``initial_tagger``.
         names: see ``initial_tagger``.
-        teacher: the file of a tagger that teaches this one, see ``training.teacher.FileTeacher``; None for none.
+        teacher: a tagger that teaches this one, its file or its name, see ``training.teacher.FileTeacher``; None for
+            none.
 
     Returns:
         The state.

@@ -23,7 +23,8 @@ from grounding.runtime.ledger import Skipped
 from grounding.shards.addresses import find_shards
 from grounding.shards.fetching import FetchOptions, ShardCache, fetch, is_remote
 from grounding.shards.reading import ShardPhoto, check_installed, read_shard
-from grounding.tagger.tagger import TagClassifier, tagger_path
+from grounding.tagger.packaged import tagger_path
+from grounding.tagger.tagger import TagClassifier
 from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 from training.sample_text import SampleText

@@ -82,9 +82,9 @@ def train(
         names: see ``training.initialization.initial_tagger``.
         tensorboard: whether to write TensorBoard files as well.
         repeat: how often the photos of each folder are seen in an epoch; None: once.
-        teacher: the file of another tagger, of any architecture, which teaches the tags that both have with the weight
-            ``distillation_weight``: on photos without tags all of them, on all photos those that the photos' texts
-            lack. None: the initial network teaches the latter.
+        teacher: another tagger, its file or its name, of any architecture. It teaches the tags that both have with the
+            weight ``distillation_weight``: on photos without tags all of them, on all photos those that the photos'
+            texts lack. None: the initial network teaches the latter.
         stream: how tars are streamed.
         **settings: fields of :class:`training.recipe.Recipe`.
 

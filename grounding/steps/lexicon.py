@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from grounding.runtime.artefacts import atomic_path
-from grounding.tagger.tagger import tagger_path
+from grounding.tagger.packaged import tagger_path
 from grounding.text.derivation import Derivation
 from grounding.text.lexicon import encode, lexicon_path
 from grounding.text.vocabulary import Vocabulary
@@ -21,7 +21,7 @@ def write_lexicon(vocabulary: Vocabulary, tagger: str | Path | None, wordnet: st
 
     Args:
         vocabulary: the tags of the tagger.
-        tagger: the tagger's file; None for the tagger that comes with the package.
+        tagger: the tagger's file, or the name of one of the package; None for its default one.
         wordnet: the folder of WordNet 3.x, with ``data.noun`` and the other files of wndb(5WN).
 
     Returns:

@@ -1,10 +1,8 @@
 """TagClassifier: a convolutional network that predicts the tags of a photo, and the file that stores it."""
 
 import json
-import os
 from dataclasses import asdict, replace
 from hashlib import sha256
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from grounding.tagger.architectures import ARCHITECTURES
+from grounding.tagger.packaged import tagger_path
 from grounding.tagger.preprocessing import Preprocessing, network_size, resize
 from grounding.tagger.presence import PresenceModel, presence_path
 from grounding.tagger.tensors import read_tensors, write_tensors
@@ -20,19 +19,6 @@ from grounding.text.vocabulary import Vocabulary
 from proposals.errors import InputError
 
 FORMAT = "grounding-tagger-1"
-EMBEDDED = Path(str(files("grounding.tagger.weights") / "tagger.safetensors"))
-
-
-def tagger_path(path: str | Path | None = None) -> Path:
-    """The file of a tagger.
-
-    Args:
-        path: a file; None or ``"embedded"`` for the tagger that is part of the package.
-
-    Returns:
-        Its path.
-    """
-    return Path(path) if path and str(path) != "embedded" else EMBEDDED
 
 
 class TagClassifier(nn.Module):
@@ -142,7 +128,7 @@ class TagClassifier(nn.Module):
         """Reads a file that :meth:`save` wrote, and the presence model and the lexicon beside it if there are any.
 
         Args:
-            path: see :func:`tagger_path`.
+            path: see :func:`grounding.tagger.packaged.tagger_path`.
             presence: whether to read the presence model.
             lexicon: whether the vocabulary gets the lexicon (``grounding.text.lexicon``).
             plain_words: see ``grounding.text.vocabulary.Vocabulary``.
@@ -154,8 +140,6 @@ class TagClassifier(nn.Module):
             InputError: the file does not exist, is truncated or is not a tagger, or its weights do not match its
                 metadata; or the presence model or the lexicon is not one, or was made for another tagger.
         """
-        if path is not None and not isinstance(path, str | os.PathLike):
-            raise InputError(f"path={repr(path)[:60]} must be the path of a tagger's file, or None")
         path = tagger_path(path)
         metadata, tensors = read_tensors(path)
         try:
@@ -230,7 +214,7 @@ def load_vocabulary(path: str | Path | None = None, lexicon: bool = True) -> Voc
     """The vocabulary of a tagger.
 
     Args:
-        path: the tagger's file; by default the tagger that is part of the package.
+        path: see :func:`grounding.tagger.packaged.tagger_path`.
         lexicon: whether the vocabulary gets the lexicon beside the tagger.
 
     Returns:

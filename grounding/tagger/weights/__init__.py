@@ -1,1 +1,1 @@
-"""The embedded tagger and its model card."""
+"""The taggers of the package and their model card."""
