@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_module
 from safetensors import safe_open
 
 from grounding import Grounder, TagClassifier, Vocabulary
 from grounding.__main__ import main
+from grounding.settings import Settings
 from grounding.tagger.packaged import DEFAULT, FOLDER, TAGGERS, tagger_path
 from proposals.errors import InputError
 from training.initialization import initial_tagger
@@ -63,6 +65,15 @@ def test_each_finds_the_cat(name, chelsea, tmp_path, monkeypatch):
     written = json.loads((tmp_path / "groundings.json").read_bytes())
     boxes = [answer["boxes"][0] for answer in written["groundings"]]
     np.testing.assert_allclose(boxes, [cat.boxes[0], bus.boxes[0]], atol=0.01)
+
+
+def test_the_experiment_everyday_has_its_tagger_and_settings():
+    own = Settings(gamma=0.6, vote=4)
+    with initialize_config_module("conf", version_base="1.3"):
+        said = compose("config", ["experiment=everyday"]).grounder
+        other = compose("config", ["experiment=everyday", "tagger=googlenet", "vote=3"]).grounder
+    assert {name: said[name] for name in vars(own)} == vars(own)
+    assert (said.path, other.path, other.vote) == ("efficientnet", "googlenet", 3)
 
 
 @pytest.mark.parametrize("name", TAGGERS)
