@@ -19,6 +19,7 @@ from pathlib import Path
 
 from grounding.runtime.artefacts import atomic_path, write_json
 from grounding.runtime.version import VERSION
+from grounding.tagger.packaged import TAGGERS
 from grounding.tagger.tagger import TagClassifier
 from proposals.errors import InputError
 
@@ -33,7 +34,7 @@ def all_tables(commands: Mapping[str, Sequence[str]], tagger: str | None, output
 
     Args:
         commands: the settings of each command by name, as on the command line.
-        tagger: file of the tagger, or the name of one of the package; None for its default one.
+        tagger: file of a tagger for all commands, or the name of one of the package; None: each command has its own.
         output: the folder of ``tables.md``. The files of a command are in the folder ``NAME`` in it, what it printed
             is in ``NAME.txt``, and its messages are in ``NAME.log``.
 
@@ -45,10 +46,12 @@ def all_tables(commands: Mapping[str, Sequence[str]], tagger: str | None, output
             failed. All other commands have run before a failure is reported.
     """
     _check(commands)
-    folder, digest, failed = Path(output).resolve(), TagClassifier.load(tagger).digest(), dict[str, str]()
+    folder, failed = Path(output).resolve(), dict[str, str]()
+    digests = [TagClassifier.load(name).digest() for name in ([tagger] if tagger else TAGGERS)]
+    given = [f"tagger.path={json.dumps(tagger)}"] if tagger else []
     for number, (name, settings) in enumerate(commands.items(), 1):
-        command = [*settings, f"tagger.path={json.dumps(tagger)}"]
-        key = hashlib.sha256(json.dumps([VERSION, digest, command]).encode()).hexdigest()[:12]
+        command = [*settings, *given]
+        key = hashlib.sha256(json.dumps([VERSION, digests, command]).encode()).hexdigest()[:12]
         if _done(folder, name, key):
             log.info("%d of %d, %s: done before", number, len(commands), name)
             continue

@@ -47,7 +47,7 @@ class BenchmarkNetwork:
 
 def bvlc_googlenet() -> BenchmarkNetwork:
     """The embedded tagger."""
-    tagger = TagClassifier.load()
+    tagger = TagClassifier.load("googlenet")
     return BenchmarkNetwork(tagger, tagger.preprocessing, "trunk.pool2", "trunk.pool5", "classifier")
 
 

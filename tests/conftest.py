@@ -45,10 +45,10 @@ def data() -> Path:
 
 @pytest.fixture(scope="session")
 def grounder():
-    """The embedded tagger with the default settings, on small photos."""
+    """GoogLeNet with the default settings, on small photos."""
     from grounding import Grounder  # imports PyTorch, which the environment above must precede
 
-    return Grounder.load(side=224)
+    return Grounder.load("googlenet", side=224)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +70,7 @@ def page_grounder():
     """A grounder with the settings of the page."""
     from grounding import Grounder
 
-    return Grounder.load(method="c-mwp", side=300, gamma=0.4, prior=0, presence=0)
+    return Grounder.load("googlenet", method="c-mwp", side=300, gamma=0.4, prior=0, presence=0)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ BLOCK = 1024  # tags whose maps are worked on together
 
 @pytest.fixture(scope="module")
 def tagger():
-    return TagClassifier.load()
+    return TagClassifier.load("googlenet")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ def assert_same(ours: Tensor, expected: Tensor, tolerance: float):
 
 @pytest.fixture(scope="module")
 def tagger() -> TagClassifier:
-    return TagClassifier.load().double()
+    return TagClassifier.load("googlenet").double()
 
 
 @pytest.fixture(scope="module")

@@ -329,7 +329,7 @@ def test_the_map_of_a_repeated_plain_word_counts_twice(astronaut):
 
 def test_the_partial_contrast_subtracts_a_share_of_the_mass_of_the_dual(grounder, astronaut):
     """The dual of a tag is a tag of negated weights; at 224 x 224 the classifier has one position."""
-    negated = TagClassifier.load()
+    negated = TagClassifier.load("googlenet")
     negated.classifier.weight.data.neg_()
     negated.classifier.bias.data.neg_()
     image = grounder.tagger.prepare(np.asarray(Image.open(astronaut).convert("RGB")), [224, 224])
@@ -362,7 +362,7 @@ def test_what_is_refused_costs_no_look_at_the_image(tiny_grounder, phrases, sett
 
 
 def test_the_default_reads_maps_at_the_coarse_target_and_the_paper_at_its_own():
-    grounder = Grounder.load()
+    grounder = Grounder.load("googlenet")
     assert grounder.topdown.default_target == "pool3" == pickle.loads(pickle.dumps(grounder)).topdown.default_target  # noqa: S301  what this test made
     paper = Grounder(grounder.tagger, settings=Settings.paper())
     assert (grounder.target, paper.target, paper.topdown.default_target) == ("pool3", "pool2", "pool2")
@@ -375,14 +375,14 @@ def test_the_default_reads_maps_at_the_coarse_target_and_the_paper_at_its_own():
 
 
 def test_a_target_that_is_given_replaces_the_default():
-    grounder = Grounder.load(target="pool2")
+    grounder = Grounder.load("googlenet", target="pool2")
     assert grounder.target == "pool2"
     scene = grounder.topdown.look(grounder.tagger.prepare(np.zeros((224, 224, 3), np.uint8), [224]), "c-mwp-partial")
     assert scene.attend([0], "c-mwp-partial").shape[2:] == (28, 28)
 
 
 def test_an_unknown_default_target_is_refused():
-    tagger = Grounder.load().tagger
+    tagger = Grounder.load("googlenet").tagger
     with pytest.raises(InputError, match=r"the model has no layer 'pol3'; similar names: .*pool3"):
         TopDown(tagger, default_target="pol3")
 

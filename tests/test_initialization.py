@@ -127,22 +127,22 @@ def test_the_names_of_imagenet(data):
 
 
 def test_known_tags_keep_their_weights():
-    known = TagClassifier.load()
-    tagger = initial_tagger("embedded", Vocabulary(["zorgophone", "dog"]))
+    known = TagClassifier.load("googlenet")
+    tagger = initial_tagger("googlenet", Vocabulary(["zorgophone", "dog"]))
     assert list(tagger.vocabulary) == ["zorgophone", "dog"]
     assert torch.equal(tagger.classifier.weight[1], known.classifier.weight[known.vocabulary.index("dog")])
     assert torch.equal(tagger.trunk.conv1.conv.weight, known.trunk.conv1.conv.weight)
 
 
 def test_biases_are_log_odds():
-    tagger = initial_tagger("embedded", Vocabulary(["zorgophone", "dog"]))
+    tagger = initial_tagger("googlenet", Vocabulary(["zorgophone", "dog"]))
     set_frequencies(tagger, torch.tensor([0.25, 0.0]))
     torch.testing.assert_close(tagger.classifier.bias.sigmoid(), torch.tensor([0.25, 1e-6]))
 
 
 def test_only_new_tags_begin_with_their_frequencies():
-    known = TagClassifier.load()
-    tagger = initial_tagger("embedded", Vocabulary(["zorgophone", "dog"]), frequencies=torch.tensor([0.25, 0.5]))
+    known = TagClassifier.load("googlenet")
+    tagger = initial_tagger("googlenet", Vocabulary(["zorgophone", "dog"]), frequencies=torch.tensor([0.25, 0.5]))
     new, old = tagger.classifier.bias
     torch.testing.assert_close(new.sigmoid(), torch.tensor(0.25))
     assert old == known.classifier.bias[known.vocabulary.index("dog")]
@@ -157,7 +157,7 @@ def test_the_tags_of_photos_begin_with_their_frequencies_beside_classes(data):
 
 
 def test_the_teacher_does_not_change():
-    tagger = initial_tagger("embedded", Vocabulary(["dog"]), inherit=True).eval()
+    tagger = initial_tagger("googlenet", Vocabulary(["dog"]), inherit=True).eval()
     images = tagger.preprocessing(torch.randint(0, 255, (2, 3, 224, 224), generator=torch.Generator().manual_seed(0)))
     with torch.no_grad():
         before = tagger(images).flatten(1)[:, 1:]

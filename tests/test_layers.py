@@ -26,7 +26,7 @@ from proposals.errors import InputError
 
 @pytest.fixture(scope="module")
 def tagger() -> TagClassifier:
-    return TagClassifier.load()
+    return TagClassifier.load("googlenet")
 
 
 def headed(*modules: nn.Module, channels: int = 1) -> nn.Sequential:

@@ -29,7 +29,7 @@ MEANINGS = {
 
 @pytest.fixture(scope="module")
 def known() -> Vocabulary:
-    return load_vocabulary()
+    return load_vocabulary("googlenet")
 
 
 def small() -> Vocabulary:

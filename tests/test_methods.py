@@ -16,7 +16,7 @@ from proposals.errors import InputError
 
 @pytest.fixture(scope="module")
 def tagger() -> TagClassifier:
-    return TagClassifier.load()
+    return TagClassifier.load("googlenet")
 
 
 @pytest.mark.parametrize("method", ["c-mwp", "cam", "grad"])

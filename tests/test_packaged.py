@@ -76,6 +76,13 @@ def test_the_experiment_everyday_has_its_tagger_and_settings():
     assert (said.path, other.path, other.vote) == ("efficientnet", "googlenet", 3)
 
 
+@pytest.mark.parametrize("name", ["paper", "table1", "table4", "contrast", "layers"])
+def test_the_experiments_of_the_paper_have_its_network(name):
+    with initialize_config_module("conf", version_base="1.3"):
+        assert compose("config", [f"experiment={name}"]).tagger.path == "googlenet"
+        assert compose("config", [f"experiment={name}", "tagger.path=own.safetensors"]).tagger.path == "own.safetensors"
+
+
 @pytest.mark.parametrize("name", TAGGERS)
 def test_a_training_starts_from_each(name):
     known = TagClassifier.load(name, presence=False)

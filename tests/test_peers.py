@@ -145,7 +145,7 @@ def test_googlenet_is_torchrays_once_its_norms_are_folded(method, contrast):
 def test_the_embedded_tagger_is_torchrays(astronaut, width, method, contrast):
     """At pool2, above the response norms: TorchRay differentiates those, we let p pass. Where a photo has more than one
     position (288 pixels have three), TorchRay gets the weights of the positions for the tag."""
-    tagger = TagClassifier.load().double()
+    tagger = TagClassifier.load("googlenet").double()
     pixels = np.array(Image.open(astronaut).convert("RGB").resize((width, 224)))
     image = tagger.preprocessing(torch.from_numpy(pixels).permute(2, 0, 1)[None]).double()
     with torch.no_grad():

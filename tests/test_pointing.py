@@ -330,7 +330,7 @@ def test_constant_map_is_a_miss_and_is_counted(root, grounder, tmp_path, monkeyp
 
 
 def test_target_can_be_another_layer(root, tmp_path):
-    grounder = Grounder.load(side=224, method="mwp", target="pool1")
+    grounder = Grounder.load("googlenet", side=224, method="mwp", target="pool1")
     metrics = point(grounder, Voc(root, "toy"), CLASSES, str(tmp_path), limit=1, resamples=10)
     assert metrics["target"] == "pool1"
 
@@ -348,7 +348,14 @@ def test_the_command_line(root, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     # in this process, without log files that would outlive it
-    asked = ["step=point", f"data.root={root}", "data.split=toy", "attention=mwp", "attention.target=pool1"]
+    asked = [
+        "step=point",
+        f"data.root={root}",
+        "data.split=toy",
+        "tagger=googlenet",
+        "attention=mwp",
+        "attention.target=pool1",
+    ]
     quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
     monkeypatch.setattr("sys.argv", ["grounding", *asked, *quiet])
     main()
