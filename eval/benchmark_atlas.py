@@ -2,8 +2,8 @@
 
 The paper has as many tags.
 
-The network is the embedded tagger's trunk with a random tag layer, because the values of its weights do not change the
-time.
+The network is the trunk of the tagger googlenet with a random tag layer, because the values of its weights do not
+change the time.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The networks of the benchmarks: the embedded tagger, and torchvision's GoogLeNet and VGG16 with random weights."""
+"""The networks of the benchmarks: the tagger googlenet, and torchvision's GoogLeNet and VGG16 with random weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class BenchmarkNetwork:
 
 
 def bvlc_googlenet() -> BenchmarkNetwork:
-    """The embedded tagger."""
+    """The tagger googlenet of the package."""
     tagger = TagClassifier.load("googlenet")
     return BenchmarkNetwork(tagger, tagger.preprocessing, "trunk.pool2", "trunk.pool5", "classifier")
 

@@ -1,5 +1,6 @@
 """``step=all``: every command once, those that failed again, and one file with what all of them printed."""
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -67,6 +68,8 @@ def test_each_command_runs_until_it_has_succeeded(tagger, caplog):
 def test_another_tagger_or_setting_runs_the_command_again(tagger, here):
     for number, (settings, path) in enumerate([(PHRASES, tagger), (PHRASES, None), ([*PHRASES, "seed=1"], None)]):
         all_tables({"a": settings}, path, "out")
+        command = json.loads(Path("out/a.done.json").read_bytes())["command"]
+        assert command[len(settings) :] == ([] if path is None else [f"tagger.path={json.dumps(path)}"])
         Path("out/a/phrases.jsonl").rename(f"{number}.jsonl")  # each run has written it
     Path("out/a.txt").unlink()
     all_tables({"a": [*PHRASES, "seed=1"]}, None, "out")  # without what it printed, a command is not done

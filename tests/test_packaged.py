@@ -24,7 +24,7 @@ def test_a_tagger_of_the_package_is_complete(name):
     path = tagger_path(name)
     assert path.stat().st_size < LARGEST
     with safe_open(path, "pt") as file:
-        assert file.metadata()["architecture"].endswith({"googlenet": "googlenet", "efficientnet": "lite2"}[name])
+        assert name in file.metadata()["architecture"]
     tagger = TagClassifier.load(name)
     assert tagger.presence is not None and tagger.vocabulary.lexicon is not None
     assert len(tagger.vocabulary) > 3000
@@ -33,7 +33,7 @@ def test_a_tagger_of_the_package_is_complete(name):
 
 @pytest.mark.parametrize("given", [None, "", "embedded", DEFAULT])
 def test_the_default_tagger_has_several_names(given):
-    assert tagger_path(given) == FOLDER / TAGGERS[DEFAULT]
+    assert tagger_path(given) == FOLDER / f"{DEFAULT}.safetensors"
 
 
 def test_other_texts_are_files(tmp_path, monkeypatch):

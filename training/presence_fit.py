@@ -87,8 +87,7 @@ def fit_platt(scores: NDArray[np.float32], captions: CaptionCounts) -> PlattFit:
     for _ in range(ITERATIONS):
         p = sigmoid(a * scores + b + components @ context)
         shown = known * shown_given_captions(p, recall, captions)
-        prior = RECALL * RECALL_CAPTIONS
-        recall = np.clip((count + prior) / ((shown * total).sum(0) + RECALL_CAPTIONS), 0.01, 0.99)
+        recall = np.clip((count + RECALL * RECALL_CAPTIONS) / ((shown * total).sum(0) + RECALL_CAPTIONS), 0.01, 0.99)
         wrong, weight = known * p - shown, known * p * (1 - p)
         a, b = _newton(scores, wrong, weight, a, b, mean)
         change = (components.T @ wrong + context / CONTEXT_WIDTH**2) / ((components**2).T @ weight + CONTEXT_WIDTH**-2)

@@ -7,7 +7,7 @@ from pathlib import Path
 from proposals.errors import InputError
 
 FOLDER = Path(str(files("grounding.tagger.weights")))
-TAGGERS = {"googlenet": "googlenet.safetensors", "efficientnet": "efficientnet.safetensors"}
+TAGGERS = ("googlenet", "efficientnet")  # NAME.safetensors in the folder
 DEFAULT = "googlenet"
 
 
@@ -29,7 +29,7 @@ def tagger_path(path: str | os.PathLike[str] | None = None) -> Path:
         raise InputError(f"path={repr(path)[:60]} must be the path of a tagger's file, {names}, or None")
     name = DEFAULT if path in (None, "", "embedded") else path
     if isinstance(name, str) and name in TAGGERS:
-        return FOLDER / TAGGERS[name]
+        return FOLDER / f"{name}.safetensors"
     if not Path(name).exists():
         raise InputError(f"{name} does not exist: give the path of a tagger's file, or the name of one: {names}")
     return Path(name)
