@@ -14,10 +14,20 @@ from made_shards import TAGS, jpeg, make_shards, tiny_tagger
 
 from grounding import TagClassifier, Vocabulary
 from grounding.tagger.presence import presence_path
+from grounding.tagger.tensors import read_tensors
 from grounding.text.lexicon import Lexicon, Meaning, digest
 from proposals.errors import InputError
 from training.calibrate import calibrate
-from training.presence_fit import CaptionCounts, fit_platt, principal_directions, shown_given_captions, sigmoid
+from training.presence_fit import (
+    LEFT_OUT,
+    CaptionCounts,
+    fit_platt,
+    frequency_shift,
+    principal_directions,
+    recall_shift,
+    shown_given_captions,
+    sigmoid,
+)
 from training.presence_labels import CaptionLabels
 from training.presence_measures import area_under_roc, calibration_error, measure
 from training.sample_text import SampleText
@@ -171,6 +181,36 @@ def test_a_fit_of_few_photos_is_finite(seed):
     scores, captions = drawn(seed, 2)
     fit = fit_platt(scores, captions)
     assert all(np.isfinite(part).all() for part in fit)
+    assert np.isfinite(frequency_shift(fit, scores, captions.captioned)).all()
+
+
+def test_photos_without_captions_tell_how_frequent_a_thing_is():
+    """Tag 0 is more frequent in the photos without captions, tag 1 rarer, the others are as in those with captions."""
+    scores, captions = drawn(4)
+    fit = fit_platt(scores, captions)
+    other, _ = drawn(5)
+    other[:, 0] += 2
+    other[:, 1] -= 2
+    both = np.concatenate([scores, other])
+    shift = frequency_shift(fit, both, np.arange(len(both)) < len(scores))
+    assert shift[0] > 0.5 and shift[1] < -0.3
+    assert abs(shift[2:]).max() < 0.1
+    mean, before = (sigmoid(fit.slopes * rows + fit.offsets + rows @ fit.directions @ fit.context).mean(0)
+                    for rows in (both, scores))  # fmt: skip
+    np.testing.assert_allclose(np.exp(shift), mean / (1 - mean) / (before / (1 - before)))
+    assert not frequency_shift(fit, scores, captions.captioned).any()
+
+
+def test_what_captions_leave_out_has_a_higher_offset():
+    scores, captions = drawn(6)
+    fit = fit_platt(scores, captions)._replace(recall=np.array([1, 0.5, 0.01]))
+    np.testing.assert_allclose(recall_shift(fit), LEFT_OUT * np.log([1, 2, 100]))
+
+
+def test_a_photo_without_captions_is_not_captioned():
+    counts = np.array([[0, 0], [0, 1], [1, 0]], np.float32)
+    assert CaptionCounts(counts, np.zeros_like(counts)).captioned.tolist() == [False, True, True]
+    assert CaptionCounts(np.zeros_like(counts), counts).captioned.tolist() == [False, True, True]
 
 
 def write_tar(path, captions=None, broken=0):
@@ -209,6 +249,24 @@ def test_the_step_from_photos_to_the_file(tmp_path, tagger, capsys):
     first = path.read_bytes()
     calibrate([str(root)], str(tmp_path / "out"), tagger, 224, folds=2)
     assert path.read_bytes() == first
+
+
+def test_photos_without_captions_count_only_if_asked(tmp_path, tagger):
+    root = write_tar(tmp_path / "photos.tar")
+    with tarfile.open(root, "a") as tar:
+        for number in range(3):
+            add(tar, f"plain-{number}.jpg", jpeg("coffee", number, 240))
+    step = {"roots": str(root), "output": str(tmp_path), "tagger": tagger, "side": 224, "folds": 2}
+    calibrate(**step)
+    assert "plain-1" in (tmp_path / "skipped.jsonl").read_text()
+    alone = TagClassifier.load(tagger).presence
+    calibrate(**step, untagged=True)
+    assert "plain-1" not in (tmp_path / "skipped.jsonl").read_text()
+    both = TagClassifier.load(tagger).presence
+    np.testing.assert_array_equal(both.slopes, alone.slopes)
+    assert abs(both.offsets - alone.offsets).max() > 0.01
+    metadata, _ = read_tensors(presence_path(tagger))
+    assert (metadata["photos"], metadata["untagged"]) == ("8", "3")
 
 
 def test_several_roots_and_a_half_precision(tmp_path, tagger):

@@ -4,7 +4,8 @@
     grounding step=calibrate 'data.root=[SHARDS,TARS]' tagger.path=tagger.safetensors
 
 It writes ``tagger.presence.safetensors`` beside the tagger. Only photos that the tagger was not trained on may be used:
-of a folder that ``step=shards`` wrote these are the photos for validation; of any other source, all photos.
+of a folder that ``step=shards`` wrote these are the photos for validation; of any other source, all photos. Photos
+without captions say how frequent things are (``step.untagged=true``).
 """
 
 import json
@@ -26,11 +27,11 @@ from grounding.tagger.packaged import tagger_path
 from grounding.tagger.presence import PresenceModel, pool, presence_path
 from grounding.tagger.tagger import TagClassifier
 from proposals.errors import InputError
-from training.presence_fit import CaptionCounts, fit_platt
+from training.presence_fit import CaptionCounts, fit_platt, frequency_shift, recall_shift
 from training.presence_labels import CaptionLabels
 from training.presence_measures import measure
 from training.sample_text import SampleText
-from training.samples import SourceSample, read_photo
+from training.samples import MISSING_TEXT, SourceSample, read_photo
 from training.shard_maker import holds_out
 from training.shards import SHARDS, Shards
 from training.sources import Source, WorkUnit, find_source
@@ -49,6 +50,11 @@ class ScoredPhotos(NamedTuple):
     scores: np.ndarray
     captions: CaptionCounts
 
+    def captioned(self) -> "ScoredPhotos":
+        """The photos that have captions."""
+        kept = self.captions.captioned
+        return ScoredPhotos(self.scores[kept], CaptionCounts(*(counts[kept] for counts in self.captions)))
+
 
 def calibrate(
     roots: str | Sequence[str],
@@ -59,6 +65,7 @@ def calibrate(
     folds: int = 3,
     precision: str = "float32",
     device: str = "cpu",
+    untagged: bool = False,
 ) -> Path:
     """Fits the presence model of a tagger, and prints how good it is on photos that the fit did not use.
 
@@ -73,6 +80,8 @@ def calibrate(
         folds: number of parts for the cross validation, at least 2.
         precision: "float32" or "bfloat16" for the trunk.
         device: device of the network.
+        untagged: whether photos without a text are used, too, for the frequencies of the tags (see
+            ``training.presence_fit.frequency_shift``); otherwise they are skipped.
 
     Returns:
         The path of the presence model.
@@ -88,16 +97,21 @@ def calibrate(
     # a presence model of other weights beside the tagger does not matter, because it will be replaced
     network = TagClassifier.load(file, presence=False).to(checked_device(device))
     ledger = Ledger("photos", paths[0], "give photos with captions that the tagger was not trained on")
-    samples = (sample for root, share in zip(paths, shares, strict=True) for sample in _samples(root, share, ledger))
+    samples = (
+        sample for root, share in zip(paths, shares, strict=True) for sample in _samples(root, share, ledger, untagged)
+    )
     photos = Scorer(network, side, precision).score(samples, ledger)
     ledger.finish(output)
     if not photos.captions.named.any():
         raise InputError(f"no caption names a tag of {file}: give photos whose captions are in the tagger's language")
-    print(json.dumps({name: round(value, 4) for name, value in cross_validate(photos, folds).items()}))
-    fit = fit_platt(*photos)
+    captioned = photos.captioned()
+    print(json.dumps({name: round(value, 4) for name, value in cross_validate(captioned, folds).items()}))
+    fit = fit_platt(*captioned)
+    offsets = fit.offsets + frequency_shift(fit, photos.scores, photos.captions.captioned) + recall_shift(fit)
     implied = CaptionLabels(network.vocabulary).implied_tags()
-    presence = PresenceModel(fit.slopes, fit.offsets, fit.directions, fit.context, implied, network.digest())
-    presence.save(presence_path(file), photos=str(ledger.kept), side=str(side), precision=precision)
+    presence = PresenceModel(fit.slopes, offsets, fit.directions, fit.context, implied, network.digest())
+    used = {"photos": str(len(captioned.scores)), "untagged": str(ledger.kept - len(captioned.scores))}
+    presence.save(presence_path(file), **used, side=str(side), precision=precision)
     return presence_path(file)
 
 
@@ -110,14 +124,15 @@ def _check(paths: Sequence[str], shares: Sequence[float], folds: int, side: int,
         raise InputError(f"step.precision={precision} is unknown: use float32 or bfloat16")
 
 
-def _samples(root: str, share: float, ledger: Ledger) -> Iterator[SourceSample]:
+def _samples(root: str, share: float, ledger: Ledger, untagged: bool) -> Iterator[SourceSample]:
     """The samples of a root that were held out of the training; those that cannot be used are listed."""
     for unit in _units(root):
         for sample in unit.samples():
-            if not sample.reason and not holds_out(sample.key, share):
+            usable = not sample.reason or (untagged and sample.reason == MISSING_TEXT)
+            if usable and not holds_out(sample.key, share):
                 continue
             ledger.came_in(sample.key)
-            if sample.reason:
+            if not usable:
                 kind, _, detail = sample.reason.partition(": ")
                 ledger.skip(sample.key, kind, detail, unit.source)
             else:

@@ -16,6 +16,7 @@ RECALL, RECALL_CAPTIONS = 0.35, 2.0  # prior of the recall of one caption: its m
 MIN_SLOPE = 0.05  # a probability must grow with its score
 SMALLEST = 1e-30  # of a probability, in float32, so that 0 / 0 does not occur
 MIN_NAMED = 5  # captions that name a tag whose parameters count for the mean of all tags
+LEFT_OUT = 0.25  # share of -log recall in an offset, see recall_shift; chosen on COCO and VOC
 
 
 class CaptionCounts(NamedTuple):
@@ -24,11 +25,16 @@ class CaptionCounts(NamedTuple):
     Attributes:
         named: ``(photos, tags)`` float, captions that name the tag.
         unnamed: ``(photos, tags)`` float, captions that do not name it. Captions that name something more general are
-            in neither.
+            in neither. A photo without captions has zeros in both.
     """
 
     named: NDArray[np.float32]
     unnamed: NDArray[np.float32]
+
+    @property
+    def captioned(self) -> NDArray[np.bool_]:
+        """``(photos,)``, whether a photo has a caption."""
+        return (self.named.any(1) | self.unnamed.any(1)).astype(bool)
 
 
 class PlattFit(NamedTuple):
@@ -96,6 +102,44 @@ def fit_platt(scores: NDArray[np.float32], captions: CaptionCounts) -> PlattFit:
         a, b = np.where(count > 0, a, mean[0]), np.where(count > 0, b, mean[1])
     b = b - scores.mean(0) @ directions @ context  # the components have mean 0, the model's scores have not
     return PlattFit(*(part.astype(np.float64) for part in (a, b, recall, directions, context)))
+
+
+def frequency_shift(fit: PlattFit, scores: NDArray[np.float32], captioned: NDArray[np.bool_]) -> Floats:
+    """What photos without captions say about how frequent each tag is, as log-odds to add to its offset.
+
+    Photos with captions may be of other things than the photos that are asked. The shift is the first step of the
+    algorithm of Saerens et al. (2002) for a change of the class frequencies: the log-odds of the mean probability over
+    all photos, minus those over the photos with captions. Further steps were worse on COCO, because they amplify the
+    mistakes of the tags that the tagger recognises badly (results/taggers.md).
+
+    Args:
+        fit: the fit to the photos with captions.
+        scores: ``(photos, tags)`` float, logits.
+        captioned: ``(photos,)``, which photos have captions.
+
+    Returns:
+        ``(tags,)``; 0 if all photos have captions.
+    """
+    shown = fit.shown(scores)
+    after, before = (np.clip(rows.mean(0), SMALLEST, 1 - 1e-12) for rows in (shown, shown[captioned]))
+    return np.asarray(np.log(after / (1 - after)) - np.log(before / (1 - before)))
+
+
+def recall_shift(fit: PlattFit) -> Floats:
+    """What captions leave out, as log-odds to add to the offset of each tag: ``-LEFT_OUT * log(recall)``.
+
+    A tagger that is trained on captions predicts what captions name. P(named) = recall * P(shown), so while the
+    probabilities are small, the logit of what is shown is higher by -log(recall). The fit has one prior for the offsets
+    of all tags, so it corrects this only on average. The recall of a rare tag is uncertain, so only a share of the
+    difference is added.
+
+    Args:
+        fit: the fit to the photos with captions.
+
+    Returns:
+        ``(tags,)``, >= 0.
+    """
+    return np.asarray(-LEFT_OUT * np.log(fit.recall))
 
 
 def shown_given_captions(p: Floats, recall: Floats, captions: CaptionCounts) -> Floats:
