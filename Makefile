@@ -64,7 +64,7 @@ docs: .venv/dev
 # the pictures of README.md and docs/
 pictures: ground
 	for method in mwp c-mwp; do $(BIN)/grounding layers '$(PHOTO)' 'an orange suit' 'a flag' \
-	    attention=$$method name=$$method; done
+	    attention=$$method tagger=googlenet name=$$method; done
 	$(BIN)/grounding methods '$(PHOTO)' 'an orange suit' 'a flag' 'a smiling woman' experiment=paper
 	$(BIN)/grounding methods '$(PHOTO)' woman smiling suit flag 'step.methods=[c-mwp]' experiment=paper name=words
 	$(BIN)/python docs/pictures.py

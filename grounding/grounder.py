@@ -70,7 +70,7 @@ class Grounder:
         """Loads a tagger from a file and makes a grounder of it.
 
         Args:
-            path: the tagger's file, or the name of a tagger of the package ("googlenet", "efficientnet"); None for its
+            path: the tagger's file, or the name of a tagger of the package ("efficientnet", "googlenet"); None for its
                 default one.
             proposer: see :class:`Grounder`.
             device: where the network runs, as PyTorch names it ("cpu", "cuda", "cuda:1"); proposals are always computed

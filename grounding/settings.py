@@ -39,12 +39,12 @@ class Settings:
     target: str | None = None
     partner: str | None = None
     side: int = 512
-    gamma: float = 0.5
+    gamma: float = 0.6
     prior: float = 0.1
-    vote: float = 3.0
+    vote: float = 4.0
     nms: float = 0.7
     rivalry: float = 2.0
-    presence: float = 0.03
+    presence: float = 0.04
 
     @classmethod
     def paper(cls) -> "Settings":
@@ -81,6 +81,8 @@ class Settings:
     def top_down(self, tagger: TagClassifier) -> TopDown:
         """The top-down attention of a tagger, with maps at the target of these settings.
 
+        It warns of lost mass only at a target that was given. The default one is that of the tagger's architecture.
+
         Args:
             tagger: the network.
 
@@ -88,7 +90,9 @@ class Settings:
             InputError: the network has no such layer.
         """
         coarse = tagger.coarse_target if METHODS[self.method].coarse else None
-        return TopDown(tagger, self.target, default_target=coarse)
+        top_down = TopDown(tagger, self.target, default_target=coarse)
+        top_down.warned = self.target is None
+        return top_down
 
     @property
     def focus(self) -> str | None:

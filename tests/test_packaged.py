@@ -1,6 +1,7 @@
 """The taggers of the package, by name."""
 
 import json
+import pickle
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors import safe_open
 
 from grounding import Grounder, TagClassifier, Vocabulary
 from grounding.__main__ import main
-from grounding.settings import Settings
+from grounding.attention.mass import LostMassWarning
 from grounding.tagger.packaged import DEFAULT, FOLDER, TAGGERS, tagger_path
 from proposals.errors import InputError
 from training.initialization import initial_tagger
@@ -42,11 +43,11 @@ def test_other_texts_are_files(tmp_path, monkeypatch):
     assert tagger_path("./googlenet") == tagger_path(tagger_path("./googlenet")) == Path("googlenet")
     assert tagger_path(tmp_path) == tmp_path
     with pytest.raises(
-        InputError, match=r"path=3 must be the path of a tagger's file, googlenet, efficientnet, or None"
+        InputError, match=r"path=3 must be the path of a tagger's file, efficientnet, googlenet, or None"
     ):
         tagger_path(3)
     message = (
-        "eficientnet does not exist: give the path of a tagger's file, or the name of one: googlenet, efficientnet"
+        "eficientnet does not exist: give the path of a tagger's file, or the name of one: efficientnet, googlenet"
     )
     for function in (tagger_path, Grounder.load, lambda name: initial_tagger(name, Vocabulary(["dog"]))):
         with pytest.raises(InputError, match=message):
@@ -67,13 +68,14 @@ def test_each_finds_the_cat(name, chelsea, tmp_path, monkeypatch):
     np.testing.assert_allclose(boxes, [cat.boxes[0], bus.boxes[0]], atol=0.01)
 
 
-def test_the_experiment_everyday_has_its_tagger_and_settings():
-    own = Settings(gamma=0.6, vote=4)
-    with initialize_config_module("conf", version_base="1.3"):
-        said = compose("config", ["experiment=everyday"]).grounder
-        other = compose("config", ["experiment=everyday", "tagger=googlenet", "vote=3"]).grounder
-    assert {name: said[name] for name in vars(own)} == vars(own)
-    assert (said.path, other.path, other.vote) == ("efficientnet", "googlenet", 3)
+@pytest.mark.filterwarnings("error")
+def test_lost_mass_is_reported_only_at_a_target_that_was_given(chelsea):
+    quiet = Grounder.load("efficientnet", side=224)
+    copy = pickle.loads(pickle.dumps(quiet))  # noqa: S301  what this test made
+    for grounder in (quiet, copy):
+        assert grounder.ground(chelsea, ["a cat"])[0].groundable
+    with pytest.warns(LostMassWarning, match="of the mass arrives"):
+        Grounder.load("efficientnet", side=224, target="stage5").ground(chelsea, ["a cat"])
 
 
 @pytest.mark.parametrize("name", ["paper", "table1", "table4", "contrast", "layers"])

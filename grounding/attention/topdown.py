@@ -68,6 +68,7 @@ class TopDown:
         default_target: as given, or the architecture's; None if the architecture is not known.
         together: whether the images of a look share one forward pass. False on a CPU, where each image has its own
             active neurons.
+        warned: whether the warning of lost mass was given; if set to True, none will be.
 
     Raises:
         InputError: an unknown layer (the message has the nearest names), weights that are not finite, float16
@@ -101,7 +102,7 @@ class TopDown:
     def __reduce__(self) -> tuple[Any, ...]:
         # captured networks cannot be pickled; the copy captures its own
         arguments = (private_copy(self.networks.model), self._target, *self._arguments)
-        return type(self), arguments
+        return type(self), arguments, {"warned": self.warned}
 
     def at(self, target: str) -> "TopDown":
         """The same network, whose maps are read at another layer. Both share what was captured.

@@ -7,8 +7,8 @@ from pathlib import Path
 from proposals.errors import InputError
 
 FOLDER = Path(str(files("grounding.tagger.weights")))
-TAGGERS = ("googlenet", "efficientnet")  # NAME.safetensors in the folder
-DEFAULT = "googlenet"
+TAGGERS = ("efficientnet", "googlenet")  # NAME.safetensors in the folder
+DEFAULT = "efficientnet"
 
 
 def tagger_path(path: str | os.PathLike[str] | None = None) -> Path:
