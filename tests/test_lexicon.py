@@ -1,6 +1,7 @@
 """Words that are not tags: how each is read, the file beside a tagger, and the derivation from a small WordNet."""
 
 import json
+import re
 from pathlib import Path
 
 import nltk
@@ -116,6 +117,17 @@ def test_the_category_names_of_data_sets_are_one_thing_each(data_set, count, kno
     phrases = [Phrase.parse(" ".join(name.split()), known) for name in CATEGORIES[data_set].split(",")]
     assert len(phrases) == count
     assert [p.text for p in phrases if p.skipped or len(p.readings) != 1] == []
+
+
+def test_the_documentation_lists_how_the_default_tagger_reads_200_nouns():
+    page, known = (Path(__file__).parents[1] / "docs/reference/readings.md").read_text("utf-8"), load_vocabulary()
+    (alone,) = re.findall(r"read as one tag, .*?: (.*)\.\n", page)
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")][1:]
+    listed = {word: None for word in alone.split(", ")} | {word: (tags, how) for word, tags, how in rows}
+    assert len(listed) == 200
+    for word, reading in listed.items():
+        (found,) = Phrase.parse(word, known).readings
+        assert reading == (None if found.how == "tag" else (", ".join(found.tags), found.how)), word
 
 
 @pytest.mark.parametrize(
