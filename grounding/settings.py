@@ -15,7 +15,8 @@ NO_PARTNER = "none"
 
 @dataclass(frozen=True)
 class Settings:
-    """The attention method and how proposals are ranked. The defaults suit Flickr30k Entities, COCO and VOC together.
+    """The attention method and how proposals are ranked. The defaults were chosen on Flickr30k Entities, COCO and
+    VOC together, with the tagger efficientnet.
 
     Attributes:
         method: a name in ``grounding.attention.methods.METHODS``.
@@ -81,7 +82,7 @@ class Settings:
     def top_down(self, tagger: TagClassifier) -> TopDown:
         """The top-down attention of a tagger, with maps at the target of these settings.
 
-        It warns of lost mass only at a target that was given. The default one is that of the tagger's architecture.
+        It does not warn of lost mass if ``target`` is None, because the user did not choose the layer.
 
         Args:
             tagger: the network.
@@ -90,9 +91,7 @@ class Settings:
             InputError: the network has no such layer.
         """
         coarse = tagger.coarse_target if METHODS[self.method].coarse else None
-        top_down = TopDown(tagger, self.target, default_target=coarse)
-        top_down.warned = self.target is None
-        return top_down
+        return TopDown(tagger, self.target, default_target=coarse, warn=self.target is not None)
 
     @property
     def focus(self) -> str | None:

@@ -181,10 +181,10 @@ def test_a_fit_of_few_photos_is_finite(seed):
     scores, captions = drawn(seed, 2)
     fit = fit_platt(scores, captions)
     assert all(np.isfinite(part).all() for part in fit)
-    assert np.isfinite(frequency_shift(fit, scores, captions.captioned)).all()
+    assert np.isfinite(frequency_shift(fit, scores, captions.has_caption)).all()
 
 
-def test_photos_without_captions_tell_how_frequent_a_thing_is():
+def test_photos_without_captions_correct_the_frequencies():
     """Tag 0 is more frequent in the photos without captions, tag 1 rarer, the others are as in those with captions."""
     scores, captions = drawn(4)
     fit = fit_platt(scores, captions)
@@ -198,7 +198,7 @@ def test_photos_without_captions_tell_how_frequent_a_thing_is():
     mean, before = (sigmoid(fit.slopes * rows + fit.offsets + rows @ fit.directions @ fit.context).mean(0)
                     for rows in (both, scores))  # fmt: skip
     np.testing.assert_allclose(np.exp(shift), mean / (1 - mean) / (before / (1 - before)))
-    assert not frequency_shift(fit, scores, captions.captioned).any()
+    assert not frequency_shift(fit, scores, captions.has_caption).any()
 
 
 def test_what_captions_leave_out_has_a_higher_offset():
@@ -207,10 +207,10 @@ def test_what_captions_leave_out_has_a_higher_offset():
     np.testing.assert_allclose(recall_shift(fit), LEFT_OUT * np.log([1, 2, 100]))
 
 
-def test_a_photo_without_captions_is_not_captioned():
+def test_a_photo_without_captions_has_no_counts():
     counts = np.array([[0, 0], [0, 1], [1, 0]], np.float32)
-    assert CaptionCounts(counts, np.zeros_like(counts)).captioned.tolist() == [False, True, True]
-    assert CaptionCounts(np.zeros_like(counts), counts).captioned.tolist() == [False, True, True]
+    assert CaptionCounts(counts, np.zeros_like(counts)).has_caption.tolist() == [False, True, True]
+    assert CaptionCounts(np.zeros_like(counts), counts).has_caption.tolist() == [False, True, True]
 
 
 def write_tar(path, captions=None, broken=0):

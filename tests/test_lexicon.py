@@ -123,7 +123,7 @@ def test_the_documentation_lists_how_the_default_tagger_reads_200_nouns():
     page, known = (Path(__file__).parents[1] / "docs/reference/readings.md").read_text("utf-8"), load_vocabulary()
     (alone,) = re.findall(r"read as one tag, .*?: (.*)\.\n", page)
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")][1:]
-    listed = {word: None for word in alone.split(", ")} | {word: (tags, how) for word, tags, how in rows}
+    listed = dict.fromkeys(alone.split(", ")) | {word: (tags, how) for word, tags, how in rows}
     assert len(listed) == 200
     for word, reading in listed.items():
         (found,) = Phrase.parse(word, known).readings

@@ -71,7 +71,7 @@ def test_each_finds_the_cat(name, chelsea, tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("error")
 def test_lost_mass_is_reported_only_at_a_target_that_was_given(chelsea):
     quiet = Grounder.load("efficientnet", side=224)
-    copy = pickle.loads(pickle.dumps(quiet))  # noqa: S301  what this test made
+    copy = pickle.loads(pickle.dumps(quiet))  # noqa: S301  pickled by this test
     for grounder in (quiet, copy):
         assert grounder.ground(chelsea, ["a cat"])[0].groundable
     with pytest.warns(LostMassWarning, match="of the mass arrives"):

@@ -4,8 +4,8 @@
     grounding step=calibrate 'data.root=[SHARDS,TARS]' tagger.path=tagger.safetensors
 
 It writes ``tagger.presence.safetensors`` beside the tagger. Only photos that the tagger was not trained on may be used:
-of a folder that ``step=shards`` wrote these are the photos for validation; of any other source, all photos. Photos
-without captions say how frequent things are (``step.untagged=true``).
+of a folder that ``step=shards`` wrote these are the photos for validation; of any other source, all photos. With
+``step.untagged=true``, photos without captions correct the frequencies of the tags.
 """
 
 import json
@@ -50,10 +50,9 @@ class ScoredPhotos(NamedTuple):
     scores: np.ndarray
     captions: CaptionCounts
 
-    def captioned(self) -> "ScoredPhotos":
-        """The photos that have captions."""
-        kept = self.captions.captioned
-        return ScoredPhotos(self.scores[kept], CaptionCounts(*(counts[kept] for counts in self.captions)))
+    def part(self, chosen: np.ndarray) -> "ScoredPhotos":
+        """Some of the photos, given as ``(photos,)`` bool."""
+        return ScoredPhotos(self.scores[chosen], CaptionCounts(*(counts[chosen] for counts in self.captions)))
 
 
 def calibrate(
@@ -67,7 +66,9 @@ def calibrate(
     device: str = "cpu",
     untagged: bool = False,
 ) -> Path:
-    """Fits the presence model of a tagger, and prints how good it is on photos that the fit did not use.
+    """Fits the presence model of a tagger.
+
+    Prints how well the fit, before the two corrections of its offsets, predicts what captions of other photos name.
 
     Args:
         roots: a source of photos with captions or tags, or several, see ``training.sources.find_source``; of a folder
@@ -80,8 +81,9 @@ def calibrate(
         folds: number of parts for the cross validation, at least 2.
         precision: "float32" or "bfloat16" for the trunk.
         device: device of the network.
-        untagged: whether photos without a text are used, too, for the frequencies of the tags (see
-            ``training.presence_fit.frequency_shift``); otherwise they are skipped.
+        untagged: whether photos without a text correct the frequencies of the tags (see
+            ``training.presence_fit.frequency_shift``); otherwise they are skipped. A folder that ``step=shards`` wrote
+            has none for validation, so give their source.
 
     Returns:
         The path of the presence model.
@@ -104,10 +106,11 @@ def calibrate(
     ledger.finish(output)
     if not photos.captions.named.any():
         raise InputError(f"no caption names a tag of {file}: give photos whose captions are in the tagger's language")
-    captioned = photos.captioned()
+    has_caption = photos.captions.has_caption
+    captioned = photos.part(has_caption)
     print(json.dumps({name: round(value, 4) for name, value in cross_validate(captioned, folds).items()}))
     fit = fit_platt(*captioned)
-    offsets = fit.offsets + frequency_shift(fit, photos.scores, photos.captions.captioned) + recall_shift(fit)
+    offsets = fit.offsets + frequency_shift(fit, photos.scores, has_caption) + recall_shift(fit)
     implied = CaptionLabels(network.vocabulary).implied_tags()
     presence = PresenceModel(fit.slopes, offsets, fit.directions, fit.context, implied, network.digest())
     used = {"photos": str(len(captioned.scores)), "untagged": str(ledger.kept - len(captioned.scores))}
@@ -218,8 +221,7 @@ def cross_validate(photos: ScoredPhotos, folds: int) -> dict[str, float]:
     part = np.arange(len(photos.scores)) % folds
     for fold in range(min(folds, len(photos.scores))):
         others, own = part != fold, part == fold
-        captions = CaptionCounts(*(counts[others] for counts in photos.captions))
-        fit = fit_platt(photos.scores[others], captions)
+        fit = fit_platt(*photos.part(others))
         named = fit.recall * fit.shown(photos.scores[own])
         for counts, truth in zip(photos.captions, (True, False), strict=True):
             repeats = counts[own].astype(int)

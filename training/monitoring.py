@@ -152,7 +152,7 @@ def _draw_maps(tagger: TagClassifier, batch: TrainingBatch) -> Image.Image:
     tags = batch.columns[batch.rows == 0][:MAPS].tolist()
     was_training = tagger.training
     prepared = tagger.preprocessing(image.to(next(tagger.parameters()).device))
-    maps = TopDown(tagger.eval(), tagger.target).look(prepared).attend(tags, "c-mwp")[0] if tags else []
+    maps = TopDown(tagger.eval(), tagger.target, warn=False).look(prepared).attend(tags, "c-mwp")[0] if tags else []
     tagger.train(was_training)
     pixels = image[0].permute(1, 2, 0).numpy()
     pictures = [Image.fromarray(pixels), *(heated(pixels, attention.float().cpu().numpy(), 1) for attention in maps)]

@@ -16,7 +16,8 @@ RECALL, RECALL_CAPTIONS = 0.35, 2.0  # prior of the recall of one caption: its m
 MIN_SLOPE = 0.05  # a probability must grow with its score
 SMALLEST = 1e-30  # of a probability, in float32, so that 0 / 0 does not occur
 MIN_NAMED = 5  # captions that name a tag whose parameters count for the mean of all tags
-LEFT_OUT = 0.25  # share of -log recall in an offset, see recall_shift; chosen on COCO and VOC
+LEFT_OUT = 0.25  # share of -log recall in an offset, see recall_shift
+LEAST_MEAN = 1e-12  # of a mean probability, so that its log-odds are finite
 
 
 class CaptionCounts(NamedTuple):
@@ -32,9 +33,9 @@ class CaptionCounts(NamedTuple):
     unnamed: NDArray[np.float32]
 
     @property
-    def captioned(self) -> NDArray[np.bool_]:
-        """``(photos,)``, whether a photo has a caption."""
-        return (self.named.any(1) | self.unnamed.any(1)).astype(bool)
+    def has_caption(self) -> NDArray[np.bool_]:
+        """``(photos,)``, whether a photo has a caption that says something about a tag."""
+        return self.named.any(1) | self.unnamed.any(1)
 
 
 class PlattFit(NamedTuple):
@@ -104,34 +105,35 @@ def fit_platt(scores: NDArray[np.float32], captions: CaptionCounts) -> PlattFit:
     return PlattFit(*(part.astype(np.float64) for part in (a, b, recall, directions, context)))
 
 
-def frequency_shift(fit: PlattFit, scores: NDArray[np.float32], captioned: NDArray[np.bool_]) -> Floats:
-    """What photos without captions say about how frequent each tag is, as log-odds to add to its offset.
+def frequency_shift(fit: PlattFit, scores: NDArray[np.float32], has_caption: NDArray[np.bool_]) -> Floats:
+    """A correction for how frequent each tag is, from photos without captions: log-odds to add to its offset.
 
-    Photos with captions may be of other things than the photos that are asked. The shift is the first step of the
-    algorithm of Saerens et al. (2002) for a change of the class frequencies: the log-odds of the mean probability over
-    all photos, minus those over the photos with captions. Further steps were worse on COCO, because they amplify the
-    mistakes of the tags that the tagger recognises badly (results/taggers.md).
+    Photos with captions may be of other things than the photos that users ask about; all photos together stand for
+    these. The shift is the first step of the algorithm of Saerens et al. (2002) for a change of the class frequencies:
+    the log-odds of the mean probability over all photos, minus those over the photos with captions. Further steps were
+    worse on COCO (results/taggers.md): they amplify the mistakes of the tags that the tagger recognises badly.
 
     Args:
         fit: the fit to the photos with captions.
         scores: ``(photos, tags)`` float, logits.
-        captioned: ``(photos,)``, which photos have captions.
+        has_caption: ``(photos,)``, which photos have captions.
 
     Returns:
         ``(tags,)``; 0 if all photos have captions.
     """
     shown = fit.shown(scores)
-    after, before = (np.clip(rows.mean(0), SMALLEST, 1 - 1e-12) for rows in (shown, shown[captioned]))
-    return np.asarray(np.log(after / (1 - after)) - np.log(before / (1 - before)))
+    means = np.clip([shown.mean(0), shown[has_caption].mean(0)], LEAST_MEAN, 1 - LEAST_MEAN)
+    after, before = np.log(means / (1 - means))
+    return np.asarray(after - before)
 
 
 def recall_shift(fit: PlattFit) -> Floats:
-    """What captions leave out, as log-odds to add to the offset of each tag: ``-LEFT_OUT * log(recall)``.
+    """A correction for what captions leave out: log-odds to add to the offset of each tag, ``-LEFT_OUT * log(recall)``.
 
     A tagger that is trained on captions predicts what captions name. P(named) = recall * P(shown), so while the
     probabilities are small, the logit of what is shown is higher by -log(recall). The fit has one prior for the offsets
-    of all tags, so it corrects this only on average. The recall of a rare tag is uncertain, so only a share of the
-    difference is added.
+    of all tags, which does not follow the recall. The correction raises every offset, most where the recall is lowest.
+    Its share LEFT_OUT was chosen on COCO and VOC; the recall of a rare tag is uncertain.
 
     Args:
         fit: the fit to the photos with captions.

@@ -40,7 +40,7 @@ class Recipe:
         pooling: how the scores of the positions of a crop become one score of each tag. 0: their mean. r > 0:
             log(mean(exp(r x))) / r, which is between the mean and the largest (Pinheiro and Collobert 2015). A crop of
             224 pixels has one position, and nothing to pool.
-        frozen: name of a layer of the trunk, such as ``pool2`` of a GoogLeNet: it and the layers before it do
+        frozen: name of a layer of the trunk, such as ``stage3`` of an EfficientNet-Lite: it and the layers before it do
             not learn. None: all layers learn.
         trunk_lr: learning rate of everything below the tag layer; 0 freezes it.
         tag_lr: learning rate of the tag layer.

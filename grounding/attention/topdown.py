@@ -62,17 +62,16 @@ class TopDown:
             architecture's.
         engine: how passes are computed. "dense": plain PyTorch. "sparse": on active neurons only, where that applies.
             None: the faster of the two for each pass.
+        warn: whether ``attend`` warns, once, if less than half of the mass arrives at the target.
 
     Attributes:
         passes: runs the top-down passes.
         default_target: as given, or the architecture's; None if the architecture is not known.
-        together: whether the images of a look share one forward pass. False on a CPU, where each image has its own
-            active neurons.
-        warned: whether the warning of lost mass was given; if set to True, none will be.
+        together: whether the images of a look share one forward pass. False on a CPU, where active neurons differ.
 
     Raises:
-        InputError: an unknown layer (the message has the nearest names), weights that are not finite, float16
-            weights, a scripted model, or an unknown engine.
+        InputError: an unknown layer (the message has the nearest names), weights that are not finite or of float16, a
+            scripted model, or an unknown engine.
     """
 
     def __init__(
@@ -84,10 +83,11 @@ class TopDown:
         compiled: bool = False,
         engine: str | None = None,
         default_target: str | None = None,
+        warn: bool = True,
     ):
         if engine not in ENGINES:
             raise InputError(f"there is no engine {engine!r}; use 'dense', 'sparse', or None for the faster one")
-        self._target, self._arguments = target, (classifier, chunk, compiled, engine, default_target)
+        self._target, self._arguments = target, (classifier, chunk, compiled, engine, default_target, warn)
         self._engine, crossing = ENGINES[engine]
         self.passes = Passes(crossing)
         self.networks = Networks(model, classifier, compiled, default_target)
@@ -97,12 +97,12 @@ class TopDown:
             self.networks.check(name)
         self.together = self.networks.like.device.type != "cpu"
         self._chunk = chunk or (512 if self.together else 16)
-        self.warned = False
+        self.warned = not warn
 
     def __reduce__(self) -> tuple[Any, ...]:
         # captured networks cannot be pickled; the copy captures its own
         arguments = (private_copy(self.networks.model), self._target, *self._arguments)
-        return type(self), arguments, {"warned": self.warned}
+        return type(self), arguments
 
     def at(self, target: str) -> "TopDown":
         """The same network, whose maps are read at another layer. Both share what was captured.
