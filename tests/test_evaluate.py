@@ -72,7 +72,7 @@ RANK = """
 import sys
 from eval.evaluate import evaluate
 from grounding import Grounder
-evaluate(Grounder.load(side=224), sys.argv[1], "toy", sys.argv[2], cache=sys.argv[3])
+evaluate(Grounder.load("googlenet", side=224), sys.argv[1], "toy", sys.argv[2], cache=sys.argv[3])
 """
 
 
