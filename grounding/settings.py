@@ -40,9 +40,9 @@ class Settings:
     target: str | None = None
     partner: str | None = None
     side: int = 512
-    gamma: float = 0.6
+    gamma: float = 0.55
     prior: float = 0.1
-    vote: float = 4.0
+    vote: float = 3.0
     nms: float = 0.7
     rivalry: float = 2.0
     presence: float = 0.04

@@ -172,7 +172,7 @@ def test_the_boxes_are_ranked_by_the_mean_of_three_methods(scene):
     masses, proposals = scene._masses.__wrapped__, scene.proposals
     parsed = tuple((r.tags, r.weights) for r in Phrase.parse(phrase, scene._tagger.vocabulary).readings)
     chances = []
-    for method, gamma in (("c-mwp-partial", 0.6), ("c-mwp", 0.48), ("cam", 0.48)):
+    for method, gamma in (("c-mwp-partial", 0.55), ("c-mwp", 0.44), ("cam", 0.44)):
         scores = rescore(masses(method, parsed, False), proposals.areas, gamma, proposals.scores, settings.prior)
         chances.append(winning(scores, settings.vote)[0])
     overlaps, mean = vote_overlaps(proposals.boxes), np.mean(chances, 0)

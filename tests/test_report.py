@@ -104,7 +104,7 @@ def test_browser_shows_every_picture(root, run, grounder, tmp_path):
 
 
 def test_other_settings_are_an_error(root, run, tmp_path):
-    with pytest.raises(InputError, match=r"other settings \(gamma=0.6 there, 0.25 here\)"):
+    with pytest.raises(InputError, match=r"other settings \(gamma=0.55 there, 0.25 here\)"):
         report(Grounder.load("googlenet", side=224, gamma=0.25), str(root), "toy", str(run), str(tmp_path / "out"))
 
 
@@ -162,7 +162,7 @@ def test_jobs_of_a_sweep_share_a_table(best_elsewhere, tmp_path, capsys):
     assert text.count("(the paper:") == 2  # mwp, in Tables 4 and 5
     gamma = best_gamma({g: sum(at["recall"].values()) for g, at in metrics["by_gamma"].items()})
     best = metrics["by_gamma"][gamma]
-    assert f"| 0.6 | {metrics['recall']['1']:.1f} (" in rows[0]
+    assert f"| 0.55 | {metrics['recall']['1']:.1f} (" in rows[0]
     assert f"| {float(gamma):g}, best | {best['recall']['1']:.1f} (" in best_rows[0]
     assert f"| {best['ap_group']:.1f} /" in best_rows[0]
     assert sum(best["recall"].values()) == max(sum(m["recall"].values()) for m in metrics["by_gamma"].values())
@@ -203,7 +203,7 @@ def test_pointing_games_have_their_own_table(tmp_path):
 
 def test_a_sweep_names_its_jobs_and_those_that_failed(best_elsewhere, tmp_path, capsys):
     common = "step=evaluate"
-    for number, (gamma, error) in enumerate([("0.6", None), ("-1", "gamma=-1 must be | 0"), ("1", None), ("2", None)]):
+    for number, (gamma, error) in enumerate([("0.55", None), ("-1", "gamma=-1 must be | 0"), ("1", None), ("2", None)]):
         place = tmp_path / "sweep" / str(number)
         (place / ".hydra").mkdir(parents=True)
         (place / ".hydra" / "overrides.yaml").write_text(f"- {common}\n- 'gamma={gamma}'\n")
@@ -212,7 +212,7 @@ def test_a_sweep_names_its_jobs_and_those_that_failed(best_elsewhere, tmp_path, 
     shutil.copy(best_elsewhere / "metrics.json", tmp_path / "sweep" / "0")
     (tmp_path / "sweep" / "2" / "metrics.json").write_text("{")  # as a job that was killed may leave it
     text = write_sweep_table(tmp_path / "sweep")
-    assert "| 0 | gamma=0.6 | c-mwp-partial, our segments | 0.6 |" in capsys.readouterr().out
+    assert "| 0 | gamma=0.55 | c-mwp-partial, our segments | 0.55 |" in capsys.readouterr().out
     assert text.splitlines()[-5:] == [
         "| failed job | overrides | reason |",
         "|---|---|---|",
