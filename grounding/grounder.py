@@ -159,7 +159,7 @@ class Grounder:
             keep_images: whether the answers contain their image, so that a notebook can show them. This takes the
                 memory of all images whose answers are kept.
             workers: the number of processes that answer, each with one thread; 0 to answer in this process. Count
-                1 GB, and 0.7 GB more for each (docs/scale.md). A script that uses them needs
+                1 GB, and 1.1 GB more for each (docs/scale.md). A script that uses them needs
                 ``if __name__ == "__main__":``.
             batch: the largest number of images that go through the network together, see ``grounding.batch.together``.
                 None for 8 on a GPU, and for 1 on a CPU, where more do not help. At most 4 times as many images wait

@@ -25,8 +25,8 @@ CGROUP_MEMORY = (  # of a container: folder, limit, usage, kept files; in versio
     ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 # Memory for photos of 640 x 480 pixels: of the process from which workers are forked, and what each worker adds. It is
-# 0.95 and 0.54 GB at most on Linux, with googlenet, 420 pixels and pool2; elsewhere the free memory is not known.
-READY_BYTES, WORKER_BYTES = 1_000_000_000, 700_000_000
+# 0.94 and 0.98 GB at most on Linux, with efficientnet (googlenet: 0.81 and 0.62); elsewhere free memory is not known.
+READY_BYTES, WORKER_BYTES = 1_000_000_000, 1_100_000_000
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
