@@ -51,10 +51,14 @@ def table(path: Path, wanted: dict[str, str]) -> str:
         The lines of the table. A column that is empty in every shown row is left out.
 
     Raises:
-        ValueError: no row has these values.
+        ValueError: no row has these values, or a row has more or fewer cells than the first line.
     """
     with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if all(row[name] == value for name, value in wanted.items())]
+        every = list(csv.DictReader(file))
+    for number, row in enumerate(every, 1):
+        if None in row or None in row.values():  # how DictReader marks cells that are too many or missing
+            raise ValueError(f"row {number} of {path.name} has another number of cells: quote a text with a comma")
+    rows = [row for row in every if all(row[name] == value for name, value in wanted.items())]
     if not rows:
         raise ValueError(f"{path.name} has no row with {wanted}")
     names = [name for name in rows[0] if name not in wanted and any(row[name] for row in rows)]

@@ -42,6 +42,13 @@ def test_every_row_of_a_csv_file_is_shown(tables):
         assert sum(len(text.splitlines()) - 2 for text in shown) == rows, path.name
 
 
+@pytest.mark.parametrize("row", ["1,234,5", "1"])
+def test_a_row_with_another_number_of_cells_is_refused(tables, tmp_path, row):
+    (tmp_path / "a.csv").write_text(f"name,value\na,1\n{row}\n")
+    with pytest.raises(ValueError, match=r"row 2 of a\.csv has another number of cells: quote a text with a comma"):
+        tables["table"](tmp_path / "a.csv", {})
+
+
 def test_an_interval_is_part_of_its_cell_and_empty_columns_are_left_out(tables, tmp_path):
     (tmp_path / "a.csv").write_text("run,R@1,R@1 low,R@1 high,note\nx,40.1,36.7,43.4,\ny,1.0,,,other\n")
     text = "before\n<!-- table a.csv run=x -->\nold\n<!-- end -->\nafter\n"
