@@ -52,7 +52,7 @@ def measure(rounds: int = 7, detectors: Sequence[str] = tuple(DETECTORS)) -> tup
     }
     googlenet, default = TagClassifier.load("googlenet"), TagClassifier.load()
     grounders = {
-        name: Grounder(default if chosen is ours else googlenet, settings=chosen) for name, chosen in settings.items()
+        name: Grounder(default if name == "ours" else googlenet, settings=chosen) for name, chosen in settings.items()
     }
     works = {name: lambda g=g: g.ground(photo, phrases) for name, g in grounders.items()}
     seconds = interleaved(works, rounds)

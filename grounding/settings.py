@@ -15,8 +15,10 @@ NO_PARTNER = "none"
 
 @dataclass(frozen=True)
 class Settings:
-    """The attention method and how proposals are ranked. The defaults were chosen on Flickr30k Entities, COCO and
-    VOC together: gamma, vote and presence with the tagger efficientnet, the others with googlenet.
+    """The attention method and how proposals are ranked.
+
+    The defaults were chosen on Flickr30k Entities, COCO and VOC together: gamma, vote and presence with the tagger
+    efficientnet, the others with googlenet.
 
     Attributes:
         method: a name in ``grounding.attention.methods.METHODS``.

@@ -50,7 +50,7 @@ class ScoredPhotos(NamedTuple):
     scores: np.ndarray
     captions: CaptionCounts
 
-    def part(self, chosen: np.ndarray) -> "ScoredPhotos":
+    def subset(self, chosen: np.ndarray) -> "ScoredPhotos":
         """Some of the photos, given as ``(photos,)`` bool."""
         return ScoredPhotos(self.scores[chosen], CaptionCounts(*(counts[chosen] for counts in self.captions)))
 
@@ -107,14 +107,14 @@ def calibrate(
     if not photos.captions.named.any():
         raise InputError(f"no caption names a tag of {file}: give photos whose captions are in the tagger's language")
     has_caption = photos.captions.has_caption
-    captioned = photos.part(has_caption)
+    captioned = photos.subset(has_caption)
     print(json.dumps({name: round(value, 4) for name, value in cross_validate(captioned, folds).items()}))
     fit = fit_platt(*captioned)
     offsets = fit.offsets + frequency_shift(fit, photos.scores, has_caption) + recall_shift(fit)
     implied = CaptionLabels(network.vocabulary).implied_tags()
     presence = PresenceModel(fit.slopes, offsets, fit.directions, fit.context, implied, network.digest())
-    used = {"photos": str(len(captioned.scores)), "untagged": str(ledger.kept - len(captioned.scores))}
-    presence.save(presence_path(file), **used, side=str(side), precision=precision)
+    counts = {"photos": str(has_caption.sum()), "untagged": str((~has_caption).sum())}
+    presence.save(presence_path(file), **counts, side=str(side), precision=precision)
     return presence_path(file)
 
 
@@ -221,7 +221,7 @@ def cross_validate(photos: ScoredPhotos, folds: int) -> dict[str, float]:
     part = np.arange(len(photos.scores)) % folds
     for fold in range(min(folds, len(photos.scores))):
         others, own = part != fold, part == fold
-        fit = fit_platt(*photos.part(others))
+        fit = fit_platt(*photos.subset(others))
         named = fit.recall * fit.shown(photos.scores[own])
         for counts, truth in zip(photos.captions, (True, False), strict=True):
             repeats = counts[own].astype(int)

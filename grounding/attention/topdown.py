@@ -67,7 +67,7 @@ class TopDown:
     Attributes:
         passes: runs the top-down passes.
         default_target: as given, or the architecture's; None if the architecture is not known.
-        together: whether the images of a look share one forward pass. False on a CPU, where active neurons differ.
+        together: whether the images of a look share a forward pass. False on a CPU: each has its own active neurons.
 
     Raises:
         InputError: an unknown layer (the message has the nearest names), weights that are not finite or of float16, a
